@@ -1,0 +1,106 @@
+"""The exceptions of edgeicl and the exit codes they become.
+
+    EdgeiclError          1   anything below that has no code of its own
+    |-- SpecError         2   a recipe, target, plan or option that can't be used; lists every problem
+    |-- GainError         3   the teacher gains nothing from demonstrations
+    |-- BudgetError       4   no plan fits the target's memory
+    |-- QualityError      5   the artifact is worse than the recipe's limits allow
+    |-- ParityError       6   the artifact computes something else than the model it was made from
+    |-- DataError         7   data or a model that is missing, unreadable or doesn't fit
+    |-- IntegrityError    8   a file is not the one that was written (hash)
+    `-- BenchError        9   a measurement that could not be taken or can't be trusted
+
+Codes 0 (success) and 130 (interrupted) complete the list. A message says what failed, where, what was
+found, what was expected and what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class EdgeiclError(Exception):
+    """Something the user can act on. `next_step` is the last line of the printed message."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(message)
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message}\nnext: {self.next_step}" if self.next_step else message
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a file: where it is, what was found there, and what would be accepted."""
+
+    key: str
+    found: str
+    expected: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = f"line {self.line}" if self.line is not None else "command line"
+        return f"  {where:<12}  {self.key:<36}  {self.found}; {self.expected}"
+
+
+class SpecError(EdgeiclError):
+    """A recipe, target, plan or option that can't be used. Carries every problem found."""
+
+    exit_code = 2
+
+    def __init__(self, source: str, problems: Sequence[Problem], *, next_step: str = "") -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
+        super().__init__("\n".join([f"{source}: {count}", *map(str, self.problems)]), next_step=next_step)
+
+
+class GainError(EdgeiclError):
+    """The teacher gains nothing from demonstrations, so distilling from it would do harm."""
+
+    exit_code = 3
+
+
+class BudgetError(EdgeiclError):
+    """No plan fits the target's memory. `smallest_bytes` is the size that would."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, *, smallest_bytes: int, next_step: str = "") -> None:
+        super().__init__(message, next_step=next_step)
+        self.smallest_bytes = smallest_bytes
+
+
+class QualityError(EdgeiclError):
+    """The artifact is worse than the recipe's limits allow."""
+
+    exit_code = 5
+
+
+class ParityError(EdgeiclError):
+    """The artifact computes something else than the model it was made from."""
+
+    exit_code = 6
+
+
+class DataError(EdgeiclError):
+    """Data or a model that is missing, unreadable, or doesn't fit the task."""
+
+    exit_code = 7
+
+
+class IntegrityError(EdgeiclError):
+    """A file is not the one that was written: its hash differs."""
+
+    exit_code = 8
+
+
+class BenchError(EdgeiclError):
+    """A measurement that could not be taken, or can't be trusted."""
+
+    exit_code = 9

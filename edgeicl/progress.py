@@ -1,0 +1,50 @@
+"""Progress of long work, on stderr: a bar with an estimate on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextmanager
+def track(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows how far `description` is; the yielded function is told of `n` more of `total` being done."""
+    if sys.stderr.isatty():
+        with _bar(description, total) as advance:
+            yield advance
+    else:
+        yield _lines(description, total)
+
+
+@contextmanager
+def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("  {task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda n: progress.update(task, advance=n)
+
+
+def _lines(description: str, total: int) -> Callable[[int], None]:
+    started = told = time.monotonic()
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done, told
+        done += n
+        now = time.monotonic()
+        if now - told >= _SECONDS_BETWEEN_LINES and 0 < done < total:
+            told = now
+            remaining_s = (now - started) / done * (total - done)
+            log.info("%s: %d of %d, about %.0f s left", description, done, total, remaining_s)
+
+    return advance

@@ -1,0 +1,79 @@
+"""The manifest of an artifact, `edgeicl.json`: what it holds, where it came from, what was shown of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from edgeicl.specs.measurement import BenchResult, Evaluation
+from edgeicl.specs.quant_plan import QuantPlan
+from edgeicl.specs.recipe import Spec
+
+
+class Deviation(Spec):
+    """Something asked for and not done. An error under `--strict`."""
+
+    what: str
+    where: str
+    asked: str
+    got: str
+    why: str
+
+
+class LedgerEntry(Spec):
+    """Bytes of one tensor, or of one part of the file that is no tensor."""
+
+    name: str
+    file: str
+    bytes: int
+    group: str | None = None
+
+
+class ParityCheck(Spec):
+    """Largest difference between the artifact and the reference that holds the same weights."""
+
+    name: str
+    max_abs_difference: float
+    tolerance: float
+    reference_scale: float = Field(description="Largest absolute reference logit.")
+
+
+class ArtifactAccuracy(Spec):
+    """The artifact beside the student it was made from, on the in-domain data."""
+
+    data: Literal["in_domain", "out_of_domain"]
+    student: float
+    artifact: float
+    examples: int
+    limit_points: float | None = None
+
+
+class Manifest(Spec):
+    """`edgeicl.json`."""
+
+    version: Literal[1] = 1
+    name: str
+    target: str
+    seed: int
+    recipe_digest: str
+    target_digest: str
+    versions: dict[str, str]
+    files: dict[str, str] = Field(description="File name -> SHA-256; every file but this one.")
+    plan: QuantPlan
+    ledger: tuple[LedgerEntry, ...]
+    parity: tuple[ParityCheck, ...]
+    accuracy: tuple[ArtifactAccuracy, ...] = ()
+    evaluation: Evaluation | None = None
+    bench: BenchResult | None = None
+    deviations: tuple[Deviation, ...] = ()
+
+
+class TaskFile(Spec):
+    """`task.json`: all that an app needs to format a query and read its answer."""
+
+    version: Literal[1] = 1
+    pattern: str
+    verbalizers: dict[str, str]
+    verbalizer_tokens: dict[str, tuple[int, ...]]
+    separator: str

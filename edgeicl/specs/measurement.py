@@ -1,0 +1,88 @@
+"""Measurements: numbers with their units, their conditions, and how they were come by."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from edgeicl.specs.recipe import Spec
+
+Fidelity = Literal["measured", "emulated", "predicted"]
+
+
+class Percentiles(Spec):
+    """Spread of a repeated time."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+
+
+class Conditions(Spec):
+    """What the measurement was taken on, as read back, not as asked for."""
+
+    machine: str
+    processor: str
+    logical_cores: int
+    threads: int
+    runtime: str
+    runtime_version: str
+    providers: tuple[str, ...]
+    artifact_sha256: str
+    prompt_tokens: int
+    decode_tokens: int
+    warmup_repetitions: int
+    repetitions: int
+
+
+class BenchResult(Spec):
+    """What `edgeicl bench` measures. Raw repetitions are kept; unknown is null."""
+
+    version: Literal[1] = 1
+    fidelity: Fidelity
+    conditions: Conditions
+    load_ms: float
+    first_token_ms: float = Field(description="Median time to first token: prefill of the whole prompt.")
+    prefill_tokens_per_second: float
+    decode_tokens_per_second: float
+    decode_latency: Percentiles
+    peak_rss_bytes: int
+    artifact_bytes: int
+    bytes_per_token: int | None = Field(None, description="Weight and cache bytes that one token reads.")
+    bandwidth_bytes_per_second: float | None = Field(None, description="Read bandwidth of this machine.")
+    ceiling_tokens_per_second: float | None = Field(None, description="Bandwidth over bytes per token.")
+    first_token_samples_ms: tuple[float, ...]
+    decode_samples_ms: tuple[tuple[float, ...], ...] = Field(description="One row a repetition.")
+
+
+class Estimate(Spec):
+    """A mean with its interval (Student's t) over seeds."""
+
+    mean: float
+    low: float
+    high: float
+    confidence: float = 0.95
+    values: tuple[float, ...]
+
+
+class AccuracyRow(Spec):
+    """One method on one data set, over all demonstration seeds."""
+
+    method: str
+    data: Literal["in_domain", "out_of_domain"]
+    accuracy: Estimate
+    balanced_accuracy: Estimate
+    accuracy_by_label: dict[str, Estimate]
+    examples: int
+
+
+class Evaluation(Spec):
+    """Everything the recipe layer found out."""
+
+    version: Literal[1] = 1
+    gain_points: Estimate | None = Field(
+        None, description="Teacher with demonstrations minus without, points of accuracy, over seeds."
+    )
+    rows: tuple[AccuracyRow, ...]
+    deployed_seed: int | None = Field(None, description="Demonstration seed of the student that is compiled.")

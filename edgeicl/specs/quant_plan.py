@@ -1,0 +1,72 @@
+"""The quant plan: weight group -> format. Data that can be read, compared, edited and fed back."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from edgeicl.specs.recipe import Spec
+
+BLOCK_SIZES = (16, 32, 64, 128, 256)
+
+
+class Format(Spec):
+    """How the weights of a group are stored.
+
+    2, 4 and 8 bits are integers with one fp32 scale per `block_size` weights of a row, as MatMulNBits reads
+    them; 16 and 32 bits are floating point and have no blocks.
+    """
+
+    bits: Literal[2, 4, 8, 16, 32]
+    block_size: Literal[16, 32, 64, 128, 256] | None = None
+    symmetric: bool = True
+
+    @model_validator(mode="after")
+    def _block_where_needed(self) -> Format:
+        if self.bits <= 8 and self.block_size is None:
+            raise ValueError(f"{self.bits} bits need a block_size; expected one of {BLOCK_SIZES}")
+        if self.bits > 8 and (self.block_size is not None or not self.symmetric):
+            raise ValueError(f"{self.bits} bits are floating point: no block_size and no symmetric: false")
+        return self
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the weights are integer codes with scales."""
+        return self.bits <= 8
+
+    def __str__(self) -> str:
+        if not self.quantized:
+            return f"fp{self.bits}"
+        return f"int{self.bits}/block{self.block_size}{'' if self.symmetric else '/asymmetric'}"
+
+
+class GroupPlan(Spec):
+    """One weight group and what is to become of it."""
+
+    group: str
+    format: Format
+    importance: float | None = Field(None, description="What the allocation went by; higher matters more.")
+
+
+class QuantPlan(Spec):
+    """The whole plan. `predicted_artifact_bytes` counts every file that the budget counts."""
+
+    version: Literal[1] = 1
+    model_digest: str = Field(description="Digest of the weights that the plan was made for.")
+    importance: str
+    groups: tuple[GroupPlan, ...] = Field(min_length=1)
+    predicted_weight_bytes: int
+    predicted_artifact_bytes: int
+    predicted_resident_bytes: int
+
+    @model_validator(mode="after")
+    def _groups_distinct(self) -> QuantPlan:
+        names = [entry.group for entry in self.groups]
+        if len(set(names)) != len(names):
+            raise ValueError("a group appears twice")
+        return self
+
+    def formats(self) -> dict[str, Format]:
+        """Group name -> format."""
+        return {entry.group: entry.format for entry in self.groups}

@@ -1,0 +1,170 @@
+"""The recipe: what to build. Names a teacher, a student and a task, and holds no fact about a device."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Share = Annotated[float, Field(ge=0.0)]
+
+
+class Spec(BaseModel):
+    """Base of everything that crosses a boundary: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Spec):
+    """Where labelled examples come from."""
+
+    source: str = Field(
+        pattern=r"^(file|hub|builtin):.+", description="`file:PATH`, `hub:DATASET` or `builtin:nli[/TASK]`."
+    )
+    split: str = Field("train", description="Split to read; `file:` sources have one split only.")
+    label: str = Field("label", description="Column that holds the label.")
+    drop_labels: tuple[str, ...] = Field((), description="Rows with these labels are left out.")
+    map_labels: dict[str, str] = Field(
+        default_factory=dict, description="Label in the data -> label of the verbalizers."
+    )
+    limit: int | None = Field(None, ge=1, description="Read at most this many rows, after dropping labels.")
+    seed: int = Field(0, description="Seed of a built-in source.")
+
+
+class Task(Spec):
+    """The text around an example, the words for its labels, and the data."""
+
+    pattern: str = Field(description="Text of one example, with its columns in braces; the label follows it.")
+    verbalizers: dict[str, str] = Field(min_length=2, description="Label -> the word(s) that stand for it.")
+    separator: str = Field("\n\n", description="Text between demonstrations.")
+    train: Source
+    in_domain: Source
+    out_of_domain: Source | None = None
+
+    @model_validator(mode="after")
+    def _columns_named(self) -> Task:
+        if "{" not in self.pattern:
+            raise ValueError("pattern names no column; expected at least one, such as {premise}")
+        return self
+
+    @field_validator("verbalizers")
+    @classmethod
+    def _words_distinct(cls, words: dict[str, str]) -> dict[str, str]:
+        if len(set(words.values())) != len(words) or not all(words.values()):
+            raise ValueError("verbalizers must be distinct and not empty")
+        return words
+
+
+class Teacher(Spec):
+    """The large model that sees demonstrations."""
+
+    model: str = Field(description="Hub name, local folder, or `builtin:nli-teacher`.")
+    load_in: Literal["fp32", "bf16", "8bit", "4bit"] = "fp32"
+
+
+class Student(Spec):
+    """The small model that is trained, compiled and deployed."""
+
+    model: str = Field(description="Hub name, local folder, or `builtin:nli-student`.")
+    adapter: Literal["none"] = "none"
+
+
+class Demonstrations(Spec):
+    """The labelled examples that the teacher sees."""
+
+    count: int = Field(16, ge=1)
+    balanced: bool = True
+    seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("seeds must be distinct")
+        return seeds
+
+
+class Objective(Spec):
+    """What the student is trained to do: weights of the loss terms."""
+
+    kl: Share = 1.0
+    ce: Share = 0.0
+    temperature: float = Field(1.0, gt=0.0)
+    over: Literal["verbalizers", "vocabulary"] = "verbalizers"
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Objective:
+        if self.kl == 0 and self.ce == 0:
+            raise ValueError("kl and ce are both 0; expected at least one above 0")
+        return self
+
+
+class Training(Spec):
+    """How the student, and the fine-tuned baseline, are trained."""
+
+    learning_rate: float = Field(3e-4, gt=0.0)
+    epochs: int = Field(2, ge=1)
+    batch_size: int = Field(32, ge=1)
+    warmup_ratio: float = Field(0.1, ge=0.0, le=1.0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    max_gradient_norm: float = Field(1.0, gt=0.0)
+    checkpoint_every_steps: int = Field(50, ge=1)
+
+
+class Distill(Spec):
+    """The recipe layer."""
+
+    method: Literal["context", "none"] = "context"
+    teacher: Teacher | None = None
+    student: Student
+    demonstrations: Demonstrations = Demonstrations()
+    transfer_examples: int = Field(4096, ge=1)
+    objective: Objective = Objective()
+    training: Training = Training()
+    require_gain: bool = Field(
+        True, description="Refuse a teacher whose gain from demonstrations is not clearly above zero."
+    )
+    baseline_epochs: int = Field(20, ge=1, description="Epochs of pattern-based fine-tuning.")
+
+    @model_validator(mode="after")
+    def _teacher_present(self) -> Distill:
+        if self.method != "none" and self.teacher is None:
+            raise ValueError(f"method {self.method} needs a teacher")
+        return self
+
+
+class Quantize(Spec):
+    """How precision is chosen and weights are rounded."""
+
+    importance: Literal["sensitivity", "jaccard"] = "sensitivity"
+    top_k: int = Field(10, ge=1, description="Tokens in each set of the Jaccard importance (LSAQ).")
+    solver: Literal["rtn"] = "rtn"
+    calibration_examples: int = Field(32, ge=1)
+    plan: str | None = Field(None, description="A plan file to use as it is, instead of allocating.")
+
+
+class Emit(Spec):
+    """What the graph looks like."""
+
+    head: Literal["full"] = "full"
+
+
+class Limits(Spec):
+    """The build fails when the artifact is worse than this."""
+
+    accuracy_drop_points: float = Field(1.0, ge=0.0, description="Points of accuracy the artifact may lose.")
+
+
+class Recipe(Spec):
+    """A whole recipe file."""
+
+    version: Literal[1]
+    name: Name
+    seed: int = 0
+    task: Task
+    distill: Distill
+    quantize: Quantize = Quantize()
+    emit: Emit = Emit()
+    limits: Limits = Limits()
+    targets: tuple[str, ...] = Field((), description="Default targets; `--target` replaces them.")

@@ -1,0 +1,56 @@
+"""The target: facts about a device that can't be detected from here, each with its source."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from edgeicl.specs.byte_size import ByteSize
+from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.recipe import Name, Spec
+
+
+class Budget(Spec):
+    """Bytes the result may take. `artifact` counts the files, `resident` the process that runs them."""
+
+    artifact_bytes: ByteSize | None = None
+    resident_bytes: ByteSize | None = None
+
+    @model_validator(mode="after")
+    def _one_given(self) -> Budget:
+        if self.artifact_bytes is None and self.resident_bytes is None:
+            raise ValueError("no budget given; expected artifact_bytes, resident_bytes, or both")
+        return self
+
+
+class Calibration(Spec):
+    """Measured speeds of the device, for predictions."""
+
+    bandwidth_bytes_per_second: float = Field(gt=0.0)
+    measurements: int = Field(ge=1, description="How many measurements stand behind the figure.")
+    source: str
+
+
+class Target(Spec):
+    """A device or a class of devices. Names no model."""
+
+    version: Literal[1]
+    name: Name
+    description: str
+    provider: Literal["cpu", "cuda"] = "cpu"
+    threads: int = Field(ge=1, description="Threads to run on: the big cores of a phone.")
+    instruction_features: tuple[str, ...] = ()
+    context_tokens: int = Field(ge=1, description="Context length whose key/value cache is budgeted.")
+    runtime_overhead_bytes: ByteSize = Field(description="Resident memory of the runtime without a model.")
+    formats: tuple[Format, ...] = Field(min_length=1, description="Formats with a fast kernel here.")
+    budget: Budget
+    calibration: Calibration | None = None
+    sources: dict[str, str] = Field(description="Key -> where its figure comes from.")
+
+    @field_validator("formats")
+    @classmethod
+    def _formats_distinct(cls, formats: tuple[Format, ...]) -> tuple[Format, ...]:
+        if len(set(formats)) != len(formats):
+            raise ValueError("formats must be distinct")
+        return formats

@@ -1,0 +1,208 @@
+"""Outputs of stages, addressed by what went into them.
+
+A stage's folder is named by a digest of its inputs, its code and the versions of the libraries. It is built
+under a `.partial` name, which survives a kill so that a stage can go on from its own checkpoint, and gets
+its final name in one rename once every file's hash is written down. Whatever has the final name is whole;
+its hashes are checked before it is used again, and a damaged one is built anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock
+
+from edgeicl import __version__
+from edgeicl.errors import IntegrityError
+
+log = logging.getLogger(__name__)
+
+RECORD = "stage.json"
+_VERSIONED = ("torch", "transformers", "onnx", "onnxruntime", "numpy", "safetensors")
+
+
+class Workers(Protocol):
+    """The processes that run one command together. One of them writes."""
+
+    @property
+    def is_writer(self) -> bool: ...
+
+    def barrier(self) -> None:
+        """Wait for all."""
+
+    def from_writer(self, value: bool) -> bool:
+        """The writer's value, in every process."""
+
+
+class SingleProcess:
+    """The ordinary case: this process alone."""
+
+    is_writer = True
+
+    def barrier(self) -> None:
+        return
+
+    def from_writer(self, value: bool) -> bool:
+        return value
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """A finished stage: its folder, its digest, and whether it had to be built."""
+
+    path: Path
+    digest: str
+    reused: bool
+    seconds: float
+
+
+def cache_root() -> Path:
+    """`EDGEICL_CACHE_DIR`, else the user's cache folder."""
+    named = os.environ.get("EDGEICL_CACHE_DIR")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "edgeicl"
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folder_hashes(folder: Path) -> dict[str, str]:
+    """Relative name -> hash, for every file below `folder`."""
+    return {
+        path.relative_to(folder).as_posix(): file_sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def digest_of(value: object) -> str:
+    """Digest of anything JSON can write; equal values have equal digests."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def code_digest() -> str:
+    """Digest of edgeicl's own source, so that changed code never reuses old results."""
+    return digest_of(
+        {
+            name: sha256
+            for name, sha256 in folder_hashes(Path(__file__).parent).items()
+            if name.endswith(".py")
+        }
+    )
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of edgeicl and of the libraries whose numbers end up in an artifact."""
+    versions = {"edgeicl": __version__}
+    for name in _VERSIONED:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    return versions
+
+
+class Store:
+    """A folder of stage outputs, shared by runs and safe against runs beside each other."""
+
+    def __init__(self, root: Path, *, rebuild: bool = False, workers: Workers | None = None) -> None:
+        self.root = root
+        self.rebuild = rebuild
+        self.workers = workers or SingleProcess()
+        self._rebuilt: set[Path] = set()
+
+    def run(
+        self, stage: str, inputs: Mapping[str, Any], build: Callable[[Path], None]
+    ) -> StageOutput:
+        """The output of `stage` for `inputs`: the stored one, or the one that `build` makes.
+
+        Args:
+            stage: Name of the stage; a folder of the store.
+            inputs: All that decides the result, as JSON values: specs, digests of earlier stages, seeds.
+            build: Writes the output into the folder it is given. What it left there when it was last
+                killed is still there, below `checkpoint/` by convention; that folder is dropped at the end.
+        """
+        digest = digest_of(
+            {"stage": stage, "inputs": inputs, "code": code_digest(), "versions": library_versions()}
+        )
+        final = self.root / stage / digest[:24]
+        started = time.monotonic()
+        if not self.workers.is_writer:
+            reuse = self.workers.from_writer(False)
+            if not reuse:
+                self.workers.barrier()
+                build(final.with_name(f"{final.name}.partial"))
+                self.workers.barrier()
+            self.workers.barrier()
+            return StageOutput(final, digest, reuse, time.monotonic() - started)
+
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(final.with_name(f"{final.name}.lock")):
+            reuse = self.workers.from_writer(self._reusable(stage, final))
+            if not reuse:
+                partial = final.with_name(f"{final.name}.partial")
+                partial.mkdir(exist_ok=True)
+                self.workers.barrier()
+                build(partial)
+                self.workers.barrier()
+                self._publish(partial, final, stage, digest)
+                self._rebuilt.add(final)
+        self.workers.barrier()
+        return StageOutput(final, digest, reuse, time.monotonic() - started)
+
+    def _reusable(self, stage: str, final: Path) -> bool:
+        if not final.exists():
+            return False
+        if self.rebuild and final not in self._rebuilt:
+            log.info("%s: rebuilding, as asked", stage)
+        else:
+            try:
+                verify_stage(final)
+            except IntegrityError as error:
+                log.warning("%s: %s; rebuilding", stage, error)
+            else:
+                return True
+        shutil.rmtree(final)
+        return False
+
+    def _publish(self, partial: Path, final: Path, stage: str, digest: str) -> None:
+        shutil.rmtree(partial / "checkpoint", ignore_errors=True)
+        record = {
+            "stage": stage,
+            "digest": digest,
+            "versions": library_versions(),
+            "files": folder_hashes(partial),
+        }
+        (partial / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        partial.rename(final)
+
+
+def verify_stage(folder: Path) -> None:
+    """IntegrityError unless `folder` holds just the files that were written, byte for byte."""
+    try:
+        recorded: dict[str, str] = json.loads((folder / RECORD).read_text())["files"]
+    except (OSError, ValueError, KeyError) as error:
+        raise IntegrityError(f"{folder} has no readable {RECORD}") from error
+    found = folder_hashes(folder)
+    found.pop(RECORD, None)
+    wrong = sorted(name for name in recorded.keys() | found.keys() if recorded.get(name) != found.get(name))
+    if wrong:
+        raise IntegrityError(f"{folder} was changed after it was written: {', '.join(wrong)}")
