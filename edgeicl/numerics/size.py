@@ -50,7 +50,7 @@ def kv_cache_bytes(layers: int, hidden: int, context_tokens: int) -> int:
 def fixed_tensor_bytes(layers: int, hidden: int, ffn: int, positions: int) -> int:
     """Bytes of OPT's tensors that no plan can change: positions, norms and biases, all fp32.
 
-    `positions` counts the rows of the position table, which OPT starts with two unused ones.
+    `positions` is `max_position_embeddings`: the two unused rows that OPT's table starts with aren't stored.
     """
     norms = 2 * hidden * (2 * layers + 1)
     biases = layers * (3 * hidden + hidden + ffn + hidden)
