@@ -1,0 +1,95 @@
+"""Recipes, targets and plans from files: every problem at once, each with its line.
+
+Files are validated strictly, as JSON would be: text is no number, a number is no text.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from edgeicl.errors import Problem, SpecError
+from edgeicl.specs.document import Document, KeyPath, parse_document, read_document
+from edgeicl.specs.explain import can_be_left_out, explain
+from edgeicl.specs.overrides import apply_overrides
+from edgeicl.specs.recipe import Recipe, Spec
+
+SpecType = TypeVar("SpecType", bound=Spec)
+
+
+def load_spec(path: Path, model: type[SpecType], *, overrides: Sequence[str] = ()) -> SpecType:
+    """The `model` written in the file `path`, after `overrides`. SpecError lists every problem."""
+    return _validated(read_document(path, kind=model.__name__.lower()), model, overrides)
+
+
+def parse_spec(text: str, model: type[SpecType], *, source: str, overrides: Sequence[str] = ()) -> SpecType:
+    """The `model` written in `text`; `source` is what problems call it."""
+    return _validated(parse_document(text, source=source), model, overrides)
+
+
+def dump_yaml(spec: Spec) -> str:
+    """`spec` as YAML with every default written out; `load_spec` reads it back to an equal one."""
+    yaml = YAML()
+    yaml.width = 110
+    stream = io.StringIO()
+    yaml.dump(spec.model_dump(mode="json"), stream)
+    return stream.getvalue()
+
+
+def _validated(document: Document, model: type[SpecType], overrides: Sequence[str]) -> SpecType:
+    apply_overrides(document, overrides)
+    problems = list(document.problems)
+    values = document.values
+    problems.extend(
+        Problem(".".join(path), "not finite", "expected a number", document.line_of(path))
+        for path in _non_finite(values, ())
+    )
+    spec: SpecType | None = None
+    told: set[KeyPath] = set()
+    # Once more without the keys in question: a section is checked as a whole only where each key is good.
+    for _ in range(2):
+        try:
+            spec = model.model_validate_json(json.dumps(values, default=str), strict=True)
+            break
+        except ValidationError as error:
+            doubtful: list[KeyPath] = []
+            for detail in error.errors(include_url=False):
+                path = tuple(str(part) for part in detail["loc"] if part != "[key]")
+                if can_be_left_out(detail, path, model):
+                    doubtful.append(path)
+                if path not in told:
+                    told.add(path)
+                    problems.append(explain(detail, path, model, document))
+            if not doubtful:
+                break
+            values = json.loads(json.dumps(values, default=str))
+            for path in doubtful:
+                _drop(values, path)
+    if problems or spec is None:
+        problems.sort(key=lambda problem: (problem.line is None, problem.line or 0))
+        next_step = "correct these"
+        if model is Recipe:
+            next_step += f", then run `edgeicl check {document.source}`"
+        raise SpecError(document.source, problems, next_step=next_step)
+    return spec
+
+
+def _non_finite(value: Any, path: KeyPath) -> list[KeyPath]:
+    """Paths of infinities and NaNs, which YAML can write and JSON can't."""
+    if isinstance(value, float):
+        return [] if math.isfinite(value) else [path]
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found for key, item in items for found in _non_finite(item, (*path, str(key)))]
+
+
+def _drop(values: Any, path: KeyPath) -> None:
+    for name in path[:-1]:
+        values = values[int(name)] if isinstance(values, list) else values[name]
+    values.pop(path[-1], None)
