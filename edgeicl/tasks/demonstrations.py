@@ -1,0 +1,46 @@
+"""Which labelled examples are shown."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from edgeicl.errors import DataError
+from edgeicl.tasks.example import Example
+
+
+def choose(
+    examples: Sequence[Example], *, count: int, balanced: bool, seed: int, labels: Sequence[str]
+) -> list[Example]:
+    """`count` of `examples` in random order, always the same for the same `seed`.
+
+    `balanced` gives every label as many as any other, or one more where `count` doesn't divide evenly; which
+    labels get one more is random too.
+
+    Raises:
+        DataError: too few examples, with the figures of each label.
+    """
+    rng = random.Random(f"demonstrations/{seed}")
+    if not balanced:
+        if len(examples) < count:
+            raise DataError(f"{count} demonstrations were asked for; found {len(examples)} training examples")
+        return rng.sample(list(examples), count)
+    by_label: dict[str, list[Example]] = {label: [] for label in labels}
+    for example in examples:
+        by_label[example.label].append(example)
+    order = list(labels)
+    rng.shuffle(order)
+    quota = {label: count // len(order) + (place < count % len(order)) for place, label in enumerate(order)}
+    short = [
+        f"{label}: {len(by_label[label])} of {quota[label]}"
+        for label in labels
+        if len(by_label[label]) < quota[label]
+    ]
+    if short:
+        raise DataError(
+            f"{count} balanced demonstrations need more training examples; found {', '.join(short)}",
+            next_step="give more training data, fewer demonstrations, or demonstrations.balanced: false",
+        )
+    chosen = [example for label in order for example in rng.sample(by_label[label], quota[label])]
+    rng.shuffle(chosen)
+    return chosen

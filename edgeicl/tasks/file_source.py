@@ -1,0 +1,122 @@
+"""Rows of a data file: JSONL, CSV, TSV or Parquet, plain or gzip, told apart by the file's name."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from edgeicl.errors import DataError
+
+Row = tuple[str, Mapping[str, Any]]
+
+_FORMATS = {".jsonl": "JSONL", ".ndjson": "JSONL", ".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet"}
+
+
+def file_rows(path: Path) -> Iterator[Row]:
+    """Where each row stands (`FILE line N`) and its values, in the order of the file.
+
+    CSV follows RFC 4180. TSV has no quoting, as GLUE writes it. Blank lines hold no row. UTF-8, with or
+    without a byte-order mark.
+    """
+    if not path.is_file():
+        raise DataError(
+            f"{path}: found no such file", next_step="check `source:`; paths start at the recipe's folder"
+        )
+    name = path.name.lower().removesuffix(".gz")
+    format_name = _FORMATS.get(Path(name).suffix)
+    if format_name is None:
+        raise DataError(
+            f"{path}: found the extension '{Path(name).suffix}'; "
+            f"expected one of {', '.join(_FORMATS)}, each plain or with .gz"
+        )
+    try:
+        if format_name == "Parquet":
+            yield from _parquet(path)
+        elif format_name == "JSONL":
+            yield from _jsonl(path)
+        else:
+            yield from _separated(path, tabs=format_name == "TSV")
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: can't be read as {format_name} text in UTF-8: {error}") from error
+
+
+def _binary(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with _binary(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
+        yield from text
+
+
+def _jsonl(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path} line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(
+                f"{where}: found {_shown(line)}; expected one JSON object a line: {error}"
+            ) from error
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: found {_shown(line)}; expected a JSON object with named columns")
+        yield where, row
+
+
+def _separated(path: Path, *, tabs: bool) -> Iterator[Row]:
+    lines = _lines(path)
+    reader = (
+        csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
+        if tabs
+        else csv.reader(lines, strict=True)
+    )
+    header: list[str] | None = None
+    try:
+        for fields in reader:
+            if not fields:
+                continue
+            where = f"{path} line {reader.line_num}"
+            if header is None:
+                header = fields
+                if len(set(header)) != len(header):
+                    raise DataError(
+                        f"{where}: found the columns {header}; expected distinct names in the first line"
+                    )
+            elif len(fields) != len(header):
+                raise DataError(
+                    f"{where}: found {len(fields)} fields; expected {len(header)}: {', '.join(header)}"
+                )
+            else:
+                yield where, dict(zip(header, fields, strict=True))
+    except csv.Error as error:
+        raise DataError(
+            f"{path} line {reader.line_num}: can't be read as {'TSV' if tabs else 'CSV'}: {error}"
+        ) from error
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with _binary(path) as stream:
+            table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(stream.read()))
+            number = 0
+            for batch in table.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path} row {number}", row
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: can't be read as Parquet: {error}") from error
+
+
+def _shown(line: str) -> str:
+    text = line.strip()
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")

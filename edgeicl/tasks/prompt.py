@@ -1,0 +1,124 @@
+"""From examples to token ids.
+
+A prompt is made of pieces that are encoded apart and then joined: the tokens that the tokenizer puts first
+(OPT: `</s>`), for each demonstration its query, label words and separator, and the query to be answered.
+So a query has the same ids with and without demonstrations, and its label is read at its last token.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeicl.errors import DataError
+from edgeicl.tasks.example import Example, nearest
+from edgeicl.tasks.verbalizer import verbalizer_tokens
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from tokenizers import Tokenizer
+
+
+def pattern_columns(pattern: str) -> tuple[str, ...]:
+    """Names of the columns in `pattern`, in order. DataError for braces that name no plain column."""
+    try:
+        parts = list(string.Formatter().parse(pattern))
+    except ValueError as error:
+        raise DataError(
+            f"pattern {pattern!r} can't be read: {error}; write {{{{ and }}}} for braces"
+        ) from error
+    columns = []
+    for _, name, spec, conversion in parts:
+        if name is None:
+            continue
+        if not name.isidentifier() or spec or conversion:
+            raise DataError(
+                f"pattern {pattern!r}: found '{{{name}}}'; expected a column's plain name in braces"
+            )
+        columns.append(name)
+    return tuple(columns)
+
+
+def query_text(pattern: str, example: Example) -> str:
+    """The text whose next token is the label."""
+    for name in pattern_columns(pattern):
+        if name not in example.columns:
+            found = ", ".join(f"'{column}'" for column in example.columns)
+            raise DataError(
+                f"{example.where or 'example'}: found no text in column '{name}' of the pattern; "
+                f"found {found}{nearest(name, example.columns)}"
+            )
+    return pattern.format_map(example.columns)
+
+
+def demonstration_text(pattern: str, example: Example, verbalizers: Mapping[str, str]) -> str:
+    """The query with its answer."""
+    return query_text(pattern, example) + verbalizers[example.label]
+
+
+def leading_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Tokens that the tokenizer puts before any text, such as OPT's `</s>`."""
+    plain: list[int] = tokenizer.encode("a", add_special_tokens=False).ids
+    whole: list[int] = tokenizer.encode("a").ids
+    for count in range(len(whole) - len(plain) + 1):
+        if whole[count : count + len(plain)] == plain:
+            return tuple(whole[:count])
+    return ()
+
+
+class PromptEncoder:
+    """Token ids of the queries and demonstrations of one task, for one tokenizer."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, *, pattern: str, verbalizers: Mapping[str, str], separator: str
+    ) -> None:
+        pattern_columns(pattern)
+        self.pattern = pattern
+        self.verbalizers = dict(verbalizers)
+        self.tokens = verbalizer_tokens(verbalizers, tokenizer)
+        self.leading = leading_tokens(tokenizer)
+        self._tokenizer = tokenizer
+        self._separator: list[int] = self._encode([separator])[0] if separator else []
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels, in the order of all scores."""
+        return tuple(self.verbalizers)
+
+    def queries(self, examples: Sequence[Example]) -> list[list[int]]:
+        """Ids of each query, without the leading tokens. DataError for a query of no token."""
+        rows = self._encode([query_text(self.pattern, example) for example in examples])
+        for example, row in zip(examples, rows, strict=True):
+            if not row:
+                raise DataError(f"{example.where or 'example'}: found an empty query; expected some text")
+        return rows
+
+    def demonstrations(self, examples: Sequence[Example]) -> list[int]:
+        """Ids of all that stands before a query: leading tokens, then query, answer, separator of each."""
+        ids = list(self.leading)
+        for example, query in zip(examples, self.queries(examples), strict=True):
+            ids += [*query, *self.tokens[example.label], *self._separator]
+        return ids
+
+    def label_indices(self, examples: Sequence[Example]) -> NDArray[np.int64]:
+        """Position of each example's label in `labels`."""
+        index = {label: position for position, label in enumerate(self.labels)}
+        return np.array([index[example.label] for example in examples], dtype=np.int64)
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        encodings: list[Any] = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+
+def right_padded(
+    rows: Sequence[Sequence[int]], *, padding_id: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ids [B, T] filled up at the right, and the rows' true lengths [B]: labels are read at length - 1."""
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    ids = np.full((len(rows), int(lengths.max())), padding_id, dtype=np.int64)
+    for target, row in zip(ids, rows, strict=True):
+        target[: len(row)] = row
+    return ids, lengths

@@ -1,0 +1,95 @@
+"""Labelled examples from a `Source`: files here, the built-in family and the hub in their own modules.
+
+Nothing is skipped in silence: a row that can't be used is a DataError with its file and line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeicl.errors import DataError
+from edgeicl.specs.recipe import Source
+from edgeicl.tasks.builtin_source import builtin_rows
+from edgeicl.tasks.example import Example, nearest
+from edgeicl.tasks.file_source import file_rows
+from edgeicl.tasks.hub_source import hub_rows
+
+Row = tuple[str, Mapping[str, Any]]
+"""Where a row stands, and its values by column."""
+
+
+def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -> list[Example]:
+    """The examples of `source`, in its order, with labels among `labels`.
+
+    `drop_labels` and `map_labels` name labels as the data has them; `limit` counts rows that are kept.
+    Relative paths start at `base_folder`.
+
+    Raises:
+        DataError: a missing file, split or column, a row that can't be parsed, a label that has no
+            verbalizer, or no row at all.
+    """
+    for old, new in source.map_labels.items():
+        if new not in labels:
+            raise DataError(
+                f"{source.source}: map_labels sends '{old}' to '{new}'; "
+                f"expected a label with a verbalizer: {_listed(labels)}{nearest(new, labels)}"
+            )
+    examples: list[Example] = []
+    for where, row in _rows(source, base_folder):
+        found = _label(where, row, source)
+        if found in source.drop_labels:
+            continue
+        label = source.map_labels.get(found, found)
+        if label not in labels:
+            raise DataError(
+                f"{where}: found label '{found}'; expected one of {_listed(labels)}{nearest(found, labels)}",
+                next_step=f"name '{found}' in map_labels or drop_labels of the source, or give it a verbalizer",
+            )
+        texts = {name: text for name, value in row.items() if (text := _text(value)) is not None}
+        texts.pop(source.label, None)
+        examples.append(Example(texts, label, where))
+        if source.limit is not None and len(examples) == source.limit:
+            break
+    if not examples:
+        raise DataError(f"{source.source}: found no example; expected at least one after drop_labels")
+    return examples
+
+
+def _rows(source: Source, base_folder: Path) -> Iterator[Row]:
+    kind, _, name = source.source.partition(":")
+    if kind == "builtin":
+        return builtin_rows(name, split=source.split, label=source.label, limit=source.limit, seed=source.seed)
+    if kind == "hub":
+        return hub_rows(name, split=source.split, label=source.label, base_folder=base_folder)
+    return file_rows(base_folder / Path(name).expanduser())
+
+
+def _label(where: str, row: Mapping[str, Any], source: Source) -> str:
+    if source.label not in row:
+        raise DataError(
+            f"{where}: found no column '{source.label}' for the label; "
+            f"found {_listed(row)}{nearest(source.label, row)}",
+            next_step="name the column that holds the label in `label:` of the source",
+        )
+    text = _text(row[source.label])
+    if text is None:
+        raise DataError(
+            f"{where}: found {row[source.label]!r} in the label column '{source.label}'; "
+            "expected a text or number"
+        )
+    return text
+
+
+def _text(value: object) -> str | None:
+    """Text of a scalar; None for what is no text (missing values, lists, nested values)."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return str(value)
+    return None
+
+
+def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:
+    return ", ".join(f"'{name}'" for name in names)

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from edgeicl.errors import DataError
+from edgeicl.specs.recipe import Source
+from edgeicl.tasks import nli_family
+from edgeicl.tasks.readers import read_examples
+
+LABELS = ("entailment", "contradiction")
+ROWS = [
+    {"premise": 'he said "go"', "hypothesis": "a, b", "label": "entailment"},
+    {"premise": "zwei Wörter", "hypothesis": "c", "label": "neutral"},
+    {"premise": "three", "hypothesis": "d", "label": "non-entailment"},
+]
+SHARED = Path(__file__).parents[4] / "shared" / "data"
+
+
+def _jsonl(path: Path) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+
+
+def _csv(path: Path) -> None:
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(ROWS[0]))
+        writer.writeheader()
+        writer.writerows(ROWS)
+
+
+def _tsv(path: Path) -> None:
+    lines = ["\t".join(ROWS[0]), *("\t".join(row.values()) for row in ROWS)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _parquet(path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+
+
+def _source(name: str, **changes: object) -> Source:
+    return Source.model_validate({"source": name} | changes)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize(
+    ("name", "write"), [("a.jsonl", _jsonl), ("a.csv", _csv), ("a.tsv", _tsv), ("a.parquet", _parquet)]
+)
+def test_every_format_reads_the_same(
+    tmp_path: Path, name: str, write: Callable[[Path], None], zipped: bool
+) -> None:
+    write(tmp_path / name)
+    if zipped:
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+        name += ".gz"
+    source = _source(f"file:{name}", drop_labels=["neutral"], map_labels={"non-entailment": "contradiction"})
+    read = read_examples(source, labels=LABELS, base_folder=tmp_path)
+    assert [(dict(example.columns), example.label) for example in read] == [
+        ({"premise": 'he said "go"', "hypothesis": "a, b"}, "entailment"),
+        ({"premise": "three", "hypothesis": "d"}, "contradiction"),
+    ]
+
+
+def test_limit_counts_kept_rows(tmp_path: Path) -> None:
+    _jsonl(tmp_path / "a.jsonl")
+    source = _source("file:a.jsonl", drop_labels=["entailment"], map_labels={"neutral": "entailment"}, limit=1)
+    (only,) = read_examples(source, labels=LABELS, base_folder=tmp_path)
+    assert only.columns["premise"] == "zwei Wörter"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.jsonl",
+            '{"label": "entailment"}\nnot json\n',
+            r"a\.jsonl line 2: found 'not json'; expected one JSON",
+        ),
+        ("a.jsonl", '{"label": "entailment"}\n\n[1]\n', r"line 3: found '\[1\]'; expected a JSON object"),
+        (
+            "a.jsonl",
+            '{"label": "entailmint"}\n',
+            r"line 1: found label 'entailmint'.*did you mean 'entailment'",
+        ),
+        ("a.jsonl", '{"lable": "x"}\n', r"line 1: found no column 'label'.*did you mean 'lable'"),
+        ("a.jsonl", '{"label": null}\n', r"line 1: found None in the label column"),
+        ("a.csv", "premise,label\nx,entailment\ny\n", r"line 3: found 1 fields; expected 2: premise, label"),
+        ("a.csv", "label,label\nx,y\n", r"distinct names"),
+        ("a.csv", 'label\n"x" y\n', r"a\.csv line 2: can't be read as CSV"),
+        ("a.jsonl.gz", "not gzip", r"can't be read as JSONL"),
+        ("a.parquet", "not parquet", r"can't be read as Parquet"),
+        ("a.txt", "x", r"found the extension '\.txt'; expected one of \.jsonl"),
+        ("a.jsonl", "", r"found no example"),
+    ],
+)
+def test_bad_files_are_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_examples(_source(f"file:{name}"), labels=LABELS, base_folder=tmp_path)
+
+
+def test_missing_file_and_bad_mapping(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found no such file"):
+        read_examples(_source("file:none.csv"), labels=LABELS, base_folder=tmp_path)
+    source = _source("file:none.csv", map_labels={"x": "entailement"})
+    with pytest.raises(DataError, match="did you mean 'entailment'"):
+        read_examples(source, labels=LABELS, base_folder=tmp_path)
+
+
+@pytest.fixture
+def class_labelled() -> datasets.Dataset:
+    features = datasets.Features(
+        {
+            "premise": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=["entailment", "contradiction"]),
+        }
+    )
+    return datasets.Dataset.from_dict({"premise": ["x", "y"], "label": [1, 0]}, features=features)
+
+
+def test_saved_folder_maps_class_labels(tmp_path: Path, class_labelled: datasets.Dataset) -> None:
+    datasets.DatasetDict({"train": class_labelled}).save_to_disk(str(tmp_path / "saved"))
+    read = read_examples(_source("hub:./saved"), labels=LABELS, base_folder=tmp_path)
+    assert [example.label for example in read] == ["contradiction", "entailment"]
+    with pytest.raises(DataError, match="no split 'trane'; expected one of train; did you mean 'train'"):
+        read_examples(_source("hub:./saved", split="trane"), labels=LABELS, base_folder=tmp_path)
+
+
+def test_hub_folder_of_parquet_files(
+    tmp_path: Path, class_labelled: datasets.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    class_labelled.to_parquet(str(tmp_path / "set" / "data" / "train-00000-of-00001.parquet"))
+    class_labelled.select([0]).to_parquet(str(tmp_path / "set" / "data" / "test-00000-of-00001.parquet"))
+    read = read_examples(_source("hub:set", split="test"), labels=LABELS, base_folder=tmp_path)
+    assert [(example.columns["premise"], example.label) for example in read] == [("x", "contradiction")]
+
+
+def test_missing_local_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found no folder"):
+        read_examples(_source("hub:./absent"), labels=LABELS, base_folder=tmp_path)
+
+
+def test_builtin_is_deterministic_and_its_splits_are_disjoint(tmp_path: Path) -> None:
+    texts = {}
+    for split in ("train", "validation", "test", "out_of_domain", "out_of_domain_train"):
+        source = _source("builtin:nli", split=split, limit=200, seed=3)
+        read = read_examples(source, labels=LABELS, base_folder=tmp_path)
+        assert read == read_examples(source, labels=LABELS, base_folder=tmp_path)
+        assert len(read) == 200
+        assert {example.label for example in read} == set(LABELS)
+        texts[split] = {(example.columns["premise"], example.columns["hypothesis"]) for example in read}
+    assert sum(map(len, texts.values())) == len(set.union(*texts.values())) == 1000
+
+
+def test_builtin_doubt_contradicts_entailment(tmp_path: Path) -> None:
+    def labels(task: str) -> list[str]:
+        source = _source(f"builtin:nli{task}", limit=50)
+        return [example.label for example in read_examples(source, labels=LABELS, base_folder=tmp_path)]
+
+    other = {nli_family.YES: nli_family.NO, nli_family.NO: nli_family.YES}
+    assert labels("/doubt") == [other[label] for label in labels("")]
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "message"),
+    [
+        ("builtin:nly", "train", "no built-in source 'nly'"),
+        ("builtin:nli/entailmnt", "train", "did you mean 'entailment'"),
+        ("builtin:nli", "tst", "no split 'tst'.*did you mean 'test'"),
+    ],
+)
+def test_builtin_names_are_checked(tmp_path: Path, name: str, split: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_examples(_source(name, split=split), labels=LABELS, base_folder=tmp_path)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="real data (shared/data beside the repository) is absent")
+def test_real_mnli_and_hans() -> None:
+    mnli = _source("file:nli_mnli/mnli_dev_matched.jsonl", drop_labels=["neutral"])
+    assert len(read_examples(mnli, labels=LABELS, base_folder=SHARED)) == 3479 + 3213
+    hans = _source(
+        "file:nli_hans/hans_generated_seed1.jsonl.gz", map_labels={"non-entailment": "contradiction"}
+    )
+    read = read_examples(hans, labels=LABELS, base_folder=SHARED)
+    assert len(read) == 30_000
+    assert re.match(r".*line 1$", read[0].where)
