@@ -1,0 +1,58 @@
+"""The independent model that an artifact is compared with: transformers' own OPT, holding the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import OPTConfig, OPTForCausalLM
+
+from edgeicl.emit.weights import QuantizedWeights
+from edgeicl.models.anatomy import other_parameters, weight_groups
+
+Logits = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+
+
+def reference_model(config: Mapping[str, Any], weights: QuantizedWeights) -> torch.nn.Module:
+    """OPTForCausalLM in fp32 and eval mode, every weight set to what the artifact's bytes stand for."""
+    known = OPTConfig(**{key: value for key, value in config.items() if key not in _NOT_FOR_THE_REFERENCE})
+    with torch.device("meta"):
+        model = OPTForCausalLM(known)
+    model.to_empty(device="cpu")
+    model.tie_weights()
+    parameters = dict(model.named_parameters())
+    for group in weight_groups(config):
+        dense = weights.dense(group.name)
+        for name, rows in zip(group.weights, np.split(dense, len(group.weights)), strict=True):
+            _set(parameters.pop(name), rows)
+        if group.biases:
+            stacked = weights.tensor(f"{group.name}.bias")
+            for name, rows in zip(group.biases, np.split(stacked, len(group.biases)), strict=True):
+                _set(parameters.pop(name), rows)
+    for name in other_parameters(config):
+        _set(parameters.pop(name), weights.tensor(name))
+    assert not parameters, f"parameters left without values: {sorted(parameters)}"
+    return model.eval()
+
+
+# settings of how a model was stored or trained, which have no business in a comparison
+_NOT_FOR_THE_REFERENCE = ("torch_dtype", "dtype", "architectures", "transformers_version", "_name_or_path")
+
+
+def _set(parameter: torch.nn.Parameter, values: npt.NDArray[Any]) -> None:
+    if tuple(parameter.shape) != values.shape:
+        raise ValueError(f"a parameter is {tuple(parameter.shape)}, its values are {values.shape}")
+    parameter.data.copy_(torch.from_numpy(np.array(values, dtype=np.float32)))
+
+
+@torch.inference_mode()
+def last_logits(model: torch.nn.Module, ids: Ids, mask: Ids) -> Logits:
+    """Logits [B, V] after each row's last token; `ids` [B, T] and `mask` [B, T] are padded on the right."""
+    logits = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits
+    last = torch.from_numpy(mask.sum(axis=1) - 1)
+    picked: Logits = logits[torch.arange(len(ids)), last].float().numpy()
+    return picked
