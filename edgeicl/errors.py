@@ -8,7 +8,8 @@
     |-- ParityError       6   the artifact computes something else than the model it was made from
     |-- DataError         7   data or a model that is missing, unreadable or doesn't fit
     |-- IntegrityError    8   a file is not the one that was written (hash)
-    `-- BenchError        9   a measurement that could not be taken or can't be trusted
+    |-- BenchError        9   a measurement that could not be taken or can't be trusted
+    `-- DeviationError   10   something asked for was not done, and --strict forbids that
 
 Codes 0 (success) and 130 (interrupted) complete the list. A message says what failed, where, what was
 found, what was expected and what to do next.
@@ -104,3 +105,9 @@ class BenchError(EdgeiclError):
     """A measurement that could not be taken, or can't be trusted."""
 
     exit_code = 9
+
+
+class DeviationError(EdgeiclError):
+    """Something asked for was not done, and `--strict` makes that an error."""
+
+    exit_code = 10

@@ -101,11 +101,7 @@ def digest_of(value: object) -> str:
 def code_digest() -> str:
     """Digest of edgeicl's own source, so that changed code never reuses old results."""
     return digest_of(
-        {
-            name: sha256
-            for name, sha256 in folder_hashes(Path(__file__).parent).items()
-            if name.endswith(".py")
-        }
+        {name: sha256 for name, sha256 in folder_hashes(Path(__file__).parent).items() if name.endswith(".py")}
     )
 
 
@@ -129,9 +125,7 @@ class Store:
         self.workers = workers or SingleProcess()
         self._rebuilt: set[Path] = set()
 
-    def run(
-        self, stage: str, inputs: Mapping[str, Any], build: Callable[[Path], None]
-    ) -> StageOutput:
+    def run(self, stage: str, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> StageOutput:
         """The output of `stage` for `inputs`: the stored one, or the one that `build` makes.
 
         Args:

@@ -49,6 +49,16 @@ class ArtifactAccuracy(Spec):
     limit_points: float | None = None
 
 
+class EmitChecks(Spec):
+    """`checks.json` of the emit stage: what the emitted files hold, and what was shown of them."""
+
+    version: Literal[1] = 1
+    ledger: tuple[LedgerEntry, ...]
+    parity: tuple[ParityCheck, ...]
+    accuracy: tuple[ArtifactAccuracy, ...] = ()
+    deviations: tuple[Deviation, ...] = ()
+
+
 class Manifest(Spec):
     """`edgeicl.json`."""
 

@@ -1,0 +1,97 @@
+"""What several commands share: their arguments, what becomes of the free-form ones, JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeicl.errors import Problem, SpecError
+
+if TYPE_CHECKING:
+    from edgeicl.specs.recipe import Source, Spec
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="Recipe file, or the name of a shipped one.", show_default=False)
+]
+ArtifactArgument = Annotated[
+    Path, typer.Argument(metavar="ARTIFACT", help="Folder made by `edgeicl compile`.", show_default=False)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; may be repeated."),
+]
+TargetOption = Annotated[
+    list[str] | None,
+    typer.Option("--target", "-t", help="Target file or name, instead of the recipe's; may be repeated."),
+]
+TargetSetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target-set",
+        metavar="KEY=VALUE",
+        help="Override a key of every target, such as budget.artifact_bytes=100MB.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="As many as the target names and this computer has, unless given."),
+]
+
+
+def columns_given(texts: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
+    """Column -> text, from `COLUMN=TEXT` for every column or from plain texts in the columns' order.
+
+    Raises:
+        SpecError: neither, or not one text for every column.
+    """
+    named = dict(text.split("=", 1) for text in texts if text.split("=", 1)[0] in columns and "=" in text)
+    if not named and len(texts) == len(columns):
+        return dict(zip(columns, texts, strict=True))
+    if len(named) == len(texts) == len(columns):
+        return named
+    examples = " ".join(f"{column}='...'" for column in columns)
+    found = f"{len(texts)} texts, {len(named)} of them with a column's name"
+    expected = f"expected one text for each of {', '.join(columns)}, such as: {examples}"
+    raise SpecError("run", [Problem("TEXT", found, expected)])
+
+
+def source_given(
+    data: str,
+    *,
+    split: str,
+    label: str,
+    limit: int | None,
+    drop_labels: Sequence[str],
+    map_labels: Sequence[str],
+) -> Source:
+    """The `Source` that the options of `eval` describe. SpecError lists every problem."""
+    from edgeicl.specs.loading import parse_spec
+    from edgeicl.specs.recipe import Source
+
+    wrong = [text for text in map_labels if "=" not in text]
+    if wrong:
+        raise SpecError("eval", [Problem("--map-label", repr(text), "expected FROM=TO") for text in wrong])
+    fields = {
+        "source": data,
+        "split": split,
+        "label": label,
+        "limit": limit,
+        "drop_labels": list(drop_labels),
+        "map_labels": dict(text.split("=", 1) for text in map_labels),
+    }
+    return parse_spec(json.dumps(fields, indent=0), Source, source="options of eval")
+
+
+def plain(spec: Spec) -> Any:
+    """A spec as values that JSON can write."""
+    return spec.model_dump(mode="json")
+
+
+def print_json(value: object) -> None:
+    """Prints `value` on stdout."""
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))

@@ -1,0 +1,174 @@
+"""The figures of a manifest as table rows, said the same way on a terminal, in Markdown and in HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edgeicl.specs.byte_size import format_byte_size
+from edgeicl.specs.manifest import Deviation, LedgerEntry, Manifest
+from edgeicl.specs.measurement import BenchResult, Estimate
+
+DATA_NAMES = {"in_domain": "in-domain", "out_of_domain": "out-of-domain"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A table with its heading and what has to be known to read it."""
+
+    heading: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def percent(share: float) -> str:
+    """0.9134 -> `91.3 %`."""
+    return f"{100 * share:.1f} %"
+
+
+def with_interval(estimate: Estimate) -> str:
+    """`91.3 % [90.1, 92.5]`; the interval only where there is more than one value."""
+    if len(estimate.values) < 2:
+        return percent(estimate.mean)
+    return f"{percent(estimate.mean)} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def method_facts(manifest: Manifest) -> Facts | None:
+    """Accuracy of the method and of every baseline; None where nothing was evaluated."""
+    evaluation = manifest.evaluation
+    if evaluation is None or not evaluation.rows:
+        return None
+    labels = sorted({label for row in evaluation.rows for label in row.accuracy_by_label})
+    rows = tuple(
+        (
+            row.method,
+            DATA_NAMES[row.data],
+            with_interval(row.accuracy),
+            with_interval(row.balanced_accuracy),
+            *(
+                with_interval(row.accuracy_by_label[label]) if label in row.accuracy_by_label else ""
+                for label in labels
+            ),
+            str(row.examples),
+        )
+        for row in evaluation.rows
+    )
+    seeds = max(len(row.accuracy.values) for row in evaluation.rows)
+    confidence = evaluation.rows[0].accuracy.confidence
+    note = f"Means over up to {seeds} demonstration seeds, with {100 * confidence:.0f} % intervals."
+    if evaluation.deployed_seed is not None:
+        note += f" The student of seed {evaluation.deployed_seed} is the one that was compiled."
+    headers = ("method", "data", "accuracy", "balanced", *labels, "examples")
+    return Facts("Accuracy of the methods", headers, rows, note)
+
+
+def artifact_facts(manifest: Manifest) -> Facts | None:
+    """The artifact beside the fp32 student it was made from."""
+    if not manifest.accuracy:
+        return None
+    rows = tuple(
+        (
+            DATA_NAMES[entry.data],
+            percent(entry.student),
+            percent(entry.artifact),
+            f"{100 * (entry.artifact - entry.student):+.2f}",
+            "" if entry.limit_points is None else f"-{entry.limit_points:.2f}",
+            str(entry.examples),
+        )
+        for entry in manifest.accuracy
+    )
+    headers = ("data", "fp32 student", "artifact", "change, points", "limit, points", "examples")
+    return Facts("Accuracy of the artifact", headers, rows)
+
+
+def size_facts(manifest: Manifest) -> Facts:
+    """Bytes of the ledger by weight group, and of everything that belongs to none."""
+    shapes = manifest.plan.formats()
+    totals: dict[str, int] = {}
+    for entry in manifest.ledger:
+        key = _ledger_key(entry)
+        totals[key] = totals.get(key, 0) + entry.bytes
+    total = sum(totals.values())
+    rows = [
+        (key, str(shapes[key]) if key in shapes else "", f"{count:,}", f"{100 * count / max(total, 1):.1f} %")
+        for key, count in totals.items()
+    ]
+    rows.append(("all", "", f"{total:,}", "100.0 %"))
+    return Facts("Size ledger", ("part", "format", "bytes", "share"), tuple(rows))
+
+
+def _ledger_key(entry: LedgerEntry) -> str:
+    return entry.group or entry.file
+
+
+def artifact_bytes(manifest: Manifest) -> int:
+    """Bytes of the artifact that a budget counts: the ledger's sum."""
+    return sum(entry.bytes for entry in manifest.ledger)
+
+
+def parity_facts(manifest: Manifest) -> Facts:
+    """Each numerical comparison with the reference."""
+    rows = tuple(
+        (
+            check.name,
+            f"{check.max_abs_difference:.3g}",
+            f"{check.tolerance:.3g}",
+            f"{check.reference_scale:.3g}",
+        )
+        for check in manifest.parity
+    )
+    note = "Against an independent model that holds the same dequantized weights."
+    headers = ("check", "largest difference of a logit", "allowed", "largest reference logit")
+    return Facts("Parity", headers, rows, note)
+
+
+def bench_facts(bench: BenchResult) -> Facts:
+    """Speed and memory, with the ceiling that this machine's memory sets."""
+    at = bench.conditions
+    latency = bench.decode_latency
+    rows = [
+        ("load", f"{bench.load_ms:.1f} ms"),
+        (f"time to first token, {at.prompt_tokens} tokens", f"{bench.first_token_ms:.2f} ms"),
+        ("prefill", f"{bench.prefill_tokens_per_second:,.0f} tokens/s"),
+        ("decode", f"{bench.decode_tokens_per_second:,.1f} tokens/s"),
+        (
+            "decode, one token: p50, p90, p99",
+            f"{latency.p50_ms:.3f}, {latency.p90_ms:.3f}, {latency.p99_ms:.3f} ms",
+        ),
+        ("peak resident memory", format_byte_size(bench.peak_rss_bytes)),
+    ]
+    if bench.ceiling_tokens_per_second is not None and bench.bandwidth_bytes_per_second is not None:
+        reached = bench.decode_tokens_per_second / bench.ceiling_tokens_per_second
+        rows.append(
+            (
+                "decode ceiling of this memory",
+                f"{bench.ceiling_tokens_per_second:,.0f} tokens/s ({percent(reached)} reached)",
+            )
+        )
+        rows.append(("read bandwidth", f"{format_byte_size(bench.bandwidth_bytes_per_second)}/s"))
+    note = (
+        f"{bench.fidelity} on {at.machine}, {at.processor}: {at.threads} of {at.logical_cores} threads, "
+        f"{at.runtime} {at.runtime_version} ({', '.join(at.providers)}), {at.prompt_tokens} prompt and "
+        f"{at.decode_tokens} decoded tokens, {at.repetitions} repetitions after "
+        f"{at.warmup_repetitions} to warm up."
+    )
+    return Facts("Benchmark", ("", bench.fidelity), tuple(rows), note)
+
+
+def deviation_facts(deviations: Iterable[Deviation]) -> Facts | None:
+    """Everything asked for and not done."""
+    rows = tuple((d.where, d.what, d.asked, d.got, d.why) for d in deviations)
+    return Facts("Deviations", ("where", "what", "asked", "got", "why"), rows) if rows else None
+
+
+def provenance_facts(manifest: Manifest) -> Facts:
+    """What the artifact was made from, and with."""
+    rows = [
+        ("recipe", manifest.recipe_digest),
+        ("target", manifest.target_digest),
+        ("student weights", manifest.plan.model_digest),
+        ("seed", str(manifest.seed)),
+        *sorted(manifest.versions.items()),
+    ]
+    return Facts("Provenance", ("what", "digest or version"), tuple(rows))

@@ -1,0 +1,129 @@
+"""What commands print on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgeicl.report import facts
+from edgeicl.report.facts import Facts
+from edgeicl.report.tables import aligned
+from edgeicl.specs.byte_size import format_byte_size
+from edgeicl.specs.manifest import Manifest
+from edgeicl.specs.measurement import BenchResult
+from edgeicl.specs.recipe import Recipe
+from edgeicl.specs.target import Budget, Target
+
+
+def built_text(manifest: Manifest, *, target: Target, folder: Path) -> str:
+    """The short table after a build, and where the report is."""
+    parts = [f"{manifest.name} for {manifest.target}"]
+    evaluation = manifest.evaluation
+    if evaluation is not None and evaluation.rows:
+        rows = [
+            (row.method, facts.DATA_NAMES[row.data], facts.with_interval(row.accuracy))
+            for row in evaluation.rows
+        ]
+        parts.append(aligned(("method", "data", "accuracy"), rows))
+    figures = [
+        (
+            f"artifact, {facts.DATA_NAMES[entry.data]}",
+            f"{facts.percent(entry.artifact)} (student {facts.percent(entry.student)})",
+        )
+        for entry in manifest.accuracy
+    ]
+    if evaluation is not None and evaluation.gain_points is not None:
+        gain = evaluation.gain_points
+        text = f"{gain.mean:+.1f} points [{gain.low:+.1f}, {gain.high:+.1f}]"
+        figures.append(("teacher's gain from demonstrations", text))
+    figures += [("size", _size_text(manifest, target.budget))]
+    if manifest.bench is not None:
+        bench = manifest.bench
+        speed = (
+            f"{bench.decode_tokens_per_second:,.0f} tokens/s, first token after {bench.first_token_ms:.1f} ms"
+        )
+        figures.append((f"decode, {bench.fidelity}", speed))
+    if manifest.deviations:
+        figures.append(("deviations", f"{len(manifest.deviations)}; see the report"))
+    figures += [("artifact", str(folder)), ("report", str(folder / "report.html"))]
+    parts.append("\n".join(f"{name + ':':<36}{value}" for name, value in figures))
+    return "\n\n".join(parts)
+
+
+def _size_text(manifest: Manifest, budget: Budget) -> str:
+    parts = [f"artifact {format_byte_size(facts.artifact_bytes(manifest))}{_of(budget.artifact_bytes)}"]
+    resident = format_byte_size(manifest.plan.predicted_resident_bytes)
+    parts.append(f"resident {resident}{_of(budget.resident_bytes)}, predicted")
+    return ", ".join(parts)
+
+
+def _of(budget_bytes: int | None) -> str:
+    return "" if budget_bytes is None else f" of {format_byte_size(budget_bytes)}"
+
+
+def bench_text(result: BenchResult) -> str:
+    """The benchmark as a table with its conditions."""
+    return _text(facts.bench_facts(result))
+
+
+def artifact_text(manifest: Manifest) -> str:
+    """Plan, ledger and provenance of an artifact."""
+    plan = Facts(
+        "Plan",
+        ("group", "format", f"importance ({manifest.plan.importance})"),
+        tuple(
+            (entry.group, str(entry.format), "" if entry.importance is None else f"{entry.importance:.4g}")
+            for entry in manifest.plan.groups
+        ),
+    )
+    tables = [
+        plan,
+        facts.size_facts(manifest),
+        facts.artifact_facts(manifest),
+        facts.parity_facts(manifest),
+        facts.deviation_facts(manifest.deviations),
+        facts.provenance_facts(manifest),
+    ]
+    head = f"{manifest.name} for {manifest.target}"
+    return "\n\n".join([head, *(_text(table) for table in tables if table is not None)])
+
+
+def recipe_text(recipe: Recipe, resolved: str, path: Path) -> str:
+    """A recipe with its defaults, and what it would be compiled for."""
+    targets = ", ".join(recipe.targets) or "none; name one with --target"
+    return f"# {path}\n# targets: {targets}\n{resolved.rstrip()}"
+
+
+def targets_text(targets: Mapping[str, Target]) -> str:
+    """One line a target."""
+    rows = [
+        (
+            name,
+            target.provider,
+            str(target.threads),
+            str(target.context_tokens),
+            _budget_text(target.budget),
+            ", ".join(map(str, target.formats)),
+            target.description,
+        )
+        for name, target in targets.items()
+    ]
+    return aligned(("target", "runs on", "threads", "context", "budget", "formats", "description"), rows)
+
+
+def measured_text(
+    accuracy: float, balanced_accuracy: float, accuracy_by_label: Mapping[str, float], examples: int
+) -> str:
+    """Accuracy of an artifact on one data set."""
+    rows = [("all", facts.percent(accuracy)), ("balanced", facts.percent(balanced_accuracy))]
+    rows += [(label, facts.percent(share)) for label, share in accuracy_by_label.items()]
+    return f"{aligned(('label', 'accuracy'), rows)}\n{examples} examples"
+
+
+def _budget_text(budget: Budget) -> str:
+    named = (("artifact", budget.artifact_bytes), ("resident", budget.resident_bytes))
+    return ", ".join(f"{name} {format_byte_size(count)}" for name, count in named if count is not None)
+
+
+def _text(table: Facts) -> str:
+    return "\n".join([table.heading, aligned(table.headers, table.rows), *filter(None, [table.note])])

@@ -1,0 +1,127 @@
+"""The commands of the runtime layer: they take an artifact and need neither torch nor transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeicl.arguments import (
+    ArtifactArgument,
+    JsonOption,
+    ThreadsOption,
+    columns_given,
+    plain,
+    print_json,
+    source_given,
+)
+
+RUNTIME = "Runtime"
+
+runtime_app = typer.Typer()
+
+
+@runtime_app.command(rich_help_panel=RUNTIME)
+def bench(
+    artifact: ArtifactArgument,
+    threads: ThreadsOption = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 64,
+    decode_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded one by one.")] = 32,
+    repetitions: Annotated[int, typer.Option(min=1, help="Repetitions that count.")] = 5,
+    warmup: Annotated[int, typer.Option(min=0, help="Repetitions before those.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure load time, time to first token, tokens/s and memory, in a process of its own."""
+    from edgeicl.artifact import read_manifest
+    from edgeicl.bench.stage import bench as measure
+    from edgeicl.report.terminal import bench_text
+
+    read_manifest(artifact)
+    result = measure(
+        artifact,
+        threads=threads or _threads(artifact),
+        prompt_tokens=prompt_tokens,
+        decode_tokens=decode_tokens,
+        repetitions=repetitions,
+        warmup_repetitions=warmup,
+    )
+    print_json(plain(result)) if as_json else typer.echo(bench_text(result))
+
+
+@runtime_app.command(rich_help_panel=RUNTIME)
+def run(
+    artifact: ArtifactArgument,
+    texts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TEXT...", help="Texts of the task's columns, in order, or COLUMN=TEXT.", show_default=False
+        ),
+    ],
+    generate: Annotated[
+        int | None, typer.Option(min=1, help="Continue the text by this many tokens instead.")
+    ] = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Classify a text, or continue it."""
+    from edgeicl.artifact import read_manifest
+    from edgeicl.deployed import DeployedModel
+
+    read_manifest(artifact)
+    model = DeployedModel(artifact, threads=threads or _threads(artifact))
+    if generate is not None:
+        text = model.generate(" ".join(texts), generate)
+        print_json({"text": text}) if as_json else typer.echo(text)
+        return
+    probabilities = model.classify(columns_given(texts, model.columns))
+    best = max(probabilities, key=probabilities.__getitem__)
+    if as_json:
+        print_json({"label": best, "probabilities": probabilities})
+    else:
+        ranked = sorted(probabilities.items(), key=lambda item: -item[1])
+        typer.echo("\n".join(f"{label:<20} {share:.4f}" for label, share in ranked))
+
+
+@runtime_app.command("eval", rich_help_panel=RUNTIME)
+def evaluate(
+    artifact: ArtifactArgument,
+    data: Annotated[str, typer.Option(help="file:PATH, hub:DATASET or builtin:nli/TASK.", show_default=False)],
+    split: Annotated[str, typer.Option(help="Split to read.")] = "test",
+    label: Annotated[str, typer.Option(help="Column that holds the label.")] = "label",
+    limit: Annotated[int | None, typer.Option(min=1, help="Read at most this many examples.")] = None,
+    drop_label: Annotated[
+        list[str] | None, typer.Option(help="Leave out rows with this label; may be repeated.")
+    ] = None,
+    map_label: Annotated[
+        list[str] | None, typer.Option(metavar="FROM=TO", help="Rename a label; may be repeated.")
+    ] = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure an artifact's accuracy on any data."""
+    from dataclasses import asdict
+
+    from edgeicl.artifact import read_manifest
+    from edgeicl.deployed import DeployedModel
+    from edgeicl.report.terminal import measured_text
+    from edgeicl.tasks.readers import read_examples
+
+    read_manifest(artifact)
+    source = source_given(
+        data, split=split, label=label, limit=limit, drop_labels=drop_label or (), map_labels=map_label or ()
+    )
+    model = DeployedModel(artifact, threads=threads or _threads(artifact))
+    measured = model.measure(read_examples(source, labels=list(model.task.verbalizers), base_folder=Path.cwd()))
+    print_json({"data": plain(source), **asdict(measured)}) if as_json else typer.echo(
+        measured_text(
+            measured.accuracy, measured.balanced_accuracy, measured.accuracy_by_label, measured.examples
+        )
+    )
+
+
+def _threads(artifact: Path) -> int:
+    from edgeicl.deployed import available_threads
+    from edgeicl.specs.catalog import load_target
+
+    return min(load_target(str(artifact / "target.resolved.yaml")).threads, available_threads())
