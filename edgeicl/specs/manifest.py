@@ -50,16 +50,6 @@ class ArtifactAccuracy(Spec):
 
 
 class EmitChecks(Spec):
-    """`checks.json` of the emit stage: what the emitted files hold, and what was shown of them."""
-
-    version: Literal[1] = 1
-    ledger: tuple[LedgerEntry, ...]
-    parity: tuple[ParityCheck, ...]
-    accuracy: tuple[ArtifactAccuracy, ...] = ()
-    deviations: tuple[Deviation, ...] = ()
-
-
-class EmitChecks(Spec):
     """`checks.json`: what the emit stage counted and checked before its folder was published."""
 
     version: Literal[1] = 1
