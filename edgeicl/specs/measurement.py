@@ -50,10 +50,35 @@ class BenchResult(Spec):
     peak_rss_bytes: int
     artifact_bytes: int
     bytes_per_token: int | None = Field(None, description="Weight and cache bytes that one token reads.")
-    bandwidth_bytes_per_second: float | None = Field(None, description="Read bandwidth of this machine.")
-    ceiling_tokens_per_second: float | None = Field(None, description="Bandwidth over bytes per token.")
+    bandwidth_bytes_per_second: float | None = Field(
+        None, description="Read bandwidth of this machine's memory, from beyond all caches."
+    )
+    token_bandwidth_bytes_per_second: float | None = Field(
+        None,
+        description="Read bandwidth over bytes_per_token again and again: higher where a cache holds them.",
+    )
+    bandwidth_probe: str | None = Field(None, description="The probe that read fastest.")
+    ceiling_tokens_per_second: float | None = Field(
+        None, description="The higher of the two bandwidths over bytes per token."
+    )
     first_token_samples_ms: tuple[float, ...]
     decode_samples_ms: tuple[tuple[float, ...], ...] = Field(description="One row a repetition.")
+    spread_ratio: float | None = Field(
+        None, description="Decode speed: fastest minus slowest repetition, over the median."
+    )
+    baseline_rss_bytes: int | None = Field(None, description="Peak memory before the artifact was loaded.")
+    notes: tuple[str, ...] = Field((), description="What a reader must know: clamped lengths, noise.")
+
+
+class LabelledAccuracy(Spec):
+    """How well an artifact answers labelled queries."""
+
+    version: Literal[1] = 1
+    data: str = Field(description="Where the examples came from.")
+    examples: int
+    accuracy: float
+    balanced_accuracy: float = Field(description="Mean of the accuracies by label.")
+    accuracy_by_label: dict[str, float] = Field(description="Labels that occur in the data.")
 
 
 class Estimate(Spec):

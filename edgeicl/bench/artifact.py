@@ -1,0 +1,171 @@
+"""Opens an artifact the way an app would: no torch, no transformers, and no file that isn't the one written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
+
+from edgeicl.errors import DataError, IntegrityError
+from edgeicl.models.onnx_decoder import OnnxDecoder
+from edgeicl.specs.manifest import LedgerEntry, Manifest, TaskFile
+from edgeicl.specs.recipe import Spec
+from edgeicl.store import RECORD, digest_of, file_sha256, verify_stage
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+MANIFEST = "edgeicl.json"
+GRAPH = "model.onnx"
+WEIGHTS = "model.onnx.data"
+_CHECKS = "checks.json"
+# Not deployed: what was recorded about the artifact, and what people read.
+_RECORDS = {MANIFEST, _CHECKS, RECORD, "plan.json"}
+_FOR_PEOPLE = {".md", ".html", ".yaml"}
+# Stored with the weights, but a token reads one row of it only.
+_POSITIONS = "embed_positions"
+
+SpecType = TypeVar("SpecType", bound=Spec)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A deployed folder, or one on its way there. What the folder has no file for is None or empty.
+
+    `sha256` identifies graph and weights, whatever else lies in the folder.
+    """
+
+    path: Path
+    sha256: str
+    manifest: Manifest | None
+    task: TaskFile | None
+    ledger: tuple[LedgerEntry, ...]
+    vocabulary: int
+    context_tokens: int
+    layers: int
+    kv_heads: int
+    head_size: int
+    end_tokens: frozenset[int]
+
+    @property
+    def graph(self) -> Path:
+        return self.path / GRAPH
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_file(str(self.path / "tokenizer.json"))
+
+    @property
+    def artifact_bytes(self) -> int:
+        """Bytes of the files that an app needs: graph, weights, tokenizer and configuration."""
+        files = [path for path in self.path.iterdir() if path.is_file()]
+        return sum(p.stat().st_size for p in files if p.name not in _RECORDS and p.suffix not in _FOR_PEOPLE)
+
+    @property
+    def weight_bytes_per_token(self) -> int:
+        """Bytes of weights that one token reads: all, the tied embedding once as the head, one position row."""
+        rows = [entry for entry in self.ledger if entry.file == WEIGHTS]
+        if rows:
+            return sum(entry.bytes for entry in rows if _POSITIONS not in entry.name)
+        weights = self.path / WEIGHTS
+        return (weights if weights.exists() else self.graph).stat().st_size
+
+    def cache_bytes(self, depth_tokens: float) -> int:
+        """Bytes of fp32 keys and values that one token reads at `depth_tokens` of context."""
+        return round(2 * self.layers * self.kv_heads * self.head_size * 4 * depth_tokens)
+
+    def decoder(self, *, threads: int, context_tokens: int, batch_size: int = 1) -> OnnxDecoder:
+        """A session of this artifact with its own key/value cache."""
+        return OnnxDecoder(self.graph, threads=threads, context_tokens=context_tokens, batch_size=batch_size)
+
+
+def open_artifact(path: Path) -> Artifact:
+    """The artifact in the folder `path`, its files checked against the manifest where it has one.
+
+    Raises:
+        DataError: no artifact there, or one of its files can't be read.
+        IntegrityError: a file is missing or is not the one that was written; lists all of them.
+    """
+    if not (path / GRAPH).is_file():
+        raise DataError(
+            f"{path} is no artifact: found no {GRAPH} in it",
+            next_step="name the folder that `edgeicl compile` printed",
+        )
+    manifest = _read(path / MANIFEST, Manifest)
+    if manifest is not None:
+        verify_files(path, manifest.files)
+    elif (path / RECORD).is_file():
+        verify_stage(path)
+    config = _read_json(path / "genai_config.json")
+    try:
+        model = config["model"]
+        decoder = model["decoder"]
+        end = model["eos_token_id"]
+        return Artifact(
+            path=path,
+            sha256=_content_sha256(path),
+            manifest=manifest,
+            task=_read(path / "task.json", TaskFile),
+            ledger=manifest.ledger if manifest else _checked_ledger(path),
+            vocabulary=int(model["vocab_size"]),
+            context_tokens=int(model["context_length"]),
+            layers=int(decoder["num_hidden_layers"]),
+            kv_heads=int(decoder["num_key_value_heads"]),
+            head_size=int(decoder["head_size"]),
+            end_tokens=frozenset(end if isinstance(end, list) else [end]),
+        )
+    except KeyError as error:
+        raise DataError(f"{path / 'genai_config.json'} has no key {error}") from error
+
+
+def verify_files(folder: Path, recorded: dict[str, str]) -> None:
+    """IntegrityError unless every file of `recorded` is in `folder` with its hash."""
+    wrong = []
+    for name, sha256 in sorted(recorded.items()):
+        path = folder / name
+        if not path.is_file():
+            wrong.append(f"{name}: missing")
+        elif (found := file_sha256(path)) != sha256:
+            wrong.append(f"{name}: found SHA-256 {found[:12]}..., expected {sha256[:12]}...")
+    if wrong:
+        raise IntegrityError(
+            f"{folder} is not what its {MANIFEST} describes:\n  " + "\n  ".join(wrong),
+            next_step="copy the artifact again, or compile it again",
+        )
+
+
+def _content_sha256(folder: Path) -> str:
+    return digest_of(
+        {name: file_sha256(folder / name) for name in (GRAPH, WEIGHTS) if (folder / name).is_file()}
+    )
+
+
+def _checked_ledger(folder: Path) -> tuple[LedgerEntry, ...]:
+    """The ledger of an artifact that has no manifest yet: the emit stage writes it with its checks."""
+    if not (folder / _CHECKS).is_file():
+        return ()
+    rows = _read_json(folder / _CHECKS).get("ledger", [])
+    return tuple(LedgerEntry.model_validate(row) for row in rows)
+
+
+def _read(path: Path, model: type[SpecType]) -> SpecType | None:
+    if not path.is_file():
+        return None
+    try:
+        return model.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise DataError(f"{path} can't be read: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} can't be read: {error}") from error
+    return value

@@ -1,0 +1,154 @@
+"""Labels from an artifact, as an app reads them: format the query, run it, compare the label words.
+
+A label's score is the sum of its tokens' log-probabilities after the query; probabilities are renormalized
+over the labels.
+
+Notation: B queries of a batch, L labels, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeicl.bench.artifact import Artifact, open_artifact
+from edgeicl.errors import DataError
+from edgeicl.models.onnx_decoder import OnnxDecoder
+from edgeicl.progress import track
+from edgeicl.specs.manifest import TaskFile
+from edgeicl.specs.measurement import LabelledAccuracy
+from edgeicl.specs.recipe import Source
+from edgeicl.tasks.example import Example
+from edgeicl.tasks.prompt import leading_tokens, query_text, right_padded
+from edgeicl.tasks.readers import read_examples
+
+Floats = npt.NDArray[np.float64]
+
+_BATCH = 16
+
+
+def task_of(artifact: Artifact) -> TaskFile:
+    """The task that the artifact was made for. DataError where it has none."""
+    if artifact.task is None:
+        raise DataError(
+            f"{artifact.path} has no task.json, so it has no labels",
+            next_step="generate text instead, or compile a recipe with a task",
+        )
+    return artifact.task
+
+
+def classify(artifact: Artifact, columns: Mapping[str, str], *, threads: int) -> dict[str, float]:
+    """Label -> probability for one query, whose texts are in `columns`."""
+    task = task_of(artifact)
+    ids = query_ids(artifact, task, [Example(columns, label="", where="the given text")])
+    return dict(
+        zip(task.verbalizers, map(float, probabilities(artifact, ids, threads=threads)[0]), strict=True)
+    )
+
+
+def evaluate(
+    artifact: Path, source: Source, base_folder: Path, *, threads: int, batch_size: int = _BATCH
+) -> LabelledAccuracy:
+    """Accuracy of the artifact in the folder `artifact` on the examples of `source`.
+
+    Raises:
+        DataError: data that can't be read, a query that is too long, or an artifact without a task.
+        IntegrityError: a file of the artifact is not the one that was written.
+    """
+    opened = open_artifact(artifact)
+    task = task_of(opened)
+    labels = tuple(task.verbalizers)
+    examples = read_examples(source, labels=labels, base_folder=base_folder)
+    ids = query_ids(opened, task, examples)
+    chosen = probabilities(opened, ids, threads=threads, batch_size=batch_size).argmax(axis=1)
+    truth = np.array([labels.index(example.label) for example in examples])
+    right = chosen == truth
+    by_label = {
+        label: float(right[truth == index].mean())
+        for index, label in enumerate(labels)
+        if (truth == index).any()
+    }
+    return LabelledAccuracy(
+        data=f"{source.source} ({source.split})",
+        examples=len(examples),
+        accuracy=float(right.mean()),
+        balanced_accuracy=float(np.mean(list(by_label.values()))),
+        accuracy_by_label=by_label,
+    )
+
+
+def query_ids(artifact: Artifact, task: TaskFile, examples: Sequence[Example]) -> list[list[int]]:
+    """Token ids of each query, with the tokens that the tokenizer puts first. DataError for one too long."""
+    leading = list(leading_tokens(artifact.tokenizer))
+    texts = [query_text(task.pattern, example) for example in examples]
+    encodings = artifact.tokenizer.encode_batch(texts, add_special_tokens=False)
+    answer = max(len(tokens) for tokens in task.verbalizer_tokens.values())
+    rows = []
+    for example, encoding in zip(examples, encodings, strict=True):
+        row = [*leading, *encoding.ids]
+        if not row or len(row) + answer > artifact.context_tokens:
+            raise DataError(
+                f"{example.where or 'query'}: found {len(row)} tokens; expected 1 to "
+                f"{artifact.context_tokens - answer}, with {answer} left for the label",
+                next_step="shorten the text",
+            )
+        rows.append(row)
+    return rows
+
+
+def probabilities(
+    artifact: Artifact, rows: Sequence[Sequence[int]], *, threads: int, batch_size: int = _BATCH
+) -> Floats:
+    """Probabilities [rows, L] of the task's labels, in the order of its verbalizers."""
+    task = task_of(artifact)
+    answers = [task.verbalizer_tokens[label] for label in task.verbalizers]
+    batch = min(batch_size, len(rows))
+    decoder = artifact.decoder(
+        threads=threads,
+        context_tokens=max(map(len, rows)) + max(map(len, answers)),
+        batch_size=batch,
+    )
+    scores = np.zeros((len(rows), len(answers)))
+    # Queries of like length together: little is computed for padding.
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    with track("queries", len(rows)) as advance:
+        for start in range(0, len(order), batch):
+            indices = order[start : start + batch]
+            # The cache has a fixed number of rows; the last batch repeats one of its own.
+            filled = indices + indices[:1] * (batch - len(indices))
+            found = score_answers(decoder, [rows[index] for index in filled], answers)
+            scores[indices] = found[: len(indices)]
+            advance(len(indices))
+    result: Floats = np.exp(log_probabilities(scores))
+    return result
+
+
+def score_answers(
+    decoder: OnnxDecoder, rows: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+) -> Floats:
+    """Log-probability [B, L] of each answer's tokens after each row; further tokens are decoded in turn."""
+    ids, lengths = right_padded(rows)
+    mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
+    first = log_probabilities(decoder.prefill(ids, mask))
+    scores = first[:, [answer[0] for answer in answers]]
+    fresh = True
+    for column, answer in enumerate(answers):
+        if len(answer) > 1 and not fresh:
+            decoder.prefill(ids, mask)
+        for token, following in pairwise(answer):
+            after = log_probabilities(decoder.decode([token] * len(rows)))
+            scores[:, column] += after[:, following]
+            fresh = False
+    return scores
+
+
+def log_probabilities(values: npt.NDArray[np.floating]) -> Floats:
+    """Log-softmax over the last axis, in double precision: of logits [B, V], or of label scores [B, L]."""
+    wide = values.astype(np.float64)
+    wide -= wide.max(axis=-1, keepdims=True)
+    result: Floats = wide - np.log(np.exp(wide).sum(axis=-1, keepdims=True))
+    return result

@@ -1,0 +1,86 @@
+"""Runs the runner on this machine, in a process of its own, and hands back what it wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgeicl.errors import BenchError
+
+_PACKAGE_PARENT = Path(__file__).parents[2]
+_TIMEOUT_S = 1800
+
+
+def run_local(
+    *,
+    graph: Path,
+    engine: str,
+    threads: int,
+    prompt_tokens: int,
+    decode_tokens: int,
+    repetitions: int,
+    warmup_repetitions: int,
+    vocabulary: int,
+    bytes_per_token: int | None,
+    timeout_s: float = _TIMEOUT_S,
+) -> dict[str, Any]:
+    """The runner's result for one graph.
+
+    Raises:
+        BenchError: the runner failed, took too long, or wrote something else than its result.
+    """
+    request = {
+        "model": str(graph.resolve()),
+        "engine": engine,
+        "threads": threads,
+        "prompt_tokens": prompt_tokens,
+        "decode_tokens": decode_tokens,
+        "repetitions": repetitions,
+        "warmup_repetitions": warmup_repetitions,
+        "vocabulary": vocabulary,
+        "bytes_per_token": bytes_per_token,
+    }
+    # Numpy's own thread pool would be counted as the runtime's.
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    # "-m" puts the working folder first on the path: the package's own, so that no user's file is imported.
+    command = [sys.executable, "-m", "edgeicl.bench.runner"]
+    try:
+        finished = subprocess.run(
+            command,
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            cwd=_PACKAGE_PARENT,
+            env=environment,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(
+            f"the runner on {graph} did not finish within {timeout_s:.0f} s",
+            next_step="ask for fewer repetitions or tokens",
+        ) from error
+    if finished.returncode != 0:
+        raise BenchError(
+            f"the runner on {graph} ended with exit code {finished.returncode}:\n{_tail(finished.stderr)}"
+        )
+    return parse_runner_output(finished.stdout)
+
+
+def parse_runner_output(text: str) -> dict[str, Any]:
+    """The JSON object on the last line of `text`; libraries may write lines before it."""
+    lines = text.strip().splitlines()
+    try:
+        value: dict[str, Any] = json.loads(lines[-1])
+        value["decode_ms"], value["first_token_ms"]
+    except (IndexError, ValueError, KeyError, TypeError) as error:
+        raise BenchError(f"the runner wrote no result; its output ends with:\n{_tail(text)}") from error
+    return value
+
+
+def _tail(text: str) -> str:
+    return "\n".join(text.strip().splitlines()[-15:]) or "(nothing)"

@@ -1,0 +1,166 @@
+"""Measures one artifact in a process of its own: JSON in (a file, or stdin), JSON out.
+
+Needs numpy and onnxruntime, and beside it `onnx_decoder.py`, `growing_decoder.py` and `bandwidth.py`: the
+same files run here, over ssh and over adb. It imports nothing else, so that the peak memory is the artifact's.
+
+Request: model, engine (fused | growing), threads, prompt_tokens, decode_tokens, repetitions,
+warmup_repetitions, vocabulary, and bytes_per_token (null: no bandwidth is measured).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+try:
+    from edgeicl.bench.bandwidth import last_level_cache_bytes, memory_buffer_bytes, read_bandwidth
+    from edgeicl.bench.growing_decoder import GrowingDecoder
+    from edgeicl.models.onnx_decoder import OnnxDecoder
+except ImportError:  # On a device the files lie side by side.
+    from bandwidth import (  # type: ignore[import-not-found, no-redef]
+        last_level_cache_bytes,
+        memory_buffer_bytes,
+        read_bandwidth,
+    )
+    from growing_decoder import GrowingDecoder  # type: ignore[import-not-found, no-redef]
+    from onnx_decoder import OnnxDecoder  # type: ignore[import-not-found, no-redef]
+
+Ids = npt.NDArray[np.int64]
+
+
+class Decoder(Protocol):
+    """What the measurement needs of an engine."""
+
+    def prefill(self, input_ids: Ids) -> Any: ...
+
+    def decode(self, token_ids: Ids) -> Any: ...
+
+    def reset(self) -> None: ...
+
+
+def token_trace(count: int, vocabulary: int) -> Ids:
+    """The same `count` tokens every time, all over the vocabulary but for the special ones at its start."""
+    first = min(4, vocabulary - 1)
+    return first + (np.arange(1, count + 1, dtype=np.int64) * 2654435761) % 2**32 % (vocabulary - first)
+
+
+def time_repetition(decoder: Decoder, trace: Ids, prompt_tokens: int) -> tuple[float, list[float]]:
+    """Milliseconds of the prefill of the first `prompt_tokens`, and of each later token's decode step."""
+    decoder.reset()
+    prompt = trace[None, :prompt_tokens]
+    started = time.perf_counter()
+    decoder.prefill(prompt)
+    ended = time.perf_counter()
+    first_token_ms = (ended - started) * 1e3
+    steps_ms = []
+    for index in range(prompt_tokens, len(trace)):
+        token = trace[index : index + 1]
+        started = time.perf_counter()
+        decoder.decode(token)
+        steps_ms.append((time.perf_counter() - started) * 1e3)
+    return first_token_ms, steps_ms
+
+
+def peak_rss_bytes() -> int | None:
+    """Most memory this process ever held; None where the system doesn't say."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def thread_count() -> int | None:
+    """Threads of this process, where Linux shows them."""
+    tasks = Path("/proc/self/task")
+    return len(list(tasks.iterdir())) if tasks.exists() else None
+
+
+def processor() -> str:
+    """What the processor calls itself."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    for key in ("model name", "Model", "Hardware"):
+        for line in lines:
+            if line.split(":")[0].strip() == key:
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Logical cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def measure(request: dict[str, Any]) -> dict[str, Any]:
+    """All of one run: load, warm-up, repetitions, memory, then the bandwidth of this machine."""
+    prompt_tokens, decode_tokens = request["prompt_tokens"], request["decode_tokens"]
+    threads = request["threads"]
+    baseline_rss_bytes = peak_rss_bytes()
+    threads_before = thread_count()
+    engine = {"fused": OnnxDecoder, "growing": GrowingDecoder}[request["engine"]]
+    started = time.perf_counter()
+    decoder = engine(Path(request["model"]), threads=threads, context_tokens=prompt_tokens + decode_tokens)
+    load_ms = (time.perf_counter() - started) * 1e3
+    trace = token_trace(prompt_tokens + decode_tokens, request["vocabulary"])
+    warmup = [time_repetition(decoder, trace, prompt_tokens) for _ in range(request["warmup_repetitions"])]
+    samples = [time_repetition(decoder, trace, prompt_tokens) for _ in range(request["repetitions"])]
+    threads_after = thread_count()
+    peak = peak_rss_bytes()
+    return {
+        "load_ms": load_ms,
+        "warmup_first_token_ms": [first for first, _ in warmup],
+        "first_token_ms": [first for first, _ in samples],
+        "decode_ms": [steps for _, steps in samples],
+        "baseline_rss_bytes": baseline_rss_bytes,
+        "peak_rss_bytes": peak,
+        "threads": decoder.threads,
+        # The calling thread works too: a pool of N threads starts N - 1.
+        "pool_threads": threads_after - threads_before + 1 if threads_before and threads_after else None,
+        "providers": list(decoder.providers),
+        "runtime": "onnxruntime",
+        "runtime_version": ort.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "logical_cores": usable_cores(),
+        "bandwidth": measure_bandwidth(request["bytes_per_token"], threads),
+    }
+
+
+def measure_bandwidth(bytes_per_token: int | None, threads: int) -> dict[str, Any] | None:
+    """Bytes per second by probe: `memory` from beyond all caches, `token` over what one token reads."""
+    if bytes_per_token is None:
+        return None
+    cache_bytes = last_level_cache_bytes()
+    return {
+        "cache_bytes": cache_bytes,
+        "memory": read_bandwidth(buffer_bytes=memory_buffer_bytes(cache_bytes), threads=threads),
+        "token": read_bandwidth(buffer_bytes=bytes_per_token, threads=threads),
+    }
+
+
+def main() -> None:
+    """Reads the request, writes the result as the last line of stdout."""
+    text = Path(sys.argv[1]).read_text() if len(sys.argv) > 1 else sys.stdin.read()
+    sys.stdout.write(json.dumps(measure(json.loads(text))) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""`edgeicl bench`: how fast and how big an artifact is on this machine, in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from edgeicl.bench.artifact import Artifact, open_artifact
+from edgeicl.bench.local import run_local
+from edgeicl.bench.summary import (
+    NOISY_SPREAD_RATIO,
+    ceiling_tokens_per_second,
+    fitted_lengths,
+    mean_decode_depth_tokens,
+    percentiles,
+    prefill_tokens_per_second,
+    spread_ratio,
+    tokens_per_second,
+)
+from edgeicl.errors import BenchError, Problem, SpecError
+from edgeicl.specs.measurement import BenchResult, Conditions
+
+log = logging.getLogger(__name__)
+
+
+def bench(
+    artifact: Path,
+    *,
+    threads: int,
+    prompt_tokens: int,
+    decode_tokens: int,
+    repetitions: int,
+    warmup_repetitions: int,
+) -> BenchResult:
+    """Measures the artifact in the folder `artifact`; conditions are those read back, not those asked for.
+
+    Lengths that don't fit the model's context are cut, with a note in the result.
+
+    Raises:
+        SpecError: an option out of range.
+        IntegrityError: a file of the artifact is not the one that was written. Nothing has run then.
+        BenchError: the measurement failed, or ran on another thread count than asked for.
+    """
+    check_options(
+        threads=threads,
+        prompt_tokens=prompt_tokens,
+        decode_tokens=decode_tokens,
+        repetitions=repetitions,
+        warmup_repetitions=warmup_repetitions,
+    )
+    opened = open_artifact(artifact)
+    prompt, decode, note = fitted_lengths(prompt_tokens, decode_tokens, opened.context_tokens)
+    if note is not None:
+        log.warning(note)
+    bytes_per_token = opened.weight_bytes_per_token + opened.cache_bytes(
+        mean_decode_depth_tokens(prompt, decode)
+    )
+    run = run_local(
+        graph=opened.graph,
+        engine="fused",
+        threads=threads,
+        prompt_tokens=prompt,
+        decode_tokens=decode,
+        repetitions=repetitions,
+        warmup_repetitions=warmup_repetitions,
+        vocabulary=opened.vocabulary,
+        bytes_per_token=bytes_per_token,
+    )
+    return summarize(
+        run,
+        opened,
+        prompt_tokens=prompt,
+        decode_tokens=decode,
+        threads_asked=threads,
+        warmup_repetitions=warmup_repetitions,
+        bytes_per_token=bytes_per_token,
+        notes=(note,) if note else (),
+    )
+
+
+def check_options(**counts: int) -> None:
+    """SpecError that lists every count below 1 (warm-up: below 0)."""
+    problems = [
+        Problem(f"--{name.replace('_', '-')}", f"found {value}", f"expected at least {least}")
+        for name, value in counts.items()
+        if value < (least := 0 if name.startswith("warmup") else 1)
+    ]
+    if problems:
+        raise SpecError("bench", problems)
+
+
+def summarize(
+    run: dict[str, Any],
+    opened: Artifact,
+    *,
+    prompt_tokens: int,
+    decode_tokens: int,
+    threads_asked: int,
+    warmup_repetitions: int,
+    bytes_per_token: int,
+    notes: tuple[str, ...],
+) -> BenchResult:
+    """The figures of one run of the runner.
+
+    Raises:
+        BenchError: it ran on another thread count than asked for, or the system didn't tell its memory.
+    """
+    verify_threads(run, threads_asked)
+    if run["peak_rss_bytes"] is None:
+        raise BenchError("this system doesn't tell the peak memory of a process; expected Linux or macOS")
+    speeds = tokens_per_second(run["decode_ms"])
+    spread = spread_ratio(speeds)
+    if spread is None:
+        notes += ("one repetition only: the spread is unknown",)
+    elif spread > NOISY_SPREAD_RATIO:
+        notes += (
+            f"noisy: decode speed varied by {spread:.0%} between repetitions "
+            f"(above {NOISY_SPREAD_RATIO:.0%}); something else was running",
+        )
+    memory, token, probe = fastest_probes(run["bandwidth"])
+    best = max((value for value in (memory, token) if value is not None), default=None)
+    return BenchResult(
+        fidelity="measured",
+        conditions=Conditions(
+            machine=run["machine"],
+            processor=run["processor"],
+            logical_cores=run["logical_cores"],
+            threads=run["threads"],
+            runtime=run["runtime"],
+            runtime_version=run["runtime_version"],
+            providers=tuple(run["providers"]),
+            artifact_sha256=opened.sha256,
+            prompt_tokens=prompt_tokens,
+            decode_tokens=decode_tokens,
+            warmup_repetitions=warmup_repetitions,
+            repetitions=len(run["decode_ms"]),
+        ),
+        load_ms=run["load_ms"],
+        first_token_ms=median(run["first_token_ms"]),
+        prefill_tokens_per_second=prefill_tokens_per_second(run["first_token_ms"], prompt_tokens),
+        decode_tokens_per_second=median(speeds),
+        decode_latency=percentiles(run["decode_ms"]),
+        peak_rss_bytes=run["peak_rss_bytes"],
+        artifact_bytes=opened.artifact_bytes,
+        bytes_per_token=bytes_per_token,
+        bandwidth_bytes_per_second=memory,
+        token_bandwidth_bytes_per_second=token,
+        bandwidth_probe=probe,
+        ceiling_tokens_per_second=None if best is None else ceiling_tokens_per_second(best, bytes_per_token),
+        first_token_samples_ms=tuple(run["first_token_ms"]),
+        decode_samples_ms=tuple(tuple(row) for row in run["decode_ms"]),
+        spread_ratio=spread,
+        baseline_rss_bytes=run["baseline_rss_bytes"],
+        notes=notes,
+    )
+
+
+def verify_threads(run: dict[str, Any], asked: int) -> None:
+    """BenchError unless the session, and the threads counted around it, are those asked for."""
+    for what, found in (("session", run["threads"]), ("process", run["pool_threads"])):
+        if found is not None and found != asked:
+            raise BenchError(f"the runner's {what} has {found} threads; expected {asked}")
+
+
+def fastest_probes(bandwidth: dict[str, Any] | None) -> tuple[float | None, float | None, str | None]:
+    """Memory and working-set bandwidth by their fastest probes, and the name of memory's."""
+    if bandwidth is None:
+        return None, None, None
+    memory: dict[str, float] = bandwidth["memory"]
+    token: dict[str, float] = bandwidth["token"]
+    name = max(memory, key=lambda probe: memory[probe])
+    return memory[name], max(token.values()), name

@@ -1,0 +1,61 @@
+"""From raw repetitions to the figures that are shown. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+import numpy as np
+
+from edgeicl.specs.measurement import Percentiles
+
+NOISY_SPREAD_RATIO = 0.15
+
+
+def percentiles(samples_ms: Sequence[Sequence[float]]) -> Percentiles:
+    """p50, p90 and p99 over all steps of all repetitions, interpolated linearly between ranks."""
+    p50, p90, p99 = np.percentile(np.concatenate([np.asarray(row) for row in samples_ms]), [50, 90, 99])
+    return Percentiles(p50_ms=float(p50), p90_ms=float(p90), p99_ms=float(p99))
+
+
+def tokens_per_second(samples_ms: Sequence[Sequence[float]]) -> list[float]:
+    """Decode speed of each repetition: its tokens over the sum of their times."""
+    return [1e3 * len(row) / sum(row) for row in samples_ms]
+
+
+def prefill_tokens_per_second(first_token_ms: Sequence[float], prompt_tokens: int) -> float:
+    """Prompt tokens over the median time to the first token."""
+    return 1e3 * prompt_tokens / median(first_token_ms)
+
+
+def spread_ratio(speeds: Sequence[float]) -> float | None:
+    """Fastest minus slowest over the median; None for a single repetition, which shows no spread."""
+    if len(speeds) < 2:
+        return None
+    return (max(speeds) - min(speeds)) / median(speeds)
+
+
+def ceiling_tokens_per_second(bandwidth_bytes_per_second: float, bytes_per_token: int) -> float:
+    """Tokens per second at which reading the weights and the cache alone takes all the time."""
+    return bandwidth_bytes_per_second / bytes_per_token
+
+
+def mean_decode_depth_tokens(prompt_tokens: int, decode_tokens: int) -> float:
+    """Mean count of positions whose keys and values a decode step reads, its own included."""
+    return prompt_tokens + (decode_tokens + 1) / 2
+
+
+def fitted_lengths(prompt_tokens: int, decode_tokens: int, context_tokens: int) -> tuple[int, int, str | None]:
+    """Prompt and decode lengths that fit the model's context, and a note where they had to be cut.
+
+    The prompt is cut first, down to one token; then the decode.
+    """
+    if prompt_tokens + decode_tokens <= context_tokens:
+        return prompt_tokens, decode_tokens, None
+    decode = min(decode_tokens, context_tokens - 1)
+    prompt = context_tokens - decode
+    note = (
+        f"lengths cut to fit the model's context of {context_tokens} tokens: "
+        f"prompt {prompt_tokens} -> {prompt}, decode {decode_tokens} -> {decode}"
+    )
+    return prompt, decode, note
