@@ -60,7 +60,7 @@ class GraphBuilder:
         )
 
     def linear(self, source: str, group: str, output: str) -> str:
-        """`source` [..., K] times the group's weights [N, K] transposed, plus its bias where it has one -> [..., N]."""
+        """`source` [..., K] times the group's weights [N, K] transposed, plus its bias if any -> [..., N]."""
         format_ = self.weights.format(group)
         bias = self.parameter(f"{group}.bias") if self.weights.has(f"{group}.bias") else None
         if format_.quantized:
@@ -133,7 +133,8 @@ class GraphBuilder:
         names = [
             self.data.add(
                 f"{group}.codes", codes_shape, np.uint8,
-                lambda: pack_rows(self.weights.tensor(f"{group}.codes"), bits).reshape(codes_shape), group=group,
+                lambda: pack_rows(self.weights.tensor(f"{group}.codes"), bits).reshape(codes_shape),
+                group=group,
             ),
             self.data.add(
                 f"{group}.scales", (n, blocks), np.float32,

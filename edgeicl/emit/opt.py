@@ -120,8 +120,8 @@ class OptGraph:
 
     def model(self, stored: Sequence[TensorProto]) -> ModelProto:
         """The model, once its weights are written."""
-        cache = ["batch", self.heads, "cache", self.head_size]
-        present = ["batch", self.heads, "present", self.head_size]
+        cache: list[str | int] = ["batch", self.heads, "cache", self.head_size]
+        present: list[str | int] = ["batch", self.heads, "present", self.head_size]
         layers = range(self.layers)
         inputs = [
             _info("input_ids", TensorProto.INT64, ["batch", "tokens"]),

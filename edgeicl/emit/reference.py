@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,8 @@ def reference_model(config: Mapping[str, Any], weights: QuantizedWeights) -> tor
     for name in other_parameters(config):
         _set(parameters.pop(name), weights.tensor(name))
     assert not parameters, f"parameters left without values: {sorted(parameters)}"
-    return model.eval()
+    reference: torch.nn.Module = model.eval()
+    return reference
 
 
 # settings of how a model was stored or trained, which have no business in a comparison
@@ -49,10 +50,13 @@ def _set(parameter: torch.nn.Parameter, values: npt.NDArray[Any]) -> None:
     parameter.data.copy_(torch.from_numpy(np.array(values, dtype=np.float32)))
 
 
-@torch.inference_mode()
-def last_logits(model: torch.nn.Module, ids: Ids, mask: Ids) -> Logits:
-    """Logits [B, V] after each row's last token; `ids` [B, T] and `mask` [B, T] are padded on the right."""
-    logits = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits
-    last = torch.from_numpy(mask.sum(axis=1) - 1)
-    picked: Logits = logits[torch.arange(len(ids)), last].float().numpy()
-    return picked
+def all_logits(model: torch.nn.Module) -> Callable[[Ids, Ids], Logits]:
+    """`model` as a function: ids [B, T] and mask [B, T], padded on the right -> logits [B, T, V]."""
+
+    @torch.inference_mode()
+    def run(ids: Ids, mask: Ids) -> Logits:
+        output = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
+        logits: Logits = output.logits.float().numpy()
+        return logits
+
+    return run

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,8 @@ class QuantizedWeights:
         self.plan = QuantPlan.model_validate_json((folder / "plan.json").read_text())
         self._formats: Mapping[str, Format] = self.plan.formats()
         self._file: Any = safe_open(str(self._path), framework="np")
-        self._names = frozenset(self._file.keys())
+        keys: Iterable[str] = self._file.keys()  # type: ignore[no-untyped-call]  # its library has no types
+        self._names = frozenset(keys)
 
     def format(self, group: str) -> Format:
         """The group's format in the plan."""
@@ -75,13 +75,3 @@ class QuantizedWeights:
     def _require(self, name: str) -> None:
         if name not in self._names:
             raise DataError(f"{self._path} has no tensor {name!r}", next_step="run the quantize stage again")
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """`config.json` of a model folder."""
-    path = folder / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is missing or isn't JSON: {error}") from error
-    return config

@@ -32,9 +32,8 @@ def pack_rows(codes: Bytes, bits: int) -> Bytes:
         raise DataError(f"code {int(codes.max())} doesn't fit {bits} bits; expected 0..{2**bits - 1}")
     if per_byte == 1:
         return np.ascontiguousarray(codes)
-    rows, columns = codes.shape
-    if columns % per_byte:
-        codes = np.pad(codes, ((0, 0), (0, per_byte - columns % per_byte)))
+    if codes.shape[1] % per_byte:
+        codes = np.pad(codes, ((0, 0), (0, per_byte - codes.shape[1] % per_byte)))
     packed = codes[:, 0::per_byte].copy()
     for place in range(1, per_byte):
         packed |= codes[:, place::per_byte] << np.uint8(place * bits)

@@ -1,0 +1,105 @@
+"""Accuracy of the artifact beside the student it was made from, both asked the same way about the same queries.
+
+A label's score is the sum of the log-probabilities of its tokens after the query; the highest wins. Everything
+here is token ids: prompts as rows, labels as tuples of tokens, truth as positions in the list of labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeicl.errors import QualityError
+from edgeicl.models.onnx_decoder import OnnxDecoder
+from edgeicl.specs.manifest import ArtifactAccuracy
+
+Logits = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+LastLogits = Callable[[Ids, Ids], Logits]
+"""Ids and mask [B, T], padded on the right -> logits [B, V] after each row's last token; B never changes."""
+
+
+def predict(
+    last_logits: LastLogits,
+    prompts: Sequence[Sequence[int]],
+    labels: Sequence[Sequence[int]],
+    *,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda n: None,
+) -> npt.NDArray[np.int64]:
+    """The winning label's position for each prompt. Prompts of similar length share a batch."""
+    order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
+    winners = np.zeros(len(prompts), np.int64)
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        rows = [list(prompts[index]) for index in indices]
+        filled = rows + [rows[-1]] * (batch_size - len(rows))
+        scores = label_scores(last_logits, filled, labels)
+        winners[indices] = scores[: len(rows)].argmax(axis=1)
+        advance(len(rows))
+    return winners
+
+
+def label_scores(
+    last_logits: LastLogits, rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]
+) -> npt.NDArray[np.float64]:
+    """Log-probability [rows, labels] of all tokens of each label after each row."""
+    scores = np.zeros((len(rows), len(labels)))
+    after_query = _log_probabilities(last_logits, rows)
+    for position, tokens in enumerate(labels):
+        scores[:, position] = after_query[:, tokens[0]]
+        for count in range(1, len(tokens)):
+            further = _log_probabilities(last_logits, [[*row, *tokens[:count]] for row in rows])
+            scores[:, position] += further[:, tokens[count]]
+    return scores
+
+
+def artifact_logits(decoder: OnnxDecoder) -> LastLogits:
+    """The artifact as a `LastLogits`; the decoder's batch size is that of the batches."""
+    return lambda ids, mask: decoder.prefill(ids, mask)
+
+
+def compare_accuracy(
+    *,
+    data: str,
+    student: npt.NDArray[np.int64],
+    artifact: npt.NDArray[np.int64],
+    truth: npt.NDArray[np.int64],
+    limit_points: float | None,
+) -> ArtifactAccuracy:
+    """Accuracy of both on one data set; `limit_points` is how many points the artifact may lose.
+
+    Raises:
+        QualityError: it loses more.
+    """
+    accuracy = ArtifactAccuracy.model_validate(
+        {
+            "data": data,
+            "student": float((student == truth).mean()),
+            "artifact": float((artifact == truth).mean()),
+            "examples": len(truth),
+            "limit_points": limit_points,
+        }
+    )
+    lost_points = 100.0 * (accuracy.student - accuracy.artifact)
+    # a hair of slack: 0.57 - 0.56 is more than 0.01 in floating point
+    if limit_points is not None and lost_points > limit_points + 1e-9:
+        raise QualityError(
+            f"the artifact answers {accuracy.artifact:.2%} of {len(truth)} examples ({data}) correctly, the student "
+            f"{accuracy.student:.2%}: {lost_points:.2f} points lost, limits.accuracy_drop_points is {limit_points:g}",
+            next_step="allow a larger budget or more bits in the target, or raise limits.accuracy_drop_points",
+        )
+    return accuracy
+
+
+def _log_probabilities(last_logits: LastLogits, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
+    ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
+    mask = np.zeros_like(ids)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    logits = last_logits(ids, mask).astype(np.float64)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), dtype=np.float64)

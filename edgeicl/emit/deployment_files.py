@@ -1,0 +1,137 @@
+"""The small files beside the graph: how onnxruntime-genai, transformers and an app read the artifact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from edgeicl.specs.manifest import TaskFile
+
+MODEL_FILE = "model.onnx"
+WEIGHTS_FILE = "model.onnx.data"
+
+# how a checkpoint was stored or made, which means nothing to whoever runs the artifact
+_OF_THE_CHECKPOINT = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
+
+
+def write_deployment_files(
+    folder: Path,
+    config: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    task: TaskFile,
+    *,
+    context_tokens: int,
+    threads: int,
+) -> tuple[str, ...]:
+    """Writes everything but graph and weights into `folder`; the names of the files.
+
+    Args:
+        config: The student's config.json.
+        context_tokens: Longest text that memory is set aside for; at most the model's positions.
+        threads: Threads that onnxruntime-genai is told to use.
+    """
+    tokenizer_json = json.loads(tokenizer.to_str())
+    files: dict[str, object] = {
+        "config.json": {key: value for key, value in config.items() if key not in _OF_THE_CHECKPOINT},
+        "generation_config.json": _special_ids(config) | {"do_sample": False},
+        "genai_config.json": genai_config(config, context_tokens=context_tokens, threads=threads),
+        # the vocabulary is the largest of these files: no spaces in it
+        "tokenizer.json": tokenizer_json,
+        "tokenizer_config.json": tokenizer_config(config, tokenizer_json),
+        "task.json": task.model_dump(mode="json"),
+    }
+    for name, content in files.items():
+        large = name == "tokenizer.json"
+        text = json.dumps(
+            content,
+            ensure_ascii=False,
+            indent=None if large else 1,
+            separators=(",", ":") if large else None,
+            sort_keys=not large and name != "task.json",
+        )
+        (folder / name).write_text(text + "\n", encoding="utf-8")
+    return tuple(files)
+
+
+def genai_config(config: Mapping[str, Any], *, context_tokens: int, threads: int) -> dict[str, Any]:
+    """What onnxruntime-genai needs to run the graph; it rejects the type `opt`, so the type is `decoder`."""
+    heads = int(config["num_attention_heads"])
+    positions = int(config["max_position_embeddings"])
+    return {
+        "model": {
+            "type": "decoder",
+            **_special_ids(config),
+            "context_length": positions,
+            "vocab_size": int(config["vocab_size"]),
+            "decoder": {
+                "filename": MODEL_FILE,
+                "session_options": {"intra_op_num_threads": threads},
+                "hidden_size": int(config["hidden_size"]),
+                "head_size": int(config["hidden_size"]) // heads,
+                "num_attention_heads": heads,
+                "num_key_value_heads": heads,
+                "num_hidden_layers": int(config["num_hidden_layers"]),
+                "inputs": {
+                    "input_ids": "input_ids",
+                    "attention_mask": "attention_mask",
+                    "past_key_names": "past_key_values.%d.key",
+                    "past_value_names": "past_key_values.%d.value",
+                },
+                "outputs": {
+                    "logits": "logits",
+                    "present_key_names": "present.%d.key",
+                    "present_value_names": "present.%d.value",
+                },
+            },
+        },
+        "search": {
+            "do_sample": False,
+            "max_length": min(context_tokens, positions),
+            "min_length": 0,
+            "num_beams": 1,
+            "past_present_share_buffer": True,
+        },
+    }
+
+
+def tokenizer_config(config: Mapping[str, Any], tokenizer_json: Mapping[str, Any]) -> dict[str, Any]:
+    """tokenizer_config.json for a tokenizer.json.
+
+    `add_bos_token` says what tokenizer.json's post-processor does already: onnxruntime-genai reads only the
+    former (and adds a token at the end as well if it is missing), transformers may read either.
+    """
+    text_of = {entry["id"]: entry["content"] for entry in tokenizer_json["added_tokens"]}
+    vocabulary = tokenizer_json["model"].get("vocab")
+    if isinstance(vocabulary, dict):
+        text_of = {number: text for text, number in vocabulary.items()} | text_of
+    ids = _special_ids(config)
+    bos, eos, pad = (text_of.get(ids[key]) for key in ("bos_token_id", "eos_token_id", "pad_token_id"))
+    byte_level = tokenizer_json["model"]["type"] == "BPE" and "ByteLevel" in json.dumps(
+        tokenizer_json["pre_tokenizer"]
+    )
+    return {
+        "tokenizer_class": "GPT2Tokenizer" if byte_level else "PreTrainedTokenizerFast",
+        "add_bos_token": _starts_with(tokenizer_json, ids["bos_token_id"]),
+        "add_prefix_space": False,
+        "bos_token": bos,
+        "eos_token": eos,
+        "pad_token": pad,
+        "unk_token": tokenizer_json["model"].get("unk_token") or eos,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": int(config["max_position_embeddings"]),
+    }
+
+
+def _starts_with(tokenizer_json: Mapping[str, Any], token_id: int) -> bool:
+    ids: list[int] = Tokenizer.from_str(json.dumps(tokenizer_json)).encode("a").ids
+    return ids[:1] == [token_id]
+
+
+def _special_ids(config: Mapping[str, Any]) -> dict[str, int]:
+    """Special token ids, with OPT's own where the configuration leaves them out."""
+    defaults = {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}
+    return {key: int(config[key]) if config.get(key) is not None else own for key, own in defaults.items()}

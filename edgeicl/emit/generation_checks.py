@@ -1,0 +1,108 @@
+"""Does the artifact generate, and does onnxruntime-genai make the same tokens of it, from the same files?"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from edgeicl.errors import ParityError
+from edgeicl.models.onnx_decoder import OnnxDecoder
+from edgeicl.specs.manifest import Deviation
+
+_RUNTIME = "onnxruntime_genai"
+
+
+def check_greedy(decoder: OnnxDecoder, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
+    """`tokens` greedy tokens after each prompt, made twice.
+
+    Raises:
+        ParityError: logits that aren't finite, or two runs that differ.
+    """
+    generated = []
+    for prompt in prompts:
+        logits = decoder.prefill(np.asarray([prompt], dtype=np.int64))
+        if not np.isfinite(logits).all():
+            raise ParityError(f"after the prompt {list(prompt)} the artifact's logits aren't finite")
+        first, second = decoder.generate(prompt, tokens), decoder.generate(prompt, tokens)
+        if first != second:
+            raise ParityError(f"the same prompt gave {first}, then {second}; expected the same tokens")
+        generated.append(first)
+    return generated
+
+
+def check_genai(
+    folder: Path, prompts: Sequence[Sequence[int]], expected: Sequence[Sequence[int]], texts: Sequence[str]
+) -> list[Deviation]:
+    """Loads `folder` in onnxruntime-genai and compares its tokens with `expected`, and its tokenizer's ids.
+
+    A token that ends a text ends genai's generation; what comes before it is compared.
+
+    Returns:
+        What could not be checked, or holds for everything but genai's tokenizer.
+
+    Raises:
+        ParityError: genai can't load the folder, or generates other tokens.
+    """
+    if importlib.util.find_spec(_RUNTIME) is None:
+        return [_deviation("onnxruntime-genai generates the same tokens", "not checked", "it isn't installed")]
+    import onnxruntime_genai as genai
+
+    try:
+        model = genai.Model(str(folder))
+    except Exception as error:  # the library raises plain Exception
+        raise ParityError(f"onnxruntime-genai can't load {folder}: {error}") from error
+    for prompt, tokens in zip(prompts, expected, strict=True):
+        found = _generate(genai, model, prompt, len(tokens))
+        if not found or found != list(tokens[: len(found)]):
+            raise ParityError(
+                f"after {list(prompt)} onnxruntime-genai generates {found}, onnxruntime {list(tokens)}"
+            )
+    return _tokenizer_deviations(genai, model, folder, texts)
+
+
+def check_transformers_tokenizer(folder: Path, texts: Sequence[str]) -> None:
+    """ParityError unless transformers makes the same ids of `texts` as the tokenizers library does."""
+    from transformers import AutoTokenizer
+
+    loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    reference = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for text in texts:
+        found, expected = list(loaded(text)["input_ids"]), reference.encode(text).ids
+        if found != expected:
+            raise ParityError(f"transformers reads {text!r} as {found}, tokenizer.json means {expected}")
+
+
+def _generate(genai: Any, model: Any, prompt: Sequence[int], tokens: int) -> list[int]:
+    parameters = genai.GeneratorParams(model)
+    parameters.set_search_options(max_length=len(prompt) + tokens, do_sample=False)
+    generator = genai.Generator(model, parameters)
+    generator.append_tokens(np.asarray(prompt, dtype=np.int32))
+    while not generator.is_done():
+        generator.generate_next_token()
+    return [int(token) for token in generator.get_sequence(0)[len(prompt) :]]
+
+
+def _tokenizer_deviations(genai: Any, model: Any, folder: Path, texts: Sequence[str]) -> list[Deviation]:
+    reference = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    asked = "onnxruntime-genai's tokenizer gives the ids of tokenizer.json"
+    try:
+        tokenizer = genai.Tokenizer(model)
+        # without the option genai never puts the leading token there, whatever the files say
+        tokenizer.update_options(add_special_tokens="true")
+        ids = [[int(token) for token in tokenizer.encode(text)] for text in texts]
+    except Exception as error:  # the library raises plain Exception
+        return [_deviation(asked, "its tokenizer can't read tokenizer.json", str(error).splitlines()[0])]
+    wrong = [text for text, found in zip(texts, ids, strict=True) if found != reference.encode(text).ids]
+    if not wrong:
+        return []
+    got = f"{len(wrong)} of {len(texts)} texts get other ids, such as {wrong[0]!r}"
+    return [_deviation(asked, got, "genai's tokenizer reads these files differently; pass it token ids")]
+
+
+def _deviation(asked: str, got: str, why: str) -> Deviation:
+    return Deviation(what="onnxruntime-genai", where="artifact", asked=asked, got=got, why=why)
