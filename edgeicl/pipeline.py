@@ -20,13 +20,11 @@ from edgeicl.job import Job
 from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.loading import dump_yaml
 from edgeicl.specs.manifest import Deviation, EmitChecks, Manifest
-from edgeicl.specs.measurement import BenchResult
 from edgeicl.specs.quant_plan import QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.steps import Steps
 from edgeicl.store import StageOutput, Store, cache_root, digest_of, library_versions
-from edgeicl.workers import launched_workers
 
 if TYPE_CHECKING:
     from edgeicl.distill.stage import DistillResult
@@ -38,7 +36,7 @@ BENCH_DECODE_TOKENS = 32
 BENCH_REPETITIONS = 5
 BENCH_WARMUP_REPETITIONS = 1
 
-_NOT_COPIED = ("stage.json", "checks.json")
+_NOT_DEPLOYED = ("stage.json", "checks.json")
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,7 @@ def compile_job(
         measure: Benchmarks each artifact on this computer.
     """
     from edgeicl.distill.stage import distill
+    from edgeicl.distill.workers import workers as launched_workers
 
     started = time.monotonic()
     root = cache or cache_root()
@@ -82,11 +81,10 @@ def compile_job(
         step.reused = all(output.reused for _, output in distilled.outputs)
     if not workers.is_writer:
         return None
-    # From here on this process is alone: the others have gone home.
-    alone = Store(root, rebuild=rebuild)
+    # From here on this process is alone, the others have gone home: a store without workers.
+    compiler = _Compiler(job, distilled, Store(root, rebuild=rebuild), steps, strict, measure)
     built = tuple(
-        _build(job.recipe, target, folder, job.base_folder, distilled, alone, steps, strict, measure)
-        for target, folder in zip(job.targets, job.folders, strict=True)
+        compiler.build(target, folder) for target, folder in zip(job.targets, job.folders, strict=True)
     )
     return CompileResult(job.recipe, built, time.monotonic() - started)
 
@@ -99,134 +97,135 @@ def _titles(job: Job, measure: bool) -> list[str]:
     return titles
 
 
-def _build(
-    recipe: Recipe,
-    target: Target,
-    folder: Path,
-    base_folder: Path,
-    distilled: DistillResult,
-    store: Store,
-    steps: Steps,
-    strict: bool,
-    measure: bool,
-) -> Built:
-    from edgeicl.emit.stage import emit
-    from edgeicl.quantize.stage import quantize
+@dataclass(frozen=True)
+class _Compiler:
+    """The stages from the distilled student to an artifact."""
 
-    with steps.step(f"plan bits and quantize for {target.name}") as step:
-        quantized = quantize(
-            recipe,
-            target,
-            student=distilled.student,
-            student_digest=distilled.digest,
-            store=store,
-            base_folder=base_folder,
+    job: Job
+    distilled: DistillResult
+    store: Store
+    steps: Steps
+    strict: bool
+    measure: bool
+
+    def build(self, target: Target, folder: Path) -> Built:
+        """One artifact; what it is measured as is what is deployed."""
+        quantized = self._quantize(target)
+        listed = json.loads((quantized.path / "deviations.json").read_text())
+        deviations = tuple(Deviation.model_validate(entry) for entry in listed)
+        self._tell(deviations)
+        emitted = self._emit(target, quantized)
+        checks = EmitChecks.model_validate_json((emitted.path / "checks.json").read_bytes())
+        self._tell(checks.deviations)
+
+        recipe = self.job.recipe
+        manifest = Manifest(
+            name=recipe.name,
+            target=target.name,
+            seed=recipe.seed,
+            recipe_digest=digest_of(recipe.model_dump(mode="json")),
+            target_digest=digest_of(target.model_dump(mode="json")),
+            versions=library_versions(),
+            files={},
+            plan=QuantPlan.model_validate_json((quantized.path / "plan.json").read_bytes()),
+            ledger=checks.ledger,
+            parity=checks.parity,
+            accuracy=checks.accuracy,
+            evaluation=self.distilled.evaluation,
+            deviations=(*deviations, *checks.deviations),
         )
-        step.reused = quantized.reused
-    listed = json.loads((quantized.path / "deviations.json").read_text())
-    deviations = [Deviation.model_validate(entry) for entry in listed]
-    _refuse_deviations(deviations, strict)
+        curve = SizeCurve.model_validate_json((quantized.path / "curve.json").read_bytes())
+        with replacing(folder) as partial:
+            for path in sorted(emitted.path.iterdir()):
+                if path.name not in _NOT_DEPLOYED:
+                    shutil.copyfile(path, partial / path.name)
+            manifest = write_manifest(partial, manifest)
+            if self.measure:
+                manifest = self._measured(partial, target, manifest)
+            with self.steps.step(f"report for {target.name}"):
+                manifest = self._documented(partial, target, manifest, curve)
+        return Built(folder, target, manifest)
 
-    with steps.step(f"emit and check for {target.name}") as step:
-        emitted = emit(
-            recipe,
-            target,
-            student=distilled.student,
-            quantized=quantized,
-            store=store,
-            base_folder=base_folder,
-        )
-        step.reused = emitted.reused
-    checks = EmitChecks.model_validate_json((emitted.path / "checks.json").read_bytes())
-    deviations += checks.deviations
+    def _quantize(self, target: Target) -> StageOutput:
+        from edgeicl.quantize.stage import quantize
 
-    measured: BenchResult | None = None
-    if measure:
-        with steps.step(f"benchmark for {target.name}"):
-            measured, changed = _measure(emitted.path, target)
-            deviations += changed
-    _refuse_deviations(deviations, strict)
-
-    manifest = Manifest(
-        name=recipe.name,
-        target=target.name,
-        seed=recipe.seed,
-        recipe_digest=digest_of(recipe.model_dump(mode="json")),
-        target_digest=digest_of(target.model_dump(mode="json")),
-        versions=library_versions(),
-        files={},
-        plan=QuantPlan.model_validate_json((quantized.path / "plan.json").read_bytes()),
-        ledger=checks.ledger,
-        parity=checks.parity,
-        accuracy=checks.accuracy,
-        evaluation=distilled.evaluation,
-        bench=measured,
-        deviations=tuple(deviations),
-    )
-    with steps.step(f"report for {target.name}"):
-        manifest = _assemble(folder, recipe, target, manifest, distilled.student, quantized, emitted)
-    return Built(folder, target, manifest)
-
-
-def _measure(artifact: Path, target: Target) -> tuple[BenchResult, list[Deviation]]:
-    from edgeicl.bench.stage import bench
-
-    cores = os.cpu_count() or 1
-    threads = min(target.threads, cores)
-    deviations = []
-    if threads < target.threads:
-        deviations.append(
-            Deviation(
-                what="benchmark threads",
-                where="benchmark",
-                asked=f"{target.threads} threads, as target {target.name} says",
-                got=f"{threads} threads",
-                why=f"this computer has {cores} cores",
+        with self.steps.step(f"plan bits and quantize for {target.name}") as step:
+            output = quantize(
+                self.job.recipe,
+                target,
+                student=self.distilled.student,
+                student_digest=self.distilled.digest,
+                store=self.store,
+                base_folder=self.job.base_folder,
             )
-        )
-    prompt_tokens = max(1, min(BENCH_PROMPT_TOKENS, target.context_tokens // 2))
-    result = bench(
-        artifact,
-        threads=threads,
-        prompt_tokens=prompt_tokens,
-        decode_tokens=max(2, min(BENCH_DECODE_TOKENS, target.context_tokens - prompt_tokens - 1)),
-        repetitions=BENCH_REPETITIONS,
-        warmup_repetitions=BENCH_WARMUP_REPETITIONS,
-    )
-    return result, deviations
+            step.reused = output.reused
+        return output
 
+    def _emit(self, target: Target, quantized: StageOutput) -> StageOutput:
+        from edgeicl.emit.stage import emit
 
-def _assemble(
-    folder: Path,
-    recipe: Recipe,
-    target: Target,
-    manifest: Manifest,
-    student: Path,
-    quantized: StageOutput,
-    emitted: StageOutput,
-) -> Manifest:
-    from edgeicl.emit.model_card import model_card
-    from edgeicl.report.stage import write_report
+        with self.steps.step(f"emit and check for {target.name}") as step:
+            output = emit(
+                self.job.recipe,
+                target,
+                student=self.distilled.student,
+                quantized=quantized,
+                store=self.store,
+                base_folder=self.job.base_folder,
+            )
+            step.reused = output.reused
+        return output
 
-    curve = SizeCurve.model_validate_json((quantized.path / "curve.json").read_bytes())
-    with replacing(folder) as partial:
-        for path in sorted(emitted.path.iterdir()):
-            if path.name not in _NOT_COPIED:
-                shutil.copyfile(path, partial / path.name)
-        shutil.copyfile(quantized.path / "plan.json", partial / "plan.json")
-        (partial / "recipe.resolved.yaml").write_text(dump_yaml(recipe))
-        (partial / "target.resolved.yaml").write_text(dump_yaml(target))
-        (partial / "README.md").write_text(model_card(manifest, recipe=recipe, target=target, student=student))
-        write_report(partial, manifest=manifest, curve=curve)
-        return write_manifest(partial, manifest)
+    def _measured(self, folder: Path, target: Target, manifest: Manifest) -> Manifest:
+        """Never taken from the store: a measurement is of this computer, now."""
+        from edgeicl.bench.stage import bench
 
+        cores = os.cpu_count() or 1
+        threads = min(target.threads, cores)
+        deviations: tuple[Deviation, ...] = ()
+        if threads < target.threads:
+            deviations = (
+                Deviation(
+                    what="benchmark threads",
+                    where="benchmark",
+                    asked=f"{target.threads} threads, as target {target.name} says",
+                    got=f"{threads} threads",
+                    why=f"this computer has {cores} cores",
+                ),
+            )
+            self._tell(deviations)
+        prompt_tokens = max(1, min(BENCH_PROMPT_TOKENS, target.context_tokens // 2))
+        with self.steps.step(f"benchmark for {target.name}"):
+            result = bench(
+                folder,
+                threads=threads,
+                prompt_tokens=prompt_tokens,
+                decode_tokens=max(2, min(BENCH_DECODE_TOKENS, target.context_tokens - prompt_tokens - 1)),
+                repetitions=BENCH_REPETITIONS,
+                warmup_repetitions=BENCH_WARMUP_REPETITIONS,
+            )
+        return manifest.model_copy(update={"bench": result, "deviations": (*manifest.deviations, *deviations)})
 
-def _refuse_deviations(deviations: Sequence[Deviation], strict: bool) -> None:
-    for deviation in deviations:
-        log.warning("deviation: %s: asked %s, got %s", deviation.where, deviation.asked, deviation.got)
-    if strict and deviations:
-        lines = [f"  {d.where}: {d.what}: asked {d.asked}, got {d.got}: {d.why}" for d in deviations]
-        raise DeviationError(
-            "\n".join([f"--strict: {len(deviations)} deviation(s) from what was asked", *lines]),
-            next_step="change the recipe or target so that it asks for what it gets, or leave out --strict",
-        )
+    def _documented(self, folder: Path, target: Target, manifest: Manifest, curve: SizeCurve) -> Manifest:
+        """Adds what people read to the folder, and the manifest of everything in it."""
+        from edgeicl.emit.model_card import model_card
+        from edgeicl.report.stage import write_report
+
+        card = model_card(manifest, recipe=self.job.recipe, target=target, student=self.distilled.student)
+        (folder / "README.md").write_text(card)
+        (folder / "plan.json").write_text(manifest.plan.model_dump_json(indent=1) + "\n")
+        (folder / "recipe.resolved.yaml").write_text(dump_yaml(self.job.recipe))
+        (folder / "target.resolved.yaml").write_text(dump_yaml(target))
+        write_report(folder, manifest=manifest, curve=curve)
+        return write_manifest(folder, manifest)
+
+    def _tell(self, deviations: Sequence[Deviation]) -> None:
+        """Nothing degrades in silence: a warning each, an error under --strict."""
+        for deviation in deviations:
+            log.warning("deviation: %s: asked %s, got %s", deviation.where, deviation.asked, deviation.got)
+        if self.strict and deviations:
+            lines = [f"  {d.where}: {d.what}: asked {d.asked}, got {d.got}: {d.why}" for d in deviations]
+            raise DeviationError(
+                "\n".join([f"--strict: {len(deviations)} deviation(s) from what was asked", *lines]),
+                next_step="change the recipe or target so that it asks for what it gets, or leave out --strict",
+            )

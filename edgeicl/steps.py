@@ -41,8 +41,9 @@ class Steps:
         yield step
         seconds = time.monotonic() - started
         log.info("%s ... %s", label, "unchanged, skipped" if step.reused else f"{seconds:.1f} s")
-        self._seconds[title] = seconds
-        _remember(self._memory, self._seconds)
+        if not step.reused:
+            self._seconds[title] = seconds
+            _remember(self._memory, self._seconds)
 
     def _estimate(self) -> str:
         left = self._titles[self._done - 1 :]

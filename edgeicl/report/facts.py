@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgeicl.specs.byte_size import format_byte_size
+from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.manifest import Deviation, LedgerEntry, Manifest
 from edgeicl.specs.measurement import BenchResult, Estimate
 
@@ -142,17 +143,21 @@ def bench_facts(bench: BenchResult) -> Facts:
         reached = bench.decode_tokens_per_second / bench.ceiling_tokens_per_second
         rows.append(
             (
-                "decode ceiling of this memory",
+                "decode ceiling by bandwidth",
                 f"{bench.ceiling_tokens_per_second:,.0f} tokens/s ({percent(reached)} reached)",
             )
         )
-        rows.append(("read bandwidth", f"{format_byte_size(bench.bandwidth_bytes_per_second)}/s"))
+        rows.append(("read bandwidth of memory", f"{format_byte_size(bench.bandwidth_bytes_per_second)}/s"))
+    if bench.token_bandwidth_bytes_per_second is not None:
+        speed = f"{format_byte_size(bench.token_bandwidth_bytes_per_second)}/s"
+        rows.append(("read bandwidth over the bytes of one token", speed))
     note = (
         f"{bench.fidelity} on {at.machine}, {at.processor}: {at.threads} of {at.logical_cores} threads, "
         f"{at.runtime} {at.runtime_version} ({', '.join(at.providers)}), {at.prompt_tokens} prompt and "
         f"{at.decode_tokens} decoded tokens, {at.repetitions} repetitions after "
         f"{at.warmup_repetitions} to warm up."
     )
+    note = " ".join([note, *(f"Note: {text}." for text in bench.notes)])
     return Facts("Benchmark", ("", bench.fidelity), tuple(rows), note)
 
 
@@ -172,3 +177,47 @@ def provenance_facts(manifest: Manifest) -> Facts:
         *sorted(manifest.versions.items()),
     ]
     return Facts("Provenance", ("what", "digest or version"), tuple(rows))
+
+
+def curve_facts(curve: SizeCurve) -> Facts:
+    """The points of the accuracy-size curve that have a name: chosen, uniform, and the allocated ones."""
+    rows = tuple(
+        (
+            point.label,
+            f"{point.artifact_bytes:,}",
+            f"{point.resident_bytes:,}",
+            f"{point.predicted_loss:.4g}",
+            "" if point.measured_loss is None else f"{point.measured_loss:.4g}",
+        )
+        for point in curve.points
+    )
+    headers = ("plan", "artifact bytes", "resident bytes", "predicted loss", "measured KL, nats")
+    return Facts("Size and loss", headers, rows, f"Predicted loss: {curve.loss_unit}.")
+
+
+def summary_facts(manifest: Manifest, curve: SizeCurve) -> Facts:
+    """The few figures that somebody wants first."""
+    rows: list[tuple[str, str]] = []
+    if manifest.evaluation is not None and manifest.evaluation.gain_points is not None:
+        gain = manifest.evaluation.gain_points
+        text = f"{gain.mean:+.1f} points [{gain.low:+.1f}, {gain.high:+.1f}]"
+        rows.append(("teacher's gain from demonstrations", text))
+    rows += [
+        (f"accuracy of the artifact, {DATA_NAMES[entry.data]}", percent(entry.artifact))
+        for entry in manifest.accuracy
+    ]
+    rows.append(("artifact", _of_budget(artifact_bytes(manifest), curve.artifact_budget_bytes)))
+    resident = _of_budget(manifest.plan.predicted_resident_bytes, curve.resident_budget_bytes)
+    rows.append(("resident memory, predicted", resident))
+    if manifest.bench is not None:
+        bench = manifest.bench
+        rows.append((f"decode, {bench.fidelity}", f"{bench.decode_tokens_per_second:,.0f} tokens/s"))
+        rows.append((f"time to first token, {bench.fidelity}", f"{bench.first_token_ms:.2f} ms"))
+    rows.append(("deviations from what was asked", str(len(manifest.deviations))))
+    return Facts("In short", ("figure", "value"), tuple(rows))
+
+
+def _of_budget(count: int, budget: int | None) -> str:
+    if budget is None:
+        return f"{count:,} bytes"
+    return f"{count:,} of {budget:,} bytes ({percent(count / budget)})"

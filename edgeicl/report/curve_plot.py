@@ -1,0 +1,58 @@
+"""The accuracy-size curve as an SVG: what every size would lose, and where the chosen plan lies."""
+
+from __future__ import annotations
+
+import io
+
+from edgeicl.specs.curve import CurvePoint, SizeCurve
+
+_MB = 1e6
+
+
+def curve_svg(curve: SizeCurve) -> bytes:
+    """SVG of `curve`; equal curves give equal bytes."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": "edgeicl", "svg.fonttype": "none", "font.size": 10}):
+        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        allocated = [point for point in curve.points if point.kind == "allocated"]
+        axes.plot(*_xy(allocated), color="#3b6ea5", marker=".", linewidth=1.4, label="best plan for each size")
+        uniform = [point for point in curve.points if point.kind == "uniform"]
+        if uniform:
+            axes.plot(*_xy(uniform), color="#8a8a8a", marker="s", linestyle="", label="one format for all")
+        for point in uniform:
+            axes.annotate(
+                point.label.removeprefix("uniform "),
+                (point.artifact_bytes / _MB, point.predicted_loss),
+                textcoords="offset points",
+                xytext=(5, 5),
+                fontsize=8,
+                color="#555555",
+            )
+        chosen = [point for point in curve.points if point.kind == "chosen"]
+        if chosen:
+            axes.plot(
+                *_xy(chosen), color="#c2410c", marker="D", markersize=8, linestyle="", label="chosen plan"
+            )
+        if curve.artifact_budget_bytes is not None:
+            axes.axvline(
+                curve.artifact_budget_bytes / _MB, color="#c2410c", linestyle=":", label="artifact budget"
+            )
+        axes.set_xlabel("artifact, MB (1 MB = 1,000,000 bytes)")
+        axes.set_ylabel(f"predicted loss: {curve.loss_unit}")
+        positive = [point.predicted_loss for point in curve.points if point.predicted_loss > 0]
+        if positive:
+            axes.set_yscale("symlog", linthresh=min(positive))
+        axes.grid(visible=True, color="#e5e5e5", linewidth=0.6)
+        axes.legend(frameon=False, fontsize=8)
+        stream = io.BytesIO()
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return stream.getvalue()
+
+
+def _xy(points: list[CurvePoint]) -> tuple[list[float], list[float]]:
+    return [point.artifact_bytes / _MB for point in points], [point.predicted_loss for point in points]
