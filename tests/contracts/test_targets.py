@@ -1,0 +1,58 @@
+"""Every shipped target is one that the schema accepts, is called what its file is called, and has sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeicl.specs.loading import load_spec
+from edgeicl.specs.target import Target
+
+TARGETS = sorted((Path(__file__).parents[2] / "targets").glob("*.yaml"))
+EXPECTED = {
+    "host-cpu", "tiny-cpu", "cuda", "android-flagship-2024", "android-midrange-2024", "android-entry",
+    "iphone-15", "raspberry-pi-4", "raspberry-pi-5", "arm-neon-dotprod", "arm-i8mm",
+}  # fmt: skip
+# Name and description say which device it is, `provider` which of two; the rest are figures.
+FIGURES = {
+    "threads", "instruction_features", "context_tokens", "runtime_overhead_bytes", "formats", "budget",
+}  # fmt: skip
+
+
+def test_the_list_is_whole() -> None:
+    assert {path.stem for path in TARGETS} == EXPECTED
+
+
+def test_the_figures_are_all_that_a_target_has() -> None:
+    """A field added to the schema is a figure that needs a source, or is listed here as none."""
+    named = {"version", "name", "description", "provider", "calibration", "sources"}
+    assert FIGURES | named == set(Target.model_fields)
+
+
+@pytest.mark.parametrize("path", TARGETS, ids=lambda path: path.stem)
+def test_target(path: Path) -> None:
+    target = load_spec(path, Target)
+    assert target.name == path.stem
+    assert set(target.sources) == FIGURES
+    assert all(len(source) > 20 for source in target.sources.values())
+    assert target.calibration is None or target.calibration.source
+
+
+@pytest.mark.parametrize("path", TARGETS, ids=lambda path: path.stem)
+def test_formats_are_those_with_a_kernel(path: Path) -> None:
+    target = load_spec(path, Target)
+    assert any(entry.bits == 32 for entry in target.formats)
+    assert {entry.bits for entry in target.formats} >= {4, 8}
+    assert all(entry.symmetric for entry in target.formats)
+    two_bit_blocks = {entry.block_size for entry in target.formats if entry.bits == 2}
+    x86 = any(feature.startswith("avx") for feature in target.instruction_features)
+    assert two_bit_blocks == ({64, 128} if x86 else set())
+
+
+def test_general_knowledge_is_marked() -> None:
+    """Overheads of phones were not looked up; their source must say so."""
+    for path in TARGETS:
+        target = load_spec(path, Target)
+        if "android" in target.name or "iphone" in target.name:
+            assert "general knowledge, not looked up" in target.sources["runtime_overhead_bytes"]
