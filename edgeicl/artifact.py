@@ -1,4 +1,4 @@
-"""The folder that is deployed: put together beside its final name, and read back with its hashes checked."""
+"""The folder that is deployed: put together beside its final name, which it gets once it is whole."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
-from pydantic import ValidationError
 
-from edgeicl.errors import DataError, IntegrityError
+from edgeicl.errors import DataError
 from edgeicl.specs.manifest import Manifest
-from edgeicl.store import cache_root, digest_of, file_sha256, folder_hashes
+from edgeicl.store import cache_root, digest_of, folder_hashes
 
 log = logging.getLogger(__name__)
 
@@ -58,44 +57,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     complete = manifest.model_copy(update={"files": hashes})
     (folder / MANIFEST).write_text(complete.model_dump_json(indent=1) + "\n")
     return complete
-
-
-def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
-    """The manifest of the artifact `folder`.
-
-    Raises:
-        DataError: `folder` is no artifact.
-        IntegrityError: `verify`, and a file is missing or not the one that was written. Files that the
-            manifest doesn't list are let be.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        found = "it has no " + MANIFEST if folder.is_dir() else "there is no such folder"
-        raise DataError(
-            f"artifact: {folder} is no artifact: {found}; expected a folder made by `edgeicl compile`",
-            next_step="give the folder that `edgeicl compile` printed",
-        )
-    try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise IntegrityError(
-            f"artifact: {path} is no manifest of this version: {'.'.join(map(str, first['loc']))}: "
-            f"{first['msg']}; expected a manifest of version {Manifest.model_fields['version'].default}",
-            next_step="compile the recipe again",
-        ) from error
-    wrong = [n for n, sha256 in manifest.files.items() if verify and not _is_file(folder / n, sha256)]
-    if wrong:
-        raise IntegrityError(
-            f"artifact: {folder}: {len(wrong)} of {len(manifest.files)} files are missing or changed: "
-            f"{', '.join(wrong)}; expected the SHA-256 that {MANIFEST} lists",
-            next_step="compile the recipe again",
-        )
-    return manifest
-
-
-def _is_file(path: Path, sha256: str) -> bool:
-    return path.is_file() and file_sha256(path) == sha256
 
 
 def _previous(final: Path) -> Path:

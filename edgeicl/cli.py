@@ -24,7 +24,7 @@ from edgeicl.arguments import (
     plain,
     print_json,
 )
-from edgeicl.errors import EdgeiclError, Problem, SpecError
+from edgeicl.errors import DataError, EdgeiclError, Problem, SpecError
 from edgeicl.runtime_commands import runtime_app
 
 log = logging.getLogger(__name__)
@@ -116,9 +116,11 @@ def pretrain(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the models.", show_default=False)],
 ) -> None:
     """Train the built-in teacher and student anew."""
-    from edgeicl.distill import pretrain as training
+    from edgeicl.distill.pretrain import pretrain as train
+    from edgeicl.specs.loading import load_spec
+    from edgeicl.specs.pretraining import Pretraining
 
-    training.pretrain(recipe, output)
+    print_json(train(load_spec(recipe, Pretraining), output))
 
 
 @app.command("compile", rich_help_panel=COMPILE)
@@ -179,13 +181,15 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Show plan, size ledger and provenance of an artifact, or a recipe with its defaults."""
-    from edgeicl.artifact import read_manifest
+    from edgeicl.bench.artifact import open_artifact
     from edgeicl.report.terminal import artifact_text, recipe_text
     from edgeicl.specs.catalog import find_recipe, load_recipe
     from edgeicl.specs.loading import dump_yaml
 
     if Path(subject).is_dir():
-        manifest = read_manifest(Path(subject))
+        manifest = open_artifact(Path(subject)).manifest
+        if manifest is None:
+            raise DataError(f"{subject} has no edgeicl.json; expected a folder made by `edgeicl compile`")
         print_json(plain(manifest)) if as_json else typer.echo(artifact_text(manifest))
         return
     recipe = load_recipe(subject)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -178,9 +177,10 @@ class _Compiler:
 
     def _measured(self, folder: Path, target: Target, manifest: Manifest) -> Manifest:
         """Never taken from the store: a measurement is of this computer, now."""
+        from edgeicl.bench.runner import usable_cores
         from edgeicl.bench.stage import bench
 
-        cores = os.cpu_count() or 1
+        cores = usable_cores()
         threads = min(target.threads, cores)
         deviations: tuple[Deviation, ...] = ()
         if threads < target.threads:
@@ -190,7 +190,7 @@ class _Compiler:
                     where="benchmark",
                     asked=f"{target.threads} threads, as target {target.name} says",
                     got=f"{threads} threads",
-                    why=f"this computer has {cores} cores",
+                    why=f"this process may use {cores} cores",
                 ),
             )
             self._tell(deviations)

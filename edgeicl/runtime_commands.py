@@ -33,11 +33,9 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Measure load time, time to first token, tokens/s and memory, in a process of its own."""
-    from edgeicl.artifact import read_manifest
     from edgeicl.bench.stage import bench as measure
     from edgeicl.report.terminal import bench_text
 
-    read_manifest(artifact)
     result = measure(
         artifact,
         threads=threads or _threads(artifact),
@@ -65,16 +63,19 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Classify a text, or continue it."""
-    from edgeicl.artifact import read_manifest
-    from edgeicl.deployed import DeployedModel
+    from edgeicl.bench.artifact import open_artifact
+    from edgeicl.bench.classify import classify, task_of
+    from edgeicl.bench.generate import generate as continuation
+    from edgeicl.tasks.prompt import pattern_columns
 
-    read_manifest(artifact)
-    model = DeployedModel(artifact, threads=threads or _threads(artifact))
+    opened = open_artifact(artifact)
+    count = threads or _threads(artifact)
     if generate is not None:
-        text = model.generate(" ".join(texts), generate)
+        text = continuation(opened, " ".join(texts), tokens=generate, threads=count)
         print_json({"text": text}) if as_json else typer.echo(text)
         return
-    probabilities = model.classify(columns_given(texts, model.columns))
+    columns = columns_given(texts, pattern_columns(task_of(opened).pattern))
+    probabilities = classify(opened, columns, threads=count)
     best = max(probabilities, key=probabilities.__getitem__)
     if as_json:
         print_json({"label": best, "probabilities": probabilities})
@@ -84,7 +85,7 @@ def run(
 
 
 @runtime_app.command("eval", rich_help_panel=RUNTIME)
-def evaluate(
+def eval_command(
     artifact: ArtifactArgument,
     data: Annotated[str, typer.Option(help="file:PATH, hub:DATASET or builtin:nli/TASK.", show_default=False)],
     split: Annotated[str, typer.Option(help="Split to read.")] = "test",
@@ -100,28 +101,20 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure an artifact's accuracy on any data."""
-    from dataclasses import asdict
+    from edgeicl.bench.classify import evaluate
+    from edgeicl.report.terminal import labelled_text
 
-    from edgeicl.artifact import read_manifest
-    from edgeicl.deployed import DeployedModel
-    from edgeicl.report.terminal import measured_text
-    from edgeicl.tasks.readers import read_examples
-
-    read_manifest(artifact)
     source = source_given(
         data, split=split, label=label, limit=limit, drop_labels=drop_label or (), map_labels=map_label or ()
     )
-    model = DeployedModel(artifact, threads=threads or _threads(artifact))
-    measured = model.measure(read_examples(source, labels=list(model.task.verbalizers), base_folder=Path.cwd()))
-    print_json({"data": plain(source), **asdict(measured)}) if as_json else typer.echo(
-        measured_text(
-            measured.accuracy, measured.balanced_accuracy, measured.accuracy_by_label, measured.examples
-        )
-    )
+    measured = evaluate(artifact, source, Path.cwd(), threads=threads or _threads(artifact))
+    print_json(plain(measured)) if as_json else typer.echo(labelled_text(measured))
 
 
 def _threads(artifact: Path) -> int:
-    from edgeicl.deployed import available_threads
+    """As many as the artifact's target runs on, if this computer has them."""
+    from edgeicl.bench.runner import usable_cores
     from edgeicl.specs.catalog import load_target
 
-    return min(load_target(str(artifact / "target.resolved.yaml")).threads, available_threads())
+    target = artifact / "target.resolved.yaml"
+    return min(load_target(str(target)).threads, usable_cores()) if target.is_file() else usable_cores()

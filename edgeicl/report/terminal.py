@@ -10,7 +10,7 @@ from edgeicl.report.facts import Facts
 from edgeicl.report.tables import aligned
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.manifest import Manifest
-from edgeicl.specs.measurement import BenchResult
+from edgeicl.specs.measurement import BenchResult, LabelledAccuracy
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Budget, Target
 
@@ -111,13 +111,11 @@ def targets_text(targets: Mapping[str, Target]) -> str:
     return aligned(("target", "runs on", "threads", "context", "budget", "formats", "description"), rows)
 
 
-def measured_text(
-    accuracy: float, balanced_accuracy: float, accuracy_by_label: Mapping[str, float], examples: int
-) -> str:
+def labelled_text(measured: LabelledAccuracy) -> str:
     """Accuracy of an artifact on one data set."""
-    rows = [("all", facts.percent(accuracy)), ("balanced", facts.percent(balanced_accuracy))]
-    rows += [(label, facts.percent(share)) for label, share in accuracy_by_label.items()]
-    return f"{aligned(('label', 'accuracy'), rows)}\n{examples} examples"
+    rows = [("all", facts.percent(measured.accuracy)), ("balanced", facts.percent(measured.balanced_accuracy))]
+    rows += [(label, facts.percent(share)) for label, share in measured.accuracy_by_label.items()]
+    return f"{measured.data}, {measured.examples} examples\n{aligned(('label', 'accuracy'), rows)}"
 
 
 def _budget_text(budget: Budget) -> str:

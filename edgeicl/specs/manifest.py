@@ -49,6 +49,16 @@ class ArtifactAccuracy(Spec):
     limit_points: float | None = None
 
 
+class EmitChecks(Spec):
+    """`checks.json`: what the emit stage counted and checked before its folder was published."""
+
+    version: Literal[1] = 1
+    ledger: tuple[LedgerEntry, ...] = Field(description="Sums up to the bytes of all files but this one.")
+    parity: tuple[ParityCheck, ...]
+    accuracy: tuple[ArtifactAccuracy, ...] = ()
+    deviations: tuple[Deviation, ...] = ()
+
+
 class Manifest(Spec):
     """`edgeicl.json`."""
 
