@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from edgeicl.errors import DataError, IntegrityError
 from edgeicl.models.onnx_decoder import OnnxDecoder
-from edgeicl.specs.manifest import LedgerEntry, Manifest, TaskFile
+from edgeicl.specs.manifest import EmitChecks, LedgerEntry, Manifest, TaskFile
 from edgeicl.specs.recipe import Spec
 from edgeicl.store import RECORD, digest_of, file_sha256, verify_stage
 
@@ -63,7 +63,9 @@ class Artifact:
 
     @property
     def artifact_bytes(self) -> int:
-        """Bytes of the files that an app needs: graph, weights, tokenizer and configuration."""
+        """Bytes of the files that an app needs, as the ledger counts them; without one, as they lie there."""
+        if self.ledger:
+            return sum(entry.bytes for entry in self.ledger)
         files = [path for path in self.path.iterdir() if path.is_file()]
         return sum(p.stat().st_size for p in files if p.name not in _RECORDS and p.suffix not in _FOR_PEOPLE)
 
@@ -148,10 +150,8 @@ def _content_sha256(folder: Path) -> str:
 
 def _checked_ledger(folder: Path) -> tuple[LedgerEntry, ...]:
     """The ledger of an artifact that has no manifest yet: the emit stage writes it with its checks."""
-    if not (folder / _CHECKS).is_file():
-        return ()
-    rows = _read_json(folder / _CHECKS).get("ledger", [])
-    return tuple(LedgerEntry.model_validate(row) for row in rows)
+    checks = _read(folder / _CHECKS, EmitChecks)
+    return checks.ledger if checks is not None else ()
 
 
 def _read(path: Path, model: type[SpecType]) -> SpecType | None:

@@ -1,0 +1,127 @@
+"""Builds what a user would run instead: the optimum export of the model, with onnxruntime's dynamic int8.
+
+Built at its best, as measured on the OPT-125M shape: the head is left untied (`--no-post-process`), since a
+tied one stays in fp32 and costs a fifth of the decode speed; MatMul weights per tensor in signed int8, which
+per-channel or unsigned ones don't beat; the embedding is left in fp32, since quantizing it dequantizes all
+of it for every token.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeicl.errors import BenchError, DataError
+from edgeicl.models.anatomy import other_parameters, weight_groups
+from edgeicl.store import Store, folder_hashes
+
+RIVALS = {"optimum-int8": "optimum-onnx export (text-generation-with-past), dynamic int8 MatMul weights"}
+MODEL_FILE = "model.onnx"
+
+_TASK = "text-generation-with-past"
+_EXPORT_TIMEOUT_S = 3600
+_INITIAL_DEVIATION = 0.02
+
+
+def build_optimum_int8(
+    config: Mapping[str, Any], *, model: Path | None, store: Store, exporter_python: Path | None = None
+) -> Path:
+    """The rival's graph: of the checkpoint folder `model`, or of random weights in the shape of `config`.
+
+    Args:
+        config: A config.json, used without `model`: speed depends on shapes alone.
+        exporter_python: Interpreter that has optimum-onnx; this one unless given.
+
+    Raises:
+        BenchError: optimum-onnx is absent, or its export failed.
+        DataError: `model` has no config.json, or the shape is of an unsupported architecture.
+    """
+    if model is not None and not (model / "config.json").is_file():
+        raise DataError(f"{model} is no model folder: found no config.json in it")
+    python = exporter_python or Path(sys.executable)
+    versions = exporter_versions(python)
+    inputs = {
+        "checkpoint": folder_hashes(model) if model else dict(config),
+        "exporter": versions,
+    }
+
+    def build(folder: Path) -> None:
+        for left_over in folder.iterdir():
+            shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
+        work = folder / "checkpoint"
+        work.mkdir()
+        checkpoint = model or write_random_checkpoint(work / "random", config)
+        export(checkpoint, work / "exported", python=python)
+        quantize(work / "exported" / MODEL_FILE, folder / MODEL_FILE)
+
+    return store.run("rival-optimum-int8", inputs, build).path / MODEL_FILE
+
+
+def exporter_versions(python: Path) -> dict[str, str]:
+    """Versions of what exports, in the interpreter `python`. BenchError where optimum-onnx is not there."""
+    code = (
+        "import importlib.metadata as m, json; "
+        "print(json.dumps({n: m.version(n) for n in ('optimum-onnx', 'transformers', 'torch')}))"
+    )
+    finished = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
+    if finished.returncode != 0:
+        raise BenchError(
+            f"optimum-onnx is not installed beside {python}; the rival can't be built without it",
+            next_step='pip install "edgeicl[compare]"; it needs transformers below 4.58, so use an environment '
+            "of its own if yours must stay newer",
+        )
+    versions: dict[str, str] = json.loads(finished.stdout)
+    return versions
+
+
+def export(checkpoint: Path, output: Path, *, python: Path) -> None:
+    """Optimum's export of a checkpoint folder, by its own command."""
+    command = [str(python), "-m", "optimum.exporters.onnx", "--model", str(checkpoint), "--task", _TASK]
+    command += ["--no-post-process", str(output)]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=_EXPORT_TIMEOUT_S, check=False)
+    if not (output / MODEL_FILE).is_file():
+        lines = "\n".join(finished.stderr.strip().splitlines()[-15:])
+        raise BenchError(f"optimum could not export {checkpoint} (exit code {finished.returncode}):\n{lines}")
+
+
+def quantize(graph: Path, output: Path) -> None:
+    """onnxruntime's dynamic quantization of the MatMul weights."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        str(graph), str(output), op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, per_channel=False
+    )
+
+
+def write_random_checkpoint(folder: Path, config: Mapping[str, Any]) -> Path:
+    """A checkpoint folder in the shape of `config` with the same random weights every time."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    tensors: dict[str, npt.NDArray[np.float32]] = {}
+    for group in weight_groups(config):
+        rows, columns = group.shape[0] // len(group.weights), group.shape[1]
+        for name in group.weights:
+            tensors[name] = _normal(generator, (rows, columns))
+        for name in group.biases:
+            tensors[name] = np.zeros(rows, np.float32)
+    for name, shape in other_parameters(config).items():
+        is_scale = name.endswith("norm.weight")
+        tensors[name] = np.ones(shape, np.float32) if is_scale else _normal(generator, shape)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    whole = {"architectures": ["OPTForCausalLM"], **config}
+    (folder / "config.json").write_text(json.dumps(whole, indent=1))
+    return folder
+
+
+def _normal(generator: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    return generator.standard_normal(shape, dtype=np.float32) * np.float32(_INITIAL_DEVIATION)
