@@ -87,8 +87,9 @@ def compare_accuracy(
     # a hair of slack: 0.57 - 0.56 is more than 0.01 in floating point
     if limit_points is not None and lost_points > limit_points + 1e-9:
         raise QualityError(
-            f"the artifact answers {accuracy.artifact:.2%} of {len(truth)} examples ({data}) correctly, the student "
-            f"{accuracy.student:.2%}: {lost_points:.2f} points lost, limits.accuracy_drop_points is {limit_points:g}",
+            f"{data}: the artifact is right on {accuracy.artifact:.2%} of {len(truth)} examples, the student "
+            f"on {accuracy.student:.2%}: {lost_points:.2f} points lost; "
+            f"limits.accuracy_drop_points allows {limit_points:g}",
             next_step="allow a larger budget or more bits in the target, or raise limits.accuracy_drop_points",
         )
     return accuracy

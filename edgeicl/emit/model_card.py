@@ -1,0 +1,133 @@
+"""The artifact's README.md: what it is, what it was made from, what was measured, how to run it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from edgeicl.emit.deployment_files import WEIGHTS_FILE
+from edgeicl.specs.byte_size import format_byte_size
+from edgeicl.specs.manifest import Manifest
+from edgeicl.specs.recipe import Recipe
+from edgeicl.specs.target import Target
+
+_LICENSE_LINE = re.compile(r"^license: *['\"]?([\w.-]+)", re.MULTILINE)
+
+
+def model_card(manifest: Manifest, *, recipe: Recipe, target: Target, student: Path) -> str:
+    """Markdown with the hub's front matter, from the manifest of an artifact."""
+    base = recipe.distill.student.model
+    sections = [
+        _front_matter(base, base_license(base, student)),
+        f"# {manifest.name} for {manifest.target}\n\nMade by edgeicl "
+        f"{manifest.versions.get('edgeicl', '(version unknown)')} from `{base}`"
+        + (f", taught by `{recipe.distill.teacher.model}`" if recipe.distill.teacher else "")
+        + f" (method `{recipe.distill.method}`, seed {manifest.seed}), for: {target.description}",
+        _task(recipe),
+        _sizes(manifest),
+        _quality(manifest),
+        _speed(manifest),
+        _usage(),
+        _deviations(manifest),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def base_license(base: str, student: Path) -> dict[str, str]:
+    """The licence of the student's weights, as front matter: that of its own model card where there is one."""
+    if base.startswith("builtin:"):
+        return {"license": "apache-2.0"}
+    card = student / "README.md"
+    if card.is_file() and (named := _LICENSE_LINE.search(card.read_text(encoding="utf-8"))):
+        return {"license": named[1]}
+    if base.startswith("facebook/opt-"):
+        return {"license": "other", "license_name": "opt-license"}
+    return {"license": "unknown"}
+
+
+def _front_matter(base: str, license_: dict[str, str]) -> str:
+    # base_model takes names on the hub only: one slash, no path
+    on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", base) is not None and not base.startswith(".")
+    lines = [f"{key}: {value}" for key, value in license_.items()]
+    if on_hub:
+        lines += [f"base_model: {base}", "base_model_relation: quantized"]
+    lines += ["library_name: onnx", "pipeline_tag: text-generation", "tags: [onnx, onnxruntime-genai, edgeicl]"]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _task(recipe: Recipe) -> str:
+    words = ", ".join(f"`{word}` ({label})" for label, word in recipe.task.verbalizers.items())
+    return (
+        f"## Task\n\nThe model reads `{recipe.task.pattern}` and answers with one of: {words}. "
+        "`task.json` holds the pattern and the answers' token ids."
+    )
+
+
+def _sizes(manifest: Manifest) -> str:
+    total = sum(entry.bytes for entry in manifest.ledger)
+    weights = sum(entry.bytes for entry in manifest.ledger if entry.file == WEIGHTS_FILE)
+    counts: dict[str, int] = {}
+    for group in manifest.plan.groups:
+        counts[str(group.format)] = counts.get(str(group.format), 0) + 1
+    rows = [f"| {name} | {count} |" for name, count in sorted(counts.items())]
+    return "\n".join(
+        [
+            f"## Size\n\n{total:,} bytes ({format_byte_size(total)}) in all, {weights:,} of them weights.\n",
+            "| format | weight groups |",
+            "|---|---:|",
+            *rows,
+        ]
+    )
+
+
+def _quality(manifest: Manifest) -> str:
+    lines = ["## Checks\n"]
+    for row in manifest.accuracy:
+        limit = "" if row.limit_points is None else f"; may lose {row.limit_points:g} points"
+        lines.append(
+            f"- accuracy, {row.data.replace('_', '-')}: {row.artifact:.1%}, the fp32 student {row.student:.1%} "
+            f"({row.examples} examples{limit})"
+        )
+    lines += [
+        f"- parity, {check.name}: logits differ by at most {check.max_abs_difference:.2g} "
+        f"(allowed {check.tolerance:.2g}, largest logit {check.reference_scale:.3g})"
+        for check in manifest.parity
+    ]
+    return "\n".join(lines)
+
+
+def _speed(manifest: Manifest) -> str:
+    bench = manifest.bench
+    if bench is None:
+        return ""
+    return (
+        f"## Speed\n\n{bench.fidelity} on {bench.conditions.processor}, {bench.conditions.threads} threads, "
+        f"{bench.conditions.runtime} {bench.conditions.runtime_version}: first token after "
+        f"{bench.first_token_ms:.0f} ms ({bench.conditions.prompt_tokens} tokens of prompt), then "
+        f"{bench.decode_tokens_per_second:.0f} tokens/s; peak memory {format_byte_size(bench.peak_rss_bytes)}."
+    )
+
+
+def _usage() -> str:
+    return """## Use
+
+```python
+import onnxruntime_genai as og
+
+model = og.Model(".")
+tokenizer = og.Tokenizer(model)
+tokenizer.update_options(add_special_tokens="true")  # puts the leading token there, which the model needs
+parameters = og.GeneratorParams(model)
+parameters.set_search_options(max_length=64)
+generator = og.Generator(model, parameters)
+generator.append_tokens(tokenizer.encode("..."))
+generator.generate_next_token()
+print(tokenizer.decode(generator.get_sequence(0)))
+```"""
+
+
+def _deviations(manifest: Manifest) -> str:
+    if not manifest.deviations:
+        return ""
+    lines = [f"- {d.where}: {d.what}: asked {d.asked}, got {d.got}: {d.why}" for d in manifest.deviations]
+    return "\n".join(["## Deviations\n", *lines])
