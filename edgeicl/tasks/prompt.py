@@ -96,6 +96,10 @@ class PromptEncoder:
                 raise DataError(f"{example.where or 'example'}: found an empty query; expected some text")
         return rows
 
+    def prompts(self, examples: Sequence[Example]) -> list[list[int]]:
+        """Ids of each query after the leading tokens: a whole prompt without demonstrations."""
+        return [[*self.leading, *query] for query in self.queries(examples)]
+
     def demonstrations(self, examples: Sequence[Example]) -> list[int]:
         """Ids of all that stands before a query: leading tokens, then query, answer, separator of each."""
         ids = list(self.leading)

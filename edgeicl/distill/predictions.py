@@ -1,0 +1,89 @@
+"""Predicted labels of every method on every evaluation set.
+
+Predictions are small and models are not: what is stored is the label index of each example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from edgeicl.distill.evaluate import DataName, accuracy_row
+from edgeicl.distill.label_reader import LabelReader
+from edgeicl.distill.scoring import score_queries
+from edgeicl.progress import track
+from edgeicl.specs.measurement import AccuracyRow
+from edgeicl.tasks.example import Example
+from edgeicl.tasks.prompt import PromptEncoder
+
+PREDICTIONS = "predictions.safetensors"
+
+Predictions = dict[str, NDArray[Any]]
+"""Label indices [N] by `METHOD/DATA/RUN`, the run being a demonstration set or `only`."""
+
+
+class Predictor:
+    """Predicts the labels of the evaluation data with any model after any context."""
+
+    def __init__(self, encoder: PromptEncoder, evaluation: Mapping[DataName, Sequence[Example]]) -> None:
+        self.encoder = encoder
+        self._queries = {data: encoder.queries(examples) for data, examples in evaluation.items()}
+
+    @property
+    def longest_tokens(self) -> int:
+        """Tokens of the longest query."""
+        return max(len(query) for queries in self._queries.values() for query in queries)
+
+    def predict(self, reader: LabelReader, method: str, run: str, before: Sequence[int]) -> Predictions:
+        """Predictions of one model after the tokens `before`, on all evaluation data."""
+        tokens = list(self.encoder.tokens.values())
+        predictions: Predictions = {}
+        with track(f"evaluating {method}", sum(map(len, self._queries.values()))) as advance:
+            for data, queries in self._queries.items():
+                scores = score_queries(reader, queries, tokens, before=before, advance=advance)
+                predictions[f"{method}/{data}/{run}"] = scores.argmax(-1)
+        return predictions
+
+
+def remembered(path: Path, make: Callable[[], Predictions]) -> Predictions:
+    """What `make` returns, or what an earlier run, killed since, left of it at `path`."""
+    if not path.exists():
+        write_predictions(path, make())
+    return read_predictions(path)
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Writes beside and renames."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".writing")
+    save_file({name: values.astype(np.int64) for name, values in predictions.items()}, beside)
+    beside.rename(path)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """What `write_predictions` wrote."""
+    predictions: Predictions = load_file(path)
+    return predictions
+
+
+def accuracy_rows(
+    methods: Iterable[str],
+    predictions: Predictions,
+    evaluation: Mapping[DataName, Sequence[Example]],
+    encoder: PromptEncoder,
+) -> tuple[AccuracyRow, ...]:
+    """A row for each method and evaluation set that there are predictions for, methods in the order given."""
+    rows = []
+    for method in methods:
+        for data, examples in evaluation.items():
+            prefix = f"{method}/{data}/"
+            runs = [values for name, values in sorted(predictions.items()) if name.startswith(prefix)]
+            if runs:
+                gold = encoder.label_indices(examples)
+                rows.append(accuracy_row(method, data, runs, gold, encoder.labels))
+    return tuple(rows)

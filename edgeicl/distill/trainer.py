@@ -1,0 +1,126 @@
+"""The training loop, on one process or on several under `accelerate launch`.
+
+No dropout: the model stays in evaluation mode, so that the result does not depend on how many processes
+share a batch. With several, each takes every n-th example of each batch and gradients are averaged.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from edgeicl.distill.label_reader import LabelReader, Over, label_batch
+from edgeicl.distill.training_plan import batch_order, learning_rate_at
+from edgeicl.progress import track
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "training.pt"
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a model is trained; see `specs.recipe.Training`."""
+
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    warmup_ratio: float
+    weight_decay: float
+    max_gradient_norm: float
+    checkpoint_every_steps: int
+
+
+def train(
+    reader: LabelReader,
+    *,
+    rows: Sequence[Sequence[int]],
+    tokens: Sequence[tuple[int, ...]],
+    over: Over,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    settings: TrainingSettings,
+    seed: int,
+    checkpoint_folder: Path | None = None,
+    description: str = "training",
+) -> list[float]:
+    """Trains the reader's model in place and returns the loss of every step.
+
+    Args:
+        rows: Token ids of each prompt; the label is read at its last token.
+        loss: From log-probabilities (see `Over`) and indices into `rows` to one loss per example.
+        checkpoint_folder: Where the state is kept every `checkpoint_every_steps` steps. A run that finds
+            it goes on from there and ends with the same bits as one that was never stopped.
+    """
+    accelerator = Accelerator(mixed_precision="no")
+    reader.eval()
+    parameters = [parameter for parameter in reader.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    batches = batch_order(
+        [len(row) for row in rows], batch_size=settings.batch_size, epochs=settings.epochs, seed=seed
+    )
+    checkpoint = checkpoint_folder / CHECKPOINT if checkpoint_folder else None
+    losses = _restore(checkpoint, reader, optimizer) if checkpoint else []
+    accelerator.wait_for_everyone()
+    wrapped = accelerator.prepare_model(reader)
+    rank, world = accelerator.process_index, accelerator.num_processes
+
+    with track(description, len(batches)) as advance:
+        advance(len(losses))
+        for step in range(len(losses), len(batches)):
+            batch = batches[step]
+            # A process without a share still takes part, with an example of weight 0.
+            share = batch[rank::world] if len(batch) > rank else batch[:1]
+            weight = world / len(batch) if len(batch) > rank else 0.0
+            indices = torch.from_numpy(share).to(reader.device)
+            scores = wrapped(label_batch([rows[index] for index in share], tokens, reader.device), over)
+            value = loss(scores, indices).sum() * weight
+            accelerator.backward(value)
+            torch.nn.utils.clip_grad_norm_(parameters, settings.max_gradient_norm)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(
+                    step, steps=len(batches), peak=settings.learning_rate, warmup_ratio=settings.warmup_ratio
+                )
+            optimizer.step()
+            optimizer.zero_grad()
+            mean = accelerator.reduce(value.detach(), "mean") if world > 1 else value.detach()
+            losses.append(mean.item())
+            advance(1)
+            done = step + 1
+            due = done % settings.checkpoint_every_steps == 0 and done < len(batches)
+            if checkpoint and due and accelerator.is_main_process:
+                _save(checkpoint, reader, optimizer, losses)
+    accelerator.wait_for_everyone()
+    return losses
+
+
+def _save(path: Path, reader: LabelReader, optimizer: torch.optim.Optimizer, losses: list[float]) -> None:
+    """Writes beside and renames, so that a kill leaves the earlier checkpoint or this one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {"model": reader.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
+    beside = path.with_suffix(".writing")
+    with beside.open("wb") as stream:
+        torch.save(state, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.rename(path)
+
+
+def _restore(path: Path, reader: LabelReader, optimizer: torch.optim.Optimizer) -> list[float]:
+    """The losses so far; empty where there is no checkpoint."""
+    if not path.exists():
+        return []
+    state = torch.load(path, map_location=reader.device, weights_only=True)
+    reader.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    losses: list[float] = state["losses"]
+    log.info("training goes on from step %d (%s)", len(losses), path)
+    return losses

@@ -1,0 +1,201 @@
+"""Models and tokenizers from folders in the hub's layout. Code that comes with a model is never run."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import psutil
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+
+from edgeicl.errors import DataError
+from edgeicl.models.model_folder import (
+    TOKENIZER_FILES,
+    model_config,
+    model_folder,
+    parameter_count,
+    weight_files,
+    weights_digest,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["check_same_tokens", "load_model", "load_tokenizer", "model_folder", "save_model", "weights_digest"]
+
+log = logging.getLogger(__name__)
+
+LoadIn = Literal["fp32", "bf16", "8bit", "4bit"]
+
+_BYTES_PER_WEIGHT = {"fp32": 4.0, "bf16": 2.0, "8bit": 1.0, "4bit": 0.5}
+_WORKING_MEMORY_RATIO = 1.15  # activations and the loader's own buffers beside the weights
+
+
+def load_model(
+    folder: Path, load_in: LoadIn = "fp32", *, device: str | torch.device = "cpu"
+) -> PreTrainedModel:
+    """The causal language model in `folder`, in evaluation mode, on `device`.
+
+    Raises:
+        DataError: 8 or 4 bits without CUDA, too little memory, weights that are missing or don't fit.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    on_cuda = torch.device(device).type == "cuda"
+    if load_in in ("8bit", "4bit") and not on_cuda:
+        raise DataError(
+            f"{folder}: load_in {load_in} needs CUDA (bitsandbytes); found the device {device}",
+            next_step="set load_in: bf16 or fp32, or run on a machine with a CUDA device",
+        )
+    check_memory(folder, load_in, available_bytes=_available_bytes(on_cuda))
+    if not weight_files(folder):
+        raise DataError(f"{folder}: found no *.safetensors; expected a folder that model_folder() returned")
+    transformers_logging.disable_progress_bar()
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if load_in == "bf16" else torch.float32}
+    if load_in in ("8bit", "4bit"):
+        from transformers import BitsAndBytesConfig
+
+        quantized = {"load_in_8bit": True} if load_in == "8bit" else {"load_in_4bit": True}
+        options = {
+            "dtype": torch.float16,
+            "quantization_config": BitsAndBytesConfig(**quantized),
+            "device_map": {"": torch.device(device)},
+        }
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            trust_remote_code=False,
+            local_files_only=True,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise DataError(f"{folder} can't be loaded as a causal language model: {error}") from error
+    missing = sorted(str(name) for name in report["missing_keys"])
+    if missing:
+        raise DataError(
+            f"{folder}: found no weights for {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''} "
+            f"({len(missing)} in all); expected every weight of {type(model).__name__}"
+        )
+    if "device_map" not in options:
+        model = model.to(device)
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def check_memory(folder: Path, load_in: LoadIn, *, available_bytes: int) -> None:
+    """DataError if the weights don't fit in `available_bytes`, with what would."""
+    weights = parameter_count(folder)
+    needed = int(weights * _BYTES_PER_WEIGHT[load_in] * _WORKING_MEMORY_RATIO)
+    if needed <= available_bytes:
+        return
+    smaller = [name for name, size in _BYTES_PER_WEIGHT.items() if size < _BYTES_PER_WEIGHT[load_in]]
+    raise DataError(
+        f"{folder}: {weights:,} weights in {load_in} need about {needed:,} bytes of memory; "
+        f"found {available_bytes:,} available",
+        next_step=f"set load_in: {smaller[0]}, or free memory"
+        if smaller
+        else "free memory, or take a smaller model",
+    )
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a model folder. DataError if it can't be read."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return fast_tokenizer(folder)
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        raise DataError(f"{path} can't be read: {error}") from error
+
+
+def fast_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a folder that has only vocab.json and merges.txt, as tokenizer.json would hold it."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        ).backend_tokenizer
+    except Exception as error:  # many kinds, all meaning that no fast tokenizer is to be had
+        raise DataError(f"{folder}: found no usable tokenizer; expected tokenizer.json: {error}") from error
+    return tokenizer
+
+
+def check_same_tokens(teacher: Path, student: Path, *, same_head: bool) -> None:
+    """DataError unless both folders have one vocabulary, so that a token id means the same to both.
+
+    `same_head` also asks for logits of the same length, as a loss over the vocabulary needs.
+    """
+    teacher_tokens, student_tokens = (load_tokenizer(folder).get_vocab() for folder in (teacher, student))
+    different = sorted(
+        token
+        for token in teacher_tokens.keys() | student_tokens.keys()
+        if teacher_tokens.get(token) != student_tokens.get(token)
+    )
+    if different:
+        shown = ", ".join(
+            f"{token!r}: {teacher_tokens.get(token, 'none')} and {student_tokens.get(token, 'none')}"
+            for token in different[:3]
+        )
+        raise DataError(
+            f"teacher {teacher} and student {student} have different tokenizers: {len(different):,} of "
+            f"{len(teacher_tokens.keys() | student_tokens.keys()):,} tokens differ (ids: {shown})",
+            next_step="take a teacher and a student of one model family",
+        )
+    widths = [int(model_config(folder)["vocab_size"]) for folder in (teacher, student)]
+    if min(widths) <= max(teacher_tokens.values()):
+        raise DataError(
+            f"the tokenizer has ids up to {max(teacher_tokens.values()):,}; found vocab_size {widths[0]:,} "
+            f"(teacher {teacher}) and {widths[1]:,} (student {student})"
+        )
+    if same_head and widths[0] != widths[1]:
+        raise DataError(
+            f"teacher {teacher} has {widths[0]:,} logits and student {student} {widths[1]:,}; "
+            "a loss over the vocabulary needs the same",
+            next_step="set distill.objective.over: verbalizers",
+        )
+
+
+def save_model(model: PreTrainedModel, source_folder: Path, destination: Path) -> None:
+    """Writes `model` in fp32 in the hub's layout, with the tokenizer of `source_folder`."""
+    destination.mkdir(parents=True, exist_ok=True)
+    model.to(torch.float32).save_pretrained(destination, safe_serialization=True)
+    for name in TOKENIZER_FILES:
+        if (source_folder / name).is_file():
+            shutil.copyfile(source_folder / name, destination / name)
+    if not (destination / "tokenizer.json").is_file():
+        fast_tokenizer(source_folder).save(str(destination / "tokenizer.json"))
+
+
+def binaries_to_safetensors(binaries: Sequence[Path], destination: Path) -> None:
+    """`.bin` weights as one safetensors file; of tensors that share memory (tied heads) the first is kept."""
+    kept: dict[str, torch.Tensor] = {}
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    for path in binaries:
+        try:
+            tensors: Mapping[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # pickle, zip and torch errors alike
+            raise DataError(
+                f"{path} can't be read as plain weights (weights_only): {type(error).__name__}: {error}"
+            ) from error
+        for name, tensor in tensors.items():
+            place = (tensor.data_ptr(), tuple(tensor.shape))
+            if place not in seen:
+                seen.add(place)
+                kept[name] = tensor.contiguous()
+    save_file(kept, destination, metadata={"format": "pt"})
+
+
+def _available_bytes(on_cuda: bool) -> int:
+    if on_cuda:
+        return int(torch.cuda.mem_get_info()[0])
+    return int(psutil.virtual_memory().available)
