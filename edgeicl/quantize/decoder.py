@@ -1,0 +1,117 @@
+"""The student computed layer by layer, so that a change of one weight group costs only what follows it.
+
+Plain torch over the groups' matrices. Sequences are laid end to end instead of being padded: everything but
+attention is one row a token. It is compared with transformers' own OPT in the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgeicl.errors import DataError
+from edgeicl.models.anatomy import DECODER, EMBEDDING
+from edgeicl.quantize.student_weights import StudentWeights
+
+_POSITION_OFFSET = 2  # OPT's position table starts with two unused rows
+
+
+class CalibratedDecoder:
+    """The student and the token sequences it is run on.
+
+    Notation: S sequences, T tokens in all of them together, H hidden, V vocabulary, M read positions.
+
+    Args:
+        weights: The student.
+        sequences: Token ids; at least one, none empty.
+
+    Raises:
+        DataError: no sequences, or one that the model can't take.
+    """
+
+    def __init__(self, weights: StudentWeights, sequences: Sequence[Sequence[int]]) -> None:
+        positions = int(weights.config["max_position_embeddings"])
+        vocabulary = int(weights.config["vocab_size"])
+        lengths = [len(sequence) for sequence in sequences]
+        if not lengths or min(lengths) == 0 or max(lengths) > positions:
+            raise DataError(
+                f"calibration sequences have {sorted(set(lengths))} tokens; expected 1 to {positions} in each"
+            )
+        self.tokens = torch.tensor([token for sequence in sequences for token in sequence])
+        if int(self.tokens.max()) >= vocabulary or int(self.tokens.min()) < 0:
+            raise DataError(f"token {int(self.tokens.max())} is outside the vocabulary of {vocabulary}")
+        self.lengths = lengths
+        self.groups = weights.groups
+        self.layers = int(weights.config["num_hidden_layers"])
+        self._heads = int(weights.config["num_attention_heads"])
+        self._positions = torch.cat([torch.arange(length) for length in lengths]) + _POSITION_OFFSET
+        self._matrices = {name: torch.from_numpy(matrix) for name, matrix in weights.matrices.items()}
+        self._biases = {name: torch.from_numpy(bias) for name, bias in weights.biases.items()}
+        self._others = {name: torch.from_numpy(value) for name, value in weights.others.items()}
+
+    def read_positions(self, per_sequence: int) -> Tensor:
+        """Rows [M] of `per_sequence` tokens of each sequence, evenly spaced; its last token is one of them."""
+        rows: list[int] = []
+        start = 0
+        for length in self.lengths:
+            count = min(per_sequence, length)
+            rows += [start + (part + 1) * length // count - 1 for part in range(count)]
+            start += length
+        return torch.tensor(rows)
+
+    @torch.inference_mode()
+    def embed(self, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Input of the first layer, [T, H]."""
+        table = self._matrix(EMBEDDING, replaced)
+        return table[self.tokens] + self._others[f"{DECODER}.embed_positions.weight"][self._positions]
+
+    @torch.inference_mode()
+    def layer(self, index: int, hidden: Tensor, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Output of one decoder layer for its input [T, H]."""
+
+        def linear(name: str, rows: Tensor) -> Tensor:
+            group = f"layers.{index}.{name}"
+            return F.linear(rows, self._matrix(group, replaced), self._biases.get(group))
+
+        at = f"{DECODER}.layers.{index}"
+        projected = linear("attention.qkv", self._norm(f"{at}.self_attn_layer_norm", hidden))
+        hidden = hidden + linear("attention.output", self._attend(projected))
+        inner = F.relu(linear("mlp.up", self._norm(f"{at}.final_layer_norm", hidden)))
+        return hidden + linear("mlp.down", inner)
+
+    @torch.inference_mode()
+    def logits(
+        self, hidden: Tensor, replaced: Mapping[str, Tensor] | None = None, *, final_norm: bool = True
+    ) -> Tensor:
+        """[M, V] logits of rows [M, H] of a hidden state."""
+        if final_norm:
+            hidden = self._norm(f"{DECODER}.final_layer_norm", hidden)
+        return F.linear(hidden, self._matrix(EMBEDDING, replaced))
+
+    def layer_inputs(self) -> list[Tensor]:
+        """Inputs of all layers and the last one's output, each [T, H], with no group replaced."""
+        states = [self.embed()]
+        for index in range(self.layers):
+            states.append(self.layer(index, states[-1]))
+        return states
+
+    def _matrix(self, group: str, replaced: Mapping[str, Tensor] | None) -> Tensor:
+        return replaced[group] if replaced is not None and group in replaced else self._matrices[group]
+
+    def _norm(self, name: str, hidden: Tensor) -> Tensor:
+        weight, bias = self._others[f"{name}.weight"], self._others[f"{name}.bias"]
+        return F.layer_norm(hidden, (hidden.shape[-1],), weight, bias, eps=1e-5)
+
+    def _attend(self, projected: Tensor) -> Tensor:
+        outputs = []
+        for rows in torch.split(projected, self.lengths):
+            # [length, 3 * H] -> three of [1, heads, length, H / heads]
+            query, key, value = (
+                part.view(len(rows), self._heads, -1).transpose(0, 1)[None] for part in rows.chunk(3, dim=-1)
+            )
+            attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+            outputs.append(attended[0].transpose(0, 1).reshape(len(rows), -1))
+        return torch.cat(outputs)

@@ -1,0 +1,59 @@
+"""Plan files that a person has edited: read, checked against the model and the target, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeicl.errors import Problem, SpecError
+from edgeicl.models.anatomy import WeightGroup
+from edgeicl.specs.document import read_document
+from edgeicl.specs.loading import load_spec
+from edgeicl.specs.nearest import one_of
+from edgeicl.specs.quant_plan import Format, QuantPlan
+
+
+def read_plan(path: Path, *, groups: Sequence[WeightGroup], formats: Sequence[Format]) -> dict[str, Format]:
+    """Group name -> format, from a plan file in JSON or YAML, for all `groups` in their order.
+
+    Sizes and importances in the file are of the plan it was edited from; they are not read.
+
+    Raises:
+        SpecError: every problem of the file: no plan, unknown or missing groups, formats that the target
+            doesn't offer, blocks that don't divide a group's rows.
+    """
+    plan = load_spec(path, QuantPlan)
+    document = read_document(path, kind="plan")
+    by_name = {group.name: group for group in groups}
+    problems = []
+    for index, entry in enumerate(plan.groups):
+        key = f"groups.{index}"
+        line = document.line_of(("groups", str(index)))
+        format_line = document.line_of(("groups", str(index), "format"))
+        if entry.group not in by_name:
+            expected = one_of(entry.group, by_name)
+            problems.append(Problem(f"{key}.group", f"unknown group '{entry.group}'", expected, line))
+            continue
+        if entry.format not in formats:
+            expected = f"expected a format of the target: {', '.join(map(str, formats))}"
+            problems.append(Problem(f"{key}.format", f"{entry.group} as {entry.format}", expected, format_line))
+        if not fits(by_name[entry.group], entry.format):
+            columns = by_name[entry.group].shape[1]
+            found = f"block_size {entry.format.block_size} for {entry.group}"
+            problems.append(
+                Problem(f"{key}.format", found, f"expected a divisor of its {columns} columns", format_line)
+            )
+    missing = sorted(by_name.keys() - plan.formats().keys(), key=list(by_name).index)
+    if missing:
+        found = f"no entry for {', '.join(missing)}"
+        problems.append(Problem("groups", found, "expected every weight group", document.line_of(("groups",))))
+    if problems:
+        raise SpecError(
+            str(path), problems, next_step="correct these, or leave out quantize.plan to have one made"
+        )
+    return {group.name: plan.formats()[group.name] for group in groups}
+
+
+def fits(group: WeightGroup, format_: Format) -> bool:
+    """Whether the format's blocks divide the group's rows."""
+    return format_.block_size is None or group.shape[1] % format_.block_size == 0

@@ -1,0 +1,221 @@
+"""The quantize stage: importance, the plan within the target's bytes, and the weights rounded by it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.numpy import save_file
+
+from edgeicl.errors import DataError
+from edgeicl.models.anatomy import WeightGroup, weight_groups
+from edgeicl.models.loading import load_tokenizer
+from edgeicl.numerics.size import group_bytes
+from edgeicl.quantize.allocation import LossTable, SizeTable, allocate, merged, plan_bytes
+from edgeicl.quantize.budget import WeightBudget, weight_budget
+from edgeicl.quantize.calibration import calibration_sequences
+from edgeicl.quantize.curve import size_curve
+from edgeicl.quantize.jaccard import importance
+from edgeicl.quantize.measured_importance import Student, importance_table
+from edgeicl.quantize.plan_file import fits, read_plan
+from edgeicl.quantize.stored_weights import stored_tensors, stored_values
+from edgeicl.quantize.student_weights import read_config, read_weights
+from edgeicl.specs.importance import ImportanceTable
+from edgeicl.specs.manifest import Deviation
+from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
+from edgeicl.specs.recipe import Recipe
+from edgeicl.specs.target import Target
+from edgeicl.store import StageOutput, Store
+
+log = logging.getLogger(__name__)
+
+Plan = Mapping[str, Format]
+
+
+def quantize(
+    recipe: Recipe,
+    target: Target,
+    *,
+    student: Path,
+    student_digest: str,
+    store: Store,
+    base_folder: Path,
+) -> StageOutput:
+    """The student's weights rounded by a plan that fits the target.
+
+    The output holds `plan.json`, `importance.json`, `curve.json`, `deviations.json` and
+    `weights.safetensors`: `<group>.codes`, `.scales` and, where asymmetric, `.zero_points` of quantized
+    groups, `<group>.weight` of floating-point ones, `<group>.bias`, and all other parameters by their names.
+
+    Raises:
+        SpecError: a plan file that doesn't suit the model or the target.
+        BudgetError: no plan fits, or the plan file doesn't. Both before anything is measured.
+        DataError: a model that is unsupported, or a group that none of the target's formats fits.
+    """
+    settings = recipe.quantize
+    config = read_config(student)
+    groups = weight_groups(config)
+    deviations = list(format_deviations(groups, target.formats))
+    tokenizer_bytes = len(load_tokenizer(student).to_str().encode())
+    budget, clamped = weight_budget(target, config, tokenizer_bytes=tokenizer_bytes)
+    deviations += clamped
+    sizes = {
+        group.name: {f: group_bytes(*group.shape, f) for f in target.formats if fits(group, f)}
+        for group in groups
+    }
+    # LSAQ rates whole decoder blocks, so a block's groups share one format; sensitivity tells groups apart.
+    units = {
+        group.name: group.name
+        if settings.importance == "sensitivity" or group.layer is None
+        else f"layers.{group.layer}"
+        for group in groups
+    }
+    smallest_bytes = _smallest_bytes(merged(sizes, units))
+    edited = None
+    if settings.plan is not None:
+        edited = read_plan(base_folder / settings.plan, groups=groups, formats=target.formats)
+        budget.require(plan_bytes(edited, sizes), what=f"the plan {settings.plan}")
+    else:
+        budget.require(smallest_bytes, what="the smallest plan of its formats")
+
+    sequences = calibration_sequences(
+        recipe.task,
+        student,
+        examples=settings.calibration_examples,
+        seed=recipe.seed,
+        base_folder=base_folder,
+    )
+    source = Student(
+        load=lambda: read_weights(student),
+        groups=groups,
+        digest=student_digest,
+        sequences=sequences,
+        top_k=settings.top_k,
+    )
+    table, digests = importance_table(source, target.formats, settings=settings, store=store)
+    inputs = {
+        "importance": digests,
+        "student": student_digest,
+        "solver": settings.solver,
+        "plan": {name: f.model_dump(mode="json") for name, f in edited.items()} if edited else None,
+        "formats": [f.model_dump(mode="json") for f in target.formats],
+        "budget": target.budget.model_dump(mode="json"),
+        "target": [target.name, target.context_tokens, target.runtime_overhead_bytes],
+        "tokenizer_bytes": tokenizer_bytes,
+    }
+
+    planning = _Planning(source, table, sizes, units, budget, target.formats)
+
+    def build(folder: Path) -> None:
+        if store.workers.is_writer:
+            planning.write(folder, edited)
+            listed = [deviation.model_dump(mode="json") for deviation in deviations]
+            (folder / "deviations.json").write_text(json.dumps(listed, indent=1) + "\n")
+
+    return store.run("quantize", inputs, build)
+
+
+def format_deviations(groups: Sequence[WeightGroup], formats: Sequence[Format]) -> list[Deviation]:
+    """A deviation for every format that a group can't have because its blocks don't divide the rows.
+
+    Raises:
+        DataError: groups that none of the formats fits, all of them named.
+    """
+    without = [group for group in groups if not any(fits(group, format_) for format_ in formats)]
+    if without:
+        named = ", ".join(f"{group.name} ({group.shape[1]} columns)" for group in without)
+        raise DataError(
+            f"none of the target's formats ({', '.join(map(str, formats))}) fits {named}",
+            next_step="offer a format whose block size divides the columns, or a floating-point format",
+        )
+    return [
+        Deviation(
+            what="format",
+            where=group.name,
+            asked=str(format_),
+            got="not offered for this group",
+            why=f"block_size {format_.block_size} does not divide its {group.shape[1]} columns",
+        )
+        for group in groups
+        for format_ in formats
+        if not fits(group, format_)
+    ]
+
+
+def _smallest_bytes(sizes: SizeTable) -> int:
+    unformatted = [unit for unit, by_format in sizes.items() if not by_format]
+    if unformatted:
+        raise DataError(
+            f"no format of the target fits all groups of {', '.join(unformatted)}, which have to share one",
+            next_step="offer a format whose block size divides all columns, or use importance: sensitivity",
+        )
+    return sum(min(by_format.values()) for by_format in sizes.values())
+
+
+@dataclass(frozen=True)
+class _Planning:
+    """What the plan is made from, and its files."""
+
+    student: Student
+    table: ImportanceTable
+    sizes: SizeTable
+    units: Mapping[str, str]
+    budget: WeightBudget
+    formats: Sequence[Format]
+
+    def write(self, folder: Path, edited: Plan | None) -> None:
+        """Writes plan, importance, curve and weights; the plan is `edited` if there is one."""
+        plan = self._best(self.budget.limit_bytes) if edited is None else edited
+        curve = size_curve(
+            plan,
+            self.table.losses(),
+            self.sizes,
+            budget=self.budget,
+            formats=self.formats,
+            loss_unit=self.table.unit,
+            smallest_bytes=_smallest_bytes(merged(self.sizes, self.units)),
+            best=self._best,
+            measure=self._measured_loss,
+        )
+        for name, spec in (
+            ("plan.json", self._described(plan)),
+            ("importance.json", self.table),
+            ("curve.json", curve),
+        ):
+            (folder / name).write_text(spec.model_dump_json(indent=1) + "\n")
+        save_file(stored_tensors(self.student.weights, plan), folder / "weights.safetensors")
+
+    def _best(self, budget_bytes: int) -> Plan:
+        losses, sizes = merged(self.table.losses(), self.units), merged(self.sizes, self.units)
+        by_unit = allocate(losses, sizes, budget_bytes)
+        return {group: by_unit[unit] for group, unit in self.units.items()}
+
+    def _measured_loss(self, plan: Plan) -> float:
+        matrices = self.student.weights.matrices
+        stored = {name: torch.from_numpy(stored_values(matrices[name], f)) for name, f in plan.items()}
+        return self.student.sensitivity.loss(stored)
+
+    def _described(self, plan: Plan) -> QuantPlan:
+        losses = self.table.losses()
+        stored = plan_bytes(plan, self.sizes)
+        return QuantPlan(
+            model_digest=self.student.digest,
+            importance=self.table.method,
+            groups=tuple(
+                GroupPlan(group=group.name, format=plan[group.name], importance=self._importance(group, losses))
+                for group in self.student.groups
+            ),
+            predicted_weight_bytes=stored + self.budget.other_tensor_bytes,
+            predicted_artifact_bytes=self.budget.artifact_bytes(stored),
+            predicted_resident_bytes=self.budget.resident_bytes(stored),
+        )
+
+    def _importance(self, group: WeightGroup, losses: LossTable) -> float:
+        """1 - J of the layer; or what the group loses in the worst of its formats."""
+        if self.table.jaccard is not None:
+            return importance(group, self.table.jaccard)
+        return max(losses[group.name].values())

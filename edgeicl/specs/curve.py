@@ -1,0 +1,32 @@
+"""The whole size-loss curve: what every budget would buy, not only the one that was asked for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from edgeicl.specs.recipe import Spec
+
+
+class CurvePoint(Spec):
+    """One way to store the model: what it takes, and what it is predicted (and was measured) to lose."""
+
+    label: str = Field(description="How the report names it: `chosen`, `uniform int4/block64`, or a budget.")
+    kind: Literal["chosen", "uniform", "allocated"]
+    artifact_bytes: int
+    resident_bytes: int
+    predicted_loss: float = Field(description="Sum over weight groups, in the curve's unit.")
+    measured_loss: float | None = Field(
+        None, description="KL in nats of the whole model so stored, at the calibration tokens."
+    )
+
+
+class SizeCurve(Spec):
+    """Points by rising size. The allocated ones are the best plan for each size."""
+
+    version: Literal[1] = 1
+    loss_unit: str = Field(description="What `predicted_loss` counts.")
+    artifact_budget_bytes: int | None = None
+    resident_budget_bytes: int | None = None
+    points: tuple[CurvePoint, ...]

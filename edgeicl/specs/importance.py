@@ -1,0 +1,39 @@
+"""What it costs to store each weight group in one format: the table that an allocation goes by."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.recipe import Spec
+
+
+class FormatLosses(Spec):
+    """Loss of every group that the format fits, one group at a time."""
+
+    format: Format
+    losses: dict[str, float] = Field(description="Group -> predicted loss, in the table's unit.")
+
+
+class ImportanceTable(Spec):
+    """`importance.json`."""
+
+    version: Literal[1] = 1
+    method: Literal["sensitivity", "jaccard"]
+    unit: str
+    calibration_sequences: int
+    calibration_tokens: int
+    jaccard: tuple[float, ...] | None = Field(
+        None, description="Jaccard similarity of each decoder layer's input and output tokens; low matters."
+    )
+    formats: tuple[FormatLosses, ...]
+
+    def losses(self) -> dict[str, dict[Format, float]]:
+        """Group -> format -> loss."""
+        table: dict[str, dict[Format, float]] = {}
+        for entry in self.formats:
+            for group, loss in entry.losses.items():
+                table.setdefault(group, {})[entry.format] = loss
+        return table
