@@ -1,0 +1,102 @@
+"""A random student of OPT's architecture with a byte-level tokenizer, and its weights as they are quantized."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import OPTConfig, OPTForCausalLM
+
+from edgeicl.models.anatomy import other_parameters, weight_groups
+from edgeicl.numerics.affine import round_to_nearest
+from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
+
+BOS, PAD = 2, 1
+TEXTS = ["the cat sat near the dog question: the cat sat? answer: Yes", "no dog was by the cat No\n"] * 4
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Folders of a student and of its quantized weights."""
+
+    student: Path
+    quantized: Path
+
+
+def _tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<s>", "<pad>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="</s> $A", pair="</s> $A </s> $B", special_tokens=[("</s>", BOS)]
+    )
+    return tokenizer
+
+
+def make_student(folder: Path) -> None:
+    """Two layers of width 64; weights large enough that every one of them shows in the logits."""
+    tokenizer = _tokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    torch.manual_seed(0)
+    model = OPTForCausalLM(
+        OPTConfig(
+            vocab_size=tokenizer.get_vocab_size(),
+            hidden_size=64,
+            num_hidden_layers=2,
+            ffn_dim=128,
+            num_attention_heads=4,
+            max_position_embeddings=64,
+            word_embed_proj_dim=64,
+            init_std=0.3,
+            bos_token_id=BOS,
+            eos_token_id=BOS,
+            pad_token_id=PAD,
+        )
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    model.save_pretrained(folder)
+
+
+def write_quantized(student: Path, folder: Path, format_: Format) -> None:
+    """What the quantize stage writes for a plan that gives every group one format."""
+    config = json.loads((student / "config.json").read_text())
+    model = OPTForCausalLM.from_pretrained(student)
+    state = {name: value.numpy() for name, value in model.state_dict().items()}
+    tensors = {name: state[name] for name in other_parameters(config)}
+    for group in weight_groups(config):
+        matrix = np.concatenate([state[name] for name in group.weights])
+        if format_.quantized:
+            quantized = round_to_nearest(matrix, format_)
+            tensors[f"{group.name}.codes"] = quantized.codes
+            tensors[f"{group.name}.scales"] = quantized.scales
+            if quantized.zero_points is not None:
+                tensors[f"{group.name}.zero_points"] = quantized.zero_points
+        else:
+            tensors[f"{group.name}.weight"] = matrix.astype(f"float{format_.bits}")
+        if group.biases:
+            tensors[f"{group.name}.bias"] = np.concatenate([state[name] for name in group.biases])
+    save_file(tensors, str(folder / "weights.safetensors"))
+    plan = QuantPlan(
+        model_digest="0" * 64,
+        importance="none",
+        groups=tuple(GroupPlan(group=group.name, format=format_) for group in weight_groups(config)),
+        predicted_weight_bytes=0,
+        predicted_artifact_bytes=0,
+        predicted_resident_bytes=0,
+    )
+    (folder / "plan.json").write_text(plan.model_dump_json())

@@ -1,0 +1,45 @@
+"""Bytes of weight groups, on paper and against what packing really makes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeicl.errors import DataError
+from edgeicl.numerics.affine import round_to_nearest
+from edgeicl.numerics.packing import pack_rows
+from edgeicl.numerics.size import fixed_tensor_bytes, group_bytes, kv_cache_bytes
+from edgeicl.specs.quant_plan import Format
+
+
+def test_on_paper() -> None:
+    # 10 rows of 64: 10*64/2 codes, 10*2 scales of 4 bytes, and 10 rows of 2 zero points in one byte
+    assert group_bytes(10, 64, Format(bits=4, block_size=32)) == 320 + 80
+    assert group_bytes(10, 64, Format(bits=4, block_size=32, symmetric=False)) == 320 + 80 + 10
+    assert group_bytes(10, 64, Format(bits=2, block_size=64, symmetric=False)) == 160 + 40 + 10
+    assert group_bytes(10, 64, Format(bits=8, block_size=16)) == 640 + 160
+    assert group_bytes(10, 64, Format(bits=16)) == 1280
+    assert group_bytes(10, 64, Format(bits=32)) == 2560
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_equals_the_packed_arrays(bits: int, symmetric: bool) -> None:
+    format_ = Format.model_validate({"bits": bits, "block_size": 16, "symmetric": symmetric})
+    weights = np.random.default_rng(0).standard_normal((7, 80), dtype=np.float32)
+    matrix = round_to_nearest(weights, format_)
+    stored = pack_rows(matrix.codes, bits).nbytes + matrix.scales.nbytes
+    if matrix.zero_points is not None:
+        stored += pack_rows(matrix.zero_points, bits).nbytes
+    assert group_bytes(7, 80, format_) == stored
+
+
+def test_a_block_that_does_not_divide_the_row_is_refused() -> None:
+    with pytest.raises(DataError, match="rows of 96 weights don't divide into the blocks of int4/block64"):
+        group_bytes(4, 96, Format(bits=4, block_size=64))
+
+
+def test_cache_and_fixed_tensors() -> None:
+    assert kv_cache_bytes(12, 768, 1) == 2 * 12 * 768 * 4
+    # one layer of width 2 and inner width 3: norms 2*2*3, biases 6+2+3+2, positions 5*2
+    assert fixed_tensor_bytes(1, 2, 3, 5) == 4 * (12 + 13 + 10)
