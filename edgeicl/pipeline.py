@@ -109,6 +109,7 @@ class _Compiler:
 
     def build(self, target: Target, folder: Path) -> Built:
         """One artifact; what it is measured as is what is deployed."""
+        self._tell(self.distilled.deviations)
         quantized = self._quantize(target)
         listed = json.loads((quantized.path / "deviations.json").read_text())
         deviations = tuple(Deviation.model_validate(entry) for entry in listed)
@@ -131,7 +132,7 @@ class _Compiler:
             parity=checks.parity,
             accuracy=checks.accuracy,
             evaluation=self.distilled.evaluation,
-            deviations=(*deviations, *checks.deviations),
+            deviations=(*self.distilled.deviations, *deviations, *checks.deviations),
         )
         curve = SizeCurve.model_validate_json((quantized.path / "curve.json").read_bytes())
         with replacing(folder) as partial:

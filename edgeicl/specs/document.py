@@ -57,13 +57,14 @@ def parse_document(text: str, *, source: str) -> Document:
     """The document in `text`. SpecError with the line where it is no YAML; repeated keys are collected."""
     try:
         root: Node | None = YAML().compose(io.StringIO(text))
+        keys = list(_keys(root, (), ())) if root is not None else []
         document = Document(source, parse_value(text))
     except YAMLError as error:
         raise SpecError(source, [_syntax_problem(error)]) from error
     if root is None:
         problem = Problem("(whole file)", "empty", "expected keys and values", line=1)
         raise SpecError(source, [problem])
-    for path, line, first_line in _keys(root, (), ()):
+    for path, line, first_line in keys:
         if first_line is None:
             document.lines[path] = line
         else:
@@ -87,8 +88,8 @@ def _syntax_problem(error: YAMLError) -> Problem:
 
 def _keys(node: Node, path: KeyPath, around: tuple[int, ...]) -> Iterator[tuple[KeyPath, int, int | None]]:
     """(path, line, line of the same key's first appearance if it repeats one) for everything in `node`."""
-    if id(node) in around:  # an alias of something it is part of
-        return
+    if id(node) in around:
+        raise MarkedYAMLError(problem="an alias of what it is part of", problem_mark=node.start_mark)
     inside = (*around, id(node))
     if isinstance(node, MappingNode):
         first_lines: dict[str, int] = {}

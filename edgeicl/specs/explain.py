@@ -36,6 +36,14 @@ _BOUNDS = {
 _LONGEST_VALUE = 48
 
 
+def follows_from_another(detail: ErrorDetails, others: list[ErrorDetails]) -> bool:
+    """Whether it is about a list that counts as too short only because some of its items are wrong."""
+    location = detail["loc"]
+    return detail["type"] == "too_short" and any(
+        len(other["loc"]) > len(location) and other["loc"][: len(location)] == location for other in others
+    )
+
+
 def can_be_left_out(detail: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> bool:
     """Whether the document without the wrong key can be checked further without inventing new mistakes.
 
@@ -63,7 +71,8 @@ def _said(detail: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> tuple[
     value = _shown(detail["input"])
     if kind == "literal_error":
         allowed = _literals(path, model) or str(context.get("expected", "")).replace("'", "").split(", ")
-        return value, one_of(str(detail["input"]), allowed)
+        meant = detail["input"] if isinstance(detail["input"], str) else ""  # 3 is no misspelt 32
+        return value, one_of(meant, allowed)
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
         return value, f"expected {words} {context[key]:g}"

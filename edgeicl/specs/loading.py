@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from edgeicl.errors import Problem, SpecError
 from edgeicl.specs.document import Document, KeyPath, parse_document, read_document
-from edgeicl.specs.explain import can_be_left_out, explain
+from edgeicl.specs.explain import can_be_left_out, explain, follows_from_another
 from edgeicl.specs.overrides import apply_overrides
 from edgeicl.specs.recipe import Recipe, Spec
 
@@ -60,7 +60,10 @@ def _validated(document: Document, model: type[SpecType], overrides: Sequence[st
             break
         except ValidationError as error:
             doubtful: list[KeyPath] = []
-            for detail in error.errors(include_url=False):
+            details = error.errors(include_url=False)
+            for detail in details:
+                if follows_from_another(detail, details):
+                    continue
                 path = tuple(str(part) for part in detail["loc"] if part != "[key]")
                 if can_be_left_out(detail, path, model):
                     doubtful.append(path)

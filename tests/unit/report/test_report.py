@@ -1,0 +1,161 @@
+"""The report: every table, self-contained, escaped, and the same bytes for the same build."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from edgeicl.report.bit_map import bit_map
+from edgeicl.report.curve_plot import curve_svg
+from edgeicl.report.facts import artifact_bytes, method_facts, size_facts, summary_facts, with_interval
+from edgeicl.report.stage import report_html, report_markdown, write_report
+from edgeicl.report.tables import aligned, markdown
+from edgeicl.report.terminal import artifact_text, bench_text, built_text
+from edgeicl.specs.target import Target
+from tests.unit.samples import CURVE, DEVIATION, INT4, PLAN, bench_result, estimate, manifest
+
+FULL = manifest(deviations=(DEVIATION,), bench=bench_result())
+HEADINGS = [
+    "In short",
+    "Deviations",
+    "Accuracy of the methods",
+    "Accuracy of the artifact",
+    "Size and loss",
+    "Size ledger",
+    "Bits by layer",
+    "Parity",
+    "Benchmark",
+    "Provenance",
+]
+
+
+def test_the_ledger_is_added_up_by_group() -> None:
+    rows = {row[0]: row[2] for row in size_facts(FULL).rows}
+    assert rows == {"layers.0.attention.qkv": "400", "embedding": "500", "model.onnx": "100", "all": "1,000"}
+    assert artifact_bytes(FULL) == 1000
+
+
+def test_the_summary_compares_with_the_budget() -> None:
+    rows = dict(summary_facts(FULL, CURVE).rows)
+    assert rows["artifact"] == "1,000 of 1,250 bytes (80.0 %)"
+    assert rows["deviations from what was asked"] == "1"
+    assert rows["teacher's gain from demonstrations"] == "+31.5 points [+28.0, +35.0]"
+
+
+def test_an_interval_is_shown_only_where_there_are_several_values() -> None:
+    assert with_interval(estimate(0.9)) == "90.0 % [89.0, 91.0]"
+    assert with_interval(estimate(0.9).model_copy(update={"values": (0.9,)})) == "90.0 %"
+
+
+def test_methods_have_a_column_for_each_label() -> None:
+    table = method_facts(FULL)
+    assert table is not None
+    assert table.headers == (
+        "method",
+        "data",
+        "accuracy",
+        "balanced",
+        "contradiction",
+        "entailment",
+        "examples",
+    )
+    assert table.rows[1][4:6] == ("88.0 % [87.0, 89.0]", "92.0 % [91.0, 93.0]")
+    assert method_facts(FULL.model_copy(update={"evaluation": None})) is None
+
+
+def test_the_bit_map_has_a_row_per_layer_and_keeps_the_rest_apart() -> None:
+    grid = bit_map(PLAN)
+    assert grid.columns == ("attention.qkv", "mlp.up")
+    assert [name for name, _ in grid.rows] == ["layer 0", "layer 1"]
+    assert [[cell.bits if cell else None for cell in cells] for _, cells in grid.rows] == [[4, 8], [8, 16]]
+    assert grid.outside == (("embedding", INT4),)
+
+
+def test_layers_are_sorted_by_number() -> None:
+    group = PLAN.groups[0]
+    many = PLAN.model_copy(
+        update={"groups": tuple(group.model_copy(update={"group": f"layers.{i}.mlp.up"}) for i in (10, 9, 2))}
+    )
+    assert [name for name, _ in bit_map(many).rows] == ["layer 2", "layer 9", "layer 10"]
+
+
+def test_both_reports_hold_every_section() -> None:
+    text, page = report_markdown(FULL, CURVE), report_html(FULL, CURVE)
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == HEADINGS
+    assert re.findall(r"<h2>(.*?)</h2>", page) == HEADINGS
+
+
+def test_without_measurement_or_deviation_those_sections_are_absent() -> None:
+    text = report_markdown(manifest(), CURVE)
+    assert "## Benchmark" not in text
+    assert "## Deviations" not in text
+    assert "measured here" not in text.splitlines()[0]
+    assert report_markdown(FULL, CURVE).splitlines()[0].endswith("speed measured here")
+
+
+class _References(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.outside: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.outside += [v for k, v in attrs if k in ("src", "href") and v and not v.startswith("data:")]
+        self.outside += [tag] if tag in ("script", "link", "iframe") else []
+
+
+def test_the_page_needs_no_other_file_and_escapes_what_it_shows() -> None:
+    page = report_html(FULL, CURVE)
+    references = _References()
+    references.feed(page)
+    assert references.outside == []
+    assert "<b>a processor</b>" not in page
+    assert "&lt;b&gt;a processor&lt;/b&gt;" in page
+
+
+def test_equal_builds_give_equal_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_report(tmp_path / name, manifest=FULL, curve=CURVE)
+    for name in ("report.md", "report.html"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_plot_shows_the_curve_it_is_given() -> None:
+    svg = curve_svg(CURVE)
+    assert b"chosen plan" in svg
+    assert b"artifact budget" in svg
+    moved = CURVE.model_copy(update={"artifact_budget_bytes": None})
+    assert b"artifact budget" not in curve_svg(moved)
+    assert curve_svg(CURVE.model_copy(update={"points": ()}))
+
+
+def test_tables_align_and_escape() -> None:
+    assert aligned(("a", "n"), [("x", "1"), ("yy", "10")]) == "a    n\n--  --\nx    1\nyy  10"
+    assert markdown(("a",), [("x|y\nz",)]) == "| a |\n| --- |\n| x\\|y z |"
+    with pytest.raises(ValueError, match="zip"):
+        aligned(("a",), [("x", "y")])
+
+
+def test_the_terminal_says_what_was_built_and_where() -> None:
+    target = Target.model_validate(
+        {
+            "version": 1,
+            "name": "tiny",
+            "description": "",
+            "threads": 1,
+            "context_tokens": 8,
+            "runtime_overhead_bytes": 1,
+            "formats": [INT4],
+            "budget": {"artifact_bytes": 2000},
+            "sources": {},
+        }
+    )
+    text = built_text(FULL, target=target, folder=Path("build/sample/tiny"))
+    assert "artifact 1.0 kB of 2.0 kB" in text
+    assert "89.6 % (student 90.0 %)" in text
+    assert text.splitlines()[-1].split() == ["report:", "build/sample/tiny/report.html"]
+    assert "50.0 % reached" in bench_text(bench_result())
+    assert "layers.1.mlp.up         fp16" in artifact_text(FULL)
