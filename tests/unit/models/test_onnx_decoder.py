@@ -28,7 +28,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class PlainSession:
-    """Fresh arrays at each call; cache and mask are as long as the tokens so far, as onnxruntime-genai has it."""
+    """Fresh arrays at each call; cache and mask as long as the tokens so far, as in onnxruntime-genai."""
 
     def __init__(self, path: Path) -> None:
         options = ort.SessionOptions()
