@@ -111,6 +111,42 @@ def eval_command(
     print_json(plain(measured)) if as_json else typer.echo(labelled_text(measured))
 
 
+@runtime_app.command("compare", rich_help_panel=RUNTIME)
+def compare_command(
+    artifact: ArtifactArgument,
+    rival: Annotated[str, typer.Option("--with", help="What to compare with.")] = "optimum-int8",
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint of the rival; random weights of the same shape unless given."),
+    ] = None,
+    threads: ThreadsOption = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 64,
+    decode_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded one by one.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="Pairs of processes, ours and theirs in turn.")] = 3,
+    exporter_python: Annotated[
+        Path | None, typer.Option(help="Python that has optimum-onnx; this one unless given.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure an artifact beside what one would use instead, in the same run."""
+    from edgeicl.bench.compare import compare
+    from edgeicl.report.terminal import comparison_text
+    from edgeicl.store import Store, cache_root
+
+    comparison = compare(
+        artifact,
+        rival=rival,
+        model=model,
+        store=Store(cache_root()),
+        threads=threads or _threads(artifact),
+        prompt_tokens=prompt_tokens,
+        decode_tokens=decode_tokens,
+        rounds=rounds,
+        exporter_python=exporter_python,
+    )
+    print_json(plain(comparison)) if as_json else typer.echo(comparison_text(comparison))
+
+
 def _threads(artifact: Path) -> int:
     """As many as the artifact's target runs on, if this computer has them."""
     from edgeicl.bench.runner import usable_cores

@@ -9,6 +9,7 @@ from edgeicl.report import facts
 from edgeicl.report.facts import Facts
 from edgeicl.report.tables import aligned
 from edgeicl.specs.byte_size import format_byte_size
+from edgeicl.specs.comparison import Comparison
 from edgeicl.specs.manifest import Manifest
 from edgeicl.specs.measurement import BenchResult, LabelledAccuracy
 from edgeicl.specs.recipe import Recipe
@@ -64,6 +65,11 @@ def _of(budget_bytes: int | None) -> str:
 def bench_text(result: BenchResult) -> str:
     """The benchmark as a table with its conditions."""
     return _text(facts.bench_facts(result))
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """An artifact beside a rival."""
+    return _text(facts.comparison_facts(comparison))
 
 
 def artifact_text(manifest: Manifest) -> str:

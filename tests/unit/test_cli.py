@@ -1,0 +1,154 @@
+"""The command line: exit codes, stdout for results only, the same by name and by module."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeicl import cli
+from edgeicl.errors import BudgetError, EdgeiclError
+from tests.unit.specs.test_loading import GOOD
+from tests.unit.test_pipeline import TARGET
+
+
+def run(*arguments: str, folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m edgeicl` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "edgeicl", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=folder,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "NO_COLOR": "1", "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
+    )
+
+
+def exit_code(*arguments: str) -> int:
+    """Of the same command within this process."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(list(arguments))
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text(TARGET.format(name="a"))
+    path = tmp_path / "r.yaml"
+    path.write_text(GOOD.replace("tiny-cpu", "a.yaml"))
+    return path
+
+
+def test_five_mistakes_come_with_their_lines_on_stderr_and_exit_code_2(tmp_path: Path) -> None:
+    path = tmp_path / "five.yaml"
+    path.write_text(
+        GOOD.replace("count: 16", "cuont: 16")
+        .replace("kl: 1.0", "kl: high")
+        .replace("name: good", "nmae: good")
+        .replace('{model: "builtin:nli-teacher"}', '{model: 5, load_in: "3bit"}')
+    )
+    done = run("compile", str(path))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert f"{path}: 6 problems" in done.stderr  # the misspelt name is also missing
+    for line, key in ((2, "nmae"), (9, "model"), (9, "load_in"), (12, "cuont"), (14, "kl"), (1, "name")):
+        assert any(
+            text.split()[:2] == ["line", str(line)] and text.split()[2].endswith(key)
+            for text in done.stderr.splitlines()
+        ), (line, key)
+
+
+def test_help_is_grouped_and_version_is_printed() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for panel in ("Recipe", "Compile", "Runtime"):
+        assert f"─ {panel} ─" in done.stdout
+    assert run("--version").stdout.startswith("edgeicl ")
+
+
+def test_usage_errors_are_2() -> None:
+    assert exit_code("compile") == 2
+    assert exit_code("frobnicate") == 2
+    assert exit_code("schema", "recip") == 2
+
+
+def test_check_says_so_when_nothing_is_wrong(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("check", str(recipe)) == 0
+    assert capsys.readouterr().out == f"{recipe}: nothing wrong; targets: a\n"
+    assert exit_code("check", str(recipe), "--set", "distill.demonstrations.count=3", "--show") == 0
+    assert "count: 3" in capsys.readouterr().out
+    assert exit_code("check", str(recipe), "--target-set", "threads=0") == 2
+    assert "command line  threads" in capsys.readouterr().err
+
+
+def test_json_is_all_that_stdout_holds(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["schema", "recipe"], ["targets", "--json"], ["inspect", str(recipe), "--json"]):
+        assert exit_code(*arguments) == 0
+        assert isinstance(json.loads(capsys.readouterr().out), dict)
+
+
+def test_an_artifact_that_is_none_is_code_7(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["run", str(tmp_path), "x"], ["bench", str(tmp_path)], ["inspect", str(tmp_path)]):
+        assert exit_code(*command) == 7
+        assert "is no artifact" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (
+            BudgetError("small", smallest_bytes=5, next_step="ask for more"),
+            4,
+            "error: small\nnext: ask for more",
+        ),
+        (EdgeiclError("plain"), 1, "error: plain"),
+        (ZeroDivisionError("oops"), 1, "unexpected ZeroDivisionError: oops\nnext: run it again as `edgeicl"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_errors_become_messages_and_codes(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    said: str,
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("edgeicl.job.resolve", fails)
+    assert exit_code("check", "r.yaml") == code
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    if code != 130:
+        assert exit_code("--debug", "check", "r.yaml") == code
+        assert "Traceback" in capsys.readouterr().err
+
+
+def test_only_the_writer_of_several_processes_speaks(tmp_path: Path) -> None:
+    done = run("check", "absent.yaml", folder=tmp_path, RANK="1", WORLD_SIZE="2")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+
+
+def test_the_cache_is_listed_and_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgeicl.store import Store
+
+    monkeypatch.setenv("EDGEICL_CACHE_DIR", str(tmp_path))
+    Store(tmp_path).run("stage", {}, lambda folder: None)
+    assert exit_code("cache", "list") == 0
+    assert "stage" in capsys.readouterr().out
+    assert exit_code("cache", "clear") == 0
+    assert "removed 1 stage outputs" in capsys.readouterr().out
