@@ -222,11 +222,23 @@ class _Compiler:
 
     def _tell(self, deviations: Sequence[Deviation]) -> None:
         """Nothing degrades in silence: a warning each, an error under --strict."""
-        for deviation in deviations:
-            log.warning("deviation: %s: asked %s, got %s", deviation.where, deviation.asked, deviation.got)
+        lines = _lines(deviations)
+        for line in lines:
+            log.warning("deviation: %s", line)
         if self.strict and deviations:
-            lines = [f"  {d.where}: {d.what}: asked {d.asked}, got {d.got}: {d.why}" for d in deviations]
             raise DeviationError(
-                "\n".join([f"--strict: {len(deviations)} deviation(s) from what was asked", *lines]),
+                "\n  ".join([f"--strict: {len(deviations)} deviation(s) from what was asked", *lines]),
                 next_step="change the recipe or target so that it asks for what it gets, or leave out --strict",
             )
+
+
+def _lines(deviations: Sequence[Deviation]) -> list[str]:
+    """One line for all places where the same was asked and not done for the same reason."""
+    places: dict[tuple[str, str, str, str], list[str]] = {}
+    for entry in deviations:
+        places.setdefault((entry.what, entry.asked, entry.got, entry.why), []).append(entry.where)
+    return [
+        f"{where[0] if len(where) == 1 else f'{len(where)} places, {where[0]} first'}: "
+        f"{what}: asked {asked}, got {got}: {why}"
+        for (what, asked, got, why), where in places.items()
+    ]

@@ -102,7 +102,9 @@ def size_facts(manifest: Manifest) -> Facts:
 
 
 def _ledger_key(entry: LedgerEntry) -> str:
-    return entry.group or entry.file
+    if entry.group is not None:
+        return entry.group
+    return f"{entry.file}, other tensors" if entry.file.endswith(".data") else entry.file
 
 
 def artifact_bytes(manifest: Manifest) -> int:

@@ -202,7 +202,11 @@ def test_deviations_are_kept_and_strict_refuses_them(stages: Stages, tmp_path: P
         compile_job(job, strict=True)
     assert stages.done == ["distill", "quantize a"]
     assert not (tmp_path / "build/good/a").exists()
-    assert compiled(job).built[0].manifest.deviations == (DEVIATION,)
+    stages.quantize_deviations = (DEVIATION, DEVIATION.model_copy(update={"where": "layers.1.mlp.up"}))
+    with pytest.raises(DeviationError, match=r"2 deviation\(s\).*\n  2 places, layers.0.mlp.up first"):
+        compile_job(job, strict=True, rebuild=True)
+    stages.quantize_deviations = (DEVIATION,)
+    assert compiled(job, rebuild=True).built[0].manifest.deviations == (DEVIATION,)
     assert "int4/block64" in (tmp_path / "build/good/a/report.md").read_text()
 
 
