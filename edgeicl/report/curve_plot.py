@@ -24,12 +24,12 @@ def curve_svg(curve: SizeCurve) -> bytes:
         uniform = [point for point in curve.points if point.kind == "uniform"]
         if uniform:
             axes.plot(*_xy(uniform), color="#8a8a8a", marker="s", linestyle="", label="one format for all")
-        for point in uniform:
+        for index, point in enumerate(uniform):
             axes.annotate(
                 point.label.removeprefix("uniform "),
                 (point.artifact_bytes / _MB, point.predicted_loss),
                 textcoords="offset points",
-                xytext=(5, 5),
+                xytext=(6, 6 if index % 2 else -12),  # neighbours of like size don't overlap
                 fontsize=8,
                 color="#555555",
             )
@@ -43,10 +43,12 @@ def curve_svg(curve: SizeCurve) -> bytes:
                 curve.artifact_budget_bytes / _MB, color="#c2410c", linestyle=":", label="artifact budget"
             )
         axes.set_xlabel("artifact, MB (1 MB = 1,000,000 bytes)")
-        axes.set_ylabel(f"predicted loss: {curve.loss_unit}")
+        axes.set_ylabel("predicted loss (its unit is below)")
         positive = [point.predicted_loss for point in curve.points if point.predicted_loss > 0]
         if positive:
             axes.set_yscale("symlog", linthresh=min(positive))
+            if all(point.predicted_loss >= 0 for point in curve.points):
+                axes.set_ylim(bottom=0, top=3 * max(positive))
         axes.grid(visible=True, color="#e5e5e5", linewidth=0.6)
         axes.legend(frameon=False, fontsize=8)
         stream = io.BytesIO()
