@@ -5,7 +5,7 @@ output; J = |A ∩ B| / |A ∪ B|. A low J means that the layer does much: it is
 
 The paper leaves open, and is an argument here: whether the final norm precedes the head (default: yes, as in
 the model itself), k, and whether sets are taken over a whole sequence (default: the union over its positions;
-then J is averaged over sequences) or over each position. Ties in the top k go to the lower token id.
+then J is averaged over sequences) or over each position.
 
 J rates whole decoder blocks, so the four groups of a block share one format, as in the paper. What LSAQ says
 of the order of blocks becomes bytes through
@@ -98,12 +98,11 @@ def jaccard_losses(
 
 
 def _top_tokens(decoder: CalibratedDecoder, hidden: Tensor, top_k: int, final_norm: bool) -> NDArray[np.int64]:
-    """[T, k] ids of the tokens with the largest logits; ties go to the lower id."""
+    """[T, k] ids of the tokens with the largest logits."""
     parts = []
     for rows in torch.split(hidden, _ROWS_AT_ONCE):
         logits = decoder.logits(rows, final_norm=final_norm)
-        top = torch.sort(logits, dim=-1, descending=True, stable=True).indices[:, :top_k]
-        parts.append(top.numpy())
+        parts.append(torch.topk(logits, min(top_k, logits.shape[-1]), dim=-1, sorted=False).indices.numpy())
     return np.concatenate(parts)
 
 

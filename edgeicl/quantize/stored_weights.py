@@ -30,7 +30,7 @@ def stored_values(matrix: Floats, format_: Format) -> Floats:
     return _halves(matrix).astype(np.float32) if format_.bits == 16 else matrix
 
 
-def stored_tensors(weights: StudentWeights, plan: Plan) -> dict[str, NDArray[Any]]:
+def stored_tensors(weights: StudentWeights, plan: Mapping[str, Format]) -> dict[str, NDArray[Any]]:
     """Tensors of `weights.safetensors` by name: see `quantize`."""
     tensors: dict[str, NDArray[Any]] = dict(weights.others)
     with track("rounding weights", len(plan)) as advance:

@@ -1,0 +1,90 @@
+"""The groups cover the model: every parameter of transformers' OPT once, with the right shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers import OPTConfig, OPTForCausalLM
+
+from edgeicl.errors import DataError
+from edgeicl.models.anatomy import opt_config, other_parameters, weight_groups
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "ffn_dim": 64,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 40,
+    "word_embed_proj_dim": 32,
+}
+
+
+@pytest.mark.parametrize("enable_bias", [True, False])
+def test_every_parameter_of_transformers_opt_has_one_place(enable_bias: bool) -> None:
+    model = OPTForCausalLM(OPTConfig(**SMALL, enable_bias=enable_bias))
+    config = model.config.to_dict()
+    shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+    placed = dict(other_parameters(config))
+    for group in weight_groups(config):
+        rows = sum(shapes[name][0] for name in group.weights)
+        assert group.shape == (rows, shapes[group.weights[0]][1])
+        for name in (*group.weights, *group.biases):
+            assert name not in placed
+            placed[name] = shapes[name]
+    assert placed == shapes
+
+
+def test_names_and_order() -> None:
+    groups = weight_groups({"model_type": "opt", **SMALL})
+    assert [group.name for group in groups][:5] == [
+        "layers.0.attention.qkv",
+        "layers.0.attention.output",
+        "layers.0.mlp.up",
+        "layers.0.mlp.down",
+        "layers.1.attention.qkv",
+    ]
+    assert groups[-1].name == "embedding"
+    assert [groups[4].layer, groups[-1].layer] == [1, None]
+    assert [name.split(".")[-2] for name in groups[0].weights] == ["q_proj", "k_proj", "v_proj"]
+
+
+def test_opt_125m_has_49_groups_and_its_known_parameter_count() -> None:
+    """A bare configuration is OPT-125M: 125,239,296 parameters, 28,311,552 * 3 in its 12 layers' matrices."""
+    config = {"model_type": "opt"}
+    groups = weight_groups(config)
+    assert len(groups) == 12 * 4 + 1
+    biases = sum(group.shape[0] for group in groups if group.biases)
+    matrices = sum(group.shape[0] * group.shape[1] for group in groups)
+    others = sum(shape[0] * (shape[1] if len(shape) == 2 else 1) for shape in other_parameters(config).values())
+    assert matrices - 50272 * 768 == 84_934_656
+    assert matrices + biases + others == 125_239_296
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"do_layer_norm_before": False}, "do_layer_norm_before = False"),
+        ({"word_embed_proj_dim": 16}, "word_embed_proj_dim = 16"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings = False"),
+        ({"activation_function": "gelu"}, "activation_function = 'gelu'"),
+        ({"model_type": "gpt2"}, "model type 'gpt2' is not supported"),
+    ],
+)
+def test_what_is_unsupported_is_named(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(DataError, match=named):
+        opt_config({"model_type": "opt", **SMALL, **change})
+
+
+def test_all_unsupported_settings_are_named_at_once() -> None:
+    with pytest.raises(DataError, match="do_layer_norm_before.*activation_function.*word_embed_proj_dim"):
+        opt_config(
+            {
+                "model_type": "opt",
+                **SMALL,
+                "do_layer_norm_before": False,
+                "activation_function": "gelu",
+                "word_embed_proj_dim": 16,
+            }
+        )
