@@ -15,7 +15,7 @@ from typing import Any
 
 from edgeicl.bench.artifact import WEIGHTS, Artifact, open_artifact
 from edgeicl.bench.local import run_local
-from edgeicl.bench.rival import RIVALS, build_optimum_int8
+from edgeicl.bench.rival import RIVALS, build_rival
 from edgeicl.bench.stage import check_options, verify_threads
 from edgeicl.bench.summary import (
     NOISY_SPREAD_RATIO,
@@ -73,7 +73,7 @@ def compare(
     opened = open_artifact(artifact)
     prompt, decode, note = fitted_lengths(prompt_tokens, decode_tokens, opened.context_tokens)
     config = json.loads((artifact / "config.json").read_text())
-    rival_graph = build_optimum_int8(config, model=model, store=store, exporter_python=exporter_python)
+    rival_graph = build_rival(rival, config, model=model, store=store, exporter_python=exporter_python)
 
     def run(engine: str, graph: Path) -> dict[str, Any]:
         found = run_local(

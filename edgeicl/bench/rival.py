@@ -1,9 +1,9 @@
 """Builds what a user would run instead: the optimum export of the model, with onnxruntime's dynamic int8.
 
-Built at its best, as measured on the OPT-125M shape: the head is left untied (`--no-post-process`), since a
-tied one stays in fp32 and costs a fifth of the decode speed; MatMul weights per tensor in signed int8, which
-per-channel or unsigned ones don't beat; the embedding is left in fp32, since quantizing it dequantizes all
-of it for every token.
+`optimum-int8` is what the two tools give by themselves: the export ties head and embedding, so the head is no
+weight that the quantizer sees, and stays in fp32. `optimum-int8-untied` keeps a copy of the head that is
+quantized too: faster, and the best found for this rival (per-channel or unsigned weights gain nothing, and a
+quantized embedding is slower in both).
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from edgeicl.errors import BenchError, DataError
 from edgeicl.models.anatomy import other_parameters, weight_groups
 from edgeicl.store import Store, folder_hashes
 
-RIVALS = {"optimum-int8": "optimum-onnx export (text-generation-with-past), dynamic int8 MatMul weights"}
+RIVALS = {
+    "optimum-int8": "optimum-onnx export (text-generation-with-past), dynamic int8 MatMul weights",
+    "optimum-int8-untied": "optimum-onnx export without post-processing, dynamic int8 weights, head included",
+}
 MODEL_FILE = "model.onnx"
 
 _TASK = "text-generation-with-past"
@@ -31,10 +34,15 @@ _EXPORT_TIMEOUT_S = 3600
 _INITIAL_DEVIATION = 0.02
 
 
-def build_optimum_int8(
-    config: Mapping[str, Any], *, model: Path | None, store: Store, exporter_python: Path | None = None
+def build_rival(
+    rival: str,
+    config: Mapping[str, Any],
+    *,
+    model: Path | None,
+    store: Store,
+    exporter_python: Path | None = None,
 ) -> Path:
-    """The rival's graph: of the checkpoint folder `model`, or of random weights in the shape of `config`.
+    """The graph of `rival`: of the checkpoint folder `model`, or of random weights in the shape of `config`.
 
     Args:
         config: A config.json, used without `model`: speed depends on shapes alone.
@@ -49,6 +57,7 @@ def build_optimum_int8(
     python = exporter_python or Path(sys.executable)
     versions = exporter_versions(python)
     inputs = {
+        "rival": rival,
         "checkpoint": folder_hashes(model) if model else dict(config),
         "exporter": versions,
     }
@@ -59,10 +68,10 @@ def build_optimum_int8(
         work = folder / "checkpoint"
         work.mkdir()
         checkpoint = model or write_random_checkpoint(work / "random", config)
-        export(checkpoint, work / "exported", python=python)
+        export(checkpoint, work / "exported", python=python, untied=rival.endswith("-untied"))
         quantize(work / "exported" / MODEL_FILE, folder / MODEL_FILE)
 
-    return store.run("rival-optimum-int8", inputs, build).path / MODEL_FILE
+    return store.run("rival", inputs, build).path / MODEL_FILE
 
 
 def exporter_versions(python: Path) -> dict[str, str]:
@@ -82,10 +91,10 @@ def exporter_versions(python: Path) -> dict[str, str]:
     return versions
 
 
-def export(checkpoint: Path, output: Path, *, python: Path) -> None:
-    """Optimum's export of a checkpoint folder, by its own command."""
+def export(checkpoint: Path, output: Path, *, python: Path, untied: bool) -> None:
+    """Optimum's export of a checkpoint folder, by its own command; `untied` gives the head its own weights."""
     command = [str(python), "-m", "optimum.exporters.onnx", "--model", str(checkpoint), "--task", _TASK]
-    command += ["--no-post-process", str(output)]
+    command += [*(["--no-post-process"] if untied else []), str(output)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=_EXPORT_TIMEOUT_S, check=False)
     if not (output / MODEL_FILE).is_file():
         lines = "\n".join(finished.stderr.strip().splitlines()[-15:])

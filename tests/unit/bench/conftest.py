@@ -1,0 +1,130 @@
+"""Small real artifacts: random weights, quantized and lowered by edgeicl's own code, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
+
+from edgeicl.bench.rival import write_random_checkpoint
+from edgeicl.emit.deployment_files import write_deployment_files
+from edgeicl.emit.lowering import file_entry, write_model
+from edgeicl.emit.weights import QuantizedWeights
+from edgeicl.models.anatomy import other_parameters, weight_groups
+from edgeicl.numerics.affine import round_to_nearest
+from edgeicl.specs.manifest import EmitChecks, Manifest, TaskFile
+from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
+from edgeicl.store import folder_hashes
+
+TINY: dict[str, Any] = {
+    "model_type": "opt", "hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "vocab_size": 40, "max_position_embeddings": 64, "do_layer_norm_before": True, "word_embed_proj_dim": 32,
+    "tie_word_embeddings": True, "activation_function": "relu",
+}  # fmt: skip
+WORDS = ["</s>", "<pad>", "<unk>", "yes", "no", "not", "at", "all", *(f"w{i}" for i in range(32))]
+
+
+def build_artifact(
+    folder: Path,
+    config: Mapping[str, Any],
+    format_: Format,
+    tokenizer: Tokenizer,
+    task: TaskFile,
+    *,
+    manifest: bool,
+    scale: float = 1.0,
+) -> Path:
+    """An artifact folder: with `edgeicl.json` if `manifest`, else with the `checks.json` of the emit stage."""
+    work = folder.with_name(f"{folder.name}.work")
+    folder.mkdir(parents=True)
+    weights = load_file(write_random_checkpoint(work / "checkpoint", config) / "model.safetensors")
+    stored: dict[str, Any] = {name: weights[name] for name in other_parameters(config)}
+    groups = weight_groups(config)
+    for group in groups:
+        matrix = np.concatenate([weights[name] for name in group.weights]) * np.float32(scale)
+        if format_.quantized:
+            rounded = round_to_nearest(matrix, format_)
+            stored |= {f"{group.name}.codes": rounded.codes, f"{group.name}.scales": rounded.scales}
+        else:
+            stored[f"{group.name}.weight"] = matrix
+        if group.biases:
+            stored[f"{group.name}.bias"] = np.concatenate([weights[name] for name in group.biases])
+    save_file(stored, work / "weights.safetensors")
+    plan = QuantPlan(
+        model_digest="0",
+        importance="none",
+        groups=tuple(GroupPlan(group=group.name, format=format_) for group in groups),
+        predicted_weight_bytes=1,
+        predicted_artifact_bytes=1,
+        predicted_resident_bytes=1,
+    )
+    (work / "plan.json").write_text(plan.model_dump_json())
+    ledger = write_model(folder, config, QuantizedWeights(work))
+    names = write_deployment_files(folder, config, tokenizer, task, context_tokens=64, threads=1)
+    ledger += [file_entry(folder, name) for name in names]
+    if not manifest:
+        checks = EmitChecks(ledger=tuple(ledger), parity=())
+        (folder / "checks.json").write_text(checks.model_dump_json())
+        return folder
+    written = Manifest(
+        name="tiny",
+        target="test",
+        seed=0,
+        recipe_digest="0",
+        target_digest="0",
+        versions={},
+        files=folder_hashes(folder),
+        plan=plan,
+        ledger=tuple(ledger),
+        parity=(),
+    )
+    (folder / "edgeicl.json").write_text(written.model_dump_json())
+    return folder
+
+
+def tiny_tokenizer() -> Tokenizer:
+    """One token a word, `</s>` put first as OPT does."""
+    tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.post_processor = TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 0)])
+    return tokenizer
+
+
+def tiny_task(verbalizers: Mapping[str, str]) -> TaskFile:
+    """The pattern `{premise} {hypothesis}` with one token per word of each verbalizer."""
+    return TaskFile(
+        pattern="{premise} {hypothesis}",
+        verbalizers=dict(verbalizers),
+        verbalizer_tokens={k: tuple(WORDS.index(word) for word in v.split()) for k, v in verbalizers.items()},
+        separator=" ",
+    )
+
+
+@pytest.fixture
+def make_artifact(tmp_path: Path) -> Callable[..., Path]:
+    """Builds a tiny artifact in int8; keyword arguments: name, verbalizers, manifest."""
+
+    def make(
+        name: str = "artifact",
+        verbalizers: Mapping[str, str] = {"entailment": "yes", "contradiction": "no"},
+        manifest: bool = True,
+    ) -> Path:
+        return build_artifact(
+            tmp_path / name,
+            TINY,
+            Format(bits=8, block_size=32),
+            tiny_tokenizer(),
+            tiny_task(verbalizers),
+            manifest=manifest,
+            scale=20.0,
+        )
+
+    return make

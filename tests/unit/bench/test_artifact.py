@@ -1,0 +1,80 @@
+"""Artifacts are opened only as they were written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgeicl.bench.artifact import open_artifact
+from edgeicl.errors import DataError, IntegrityError
+
+Make = Callable[..., Path]
+
+
+def test_opens(make_artifact: Make) -> None:
+    opened = open_artifact(make_artifact())
+    assert (opened.vocabulary, opened.layers, opened.kv_heads, opened.head_size) == (40, 2, 2, 16)
+    assert opened.context_tokens == 64
+    assert opened.tokenizer.encode("w0").ids == [0, 8]
+
+
+def test_bytes_on_paper(make_artifact: Make) -> None:
+    """hidden 32, ffn 64, 2 layers, vocabulary 40: every byte that a token reads."""
+    opened = open_artifact(make_artifact())
+    weights = 2 * (3 * 32 * 32 + 32 * 32 + 64 * 32 + 32 * 64) + 40 * 32
+    scales = 4 * weights // 32
+    biases = 4 * 2 * (3 * 32 + 32 + 64 + 32)
+    norms = 4 * (2 * 2 + 1) * 2 * 32
+    assert opened.weight_bytes_per_token == weights + scales + biases + norms
+    # 2 layers, keys and values, 2 heads of 16, fp32, 10 positions.
+    assert opened.cache_bytes(10) == 2 * 2 * 2 * 16 * 4 * 10
+
+
+def test_artifact_bytes_are_the_deployed_files(make_artifact: Make) -> None:
+    folder = make_artifact()
+    deployed = sum(path.stat().st_size for path in folder.iterdir() if path.name != "edgeicl.json")
+    assert open_artifact(folder).artifact_bytes == deployed
+
+
+def test_the_ledger_of_the_checks_counts_alike(make_artifact: Make) -> None:
+    finished = open_artifact(make_artifact("finished"))
+    on_its_way = open_artifact(make_artifact("on-its-way", manifest=False))
+    assert on_its_way.manifest is None
+    assert on_its_way.sha256 == finished.sha256
+    assert on_its_way.artifact_bytes == finished.artifact_bytes
+    assert on_its_way.weight_bytes_per_token == finished.weight_bytes_per_token
+
+
+def test_a_flipped_bit_is_found(make_artifact: Make) -> None:
+    folder = make_artifact()
+    path = folder / "model.onnx.data"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"model\.onnx\.data: found SHA-256 .*, expected"):
+        open_artifact(folder)
+
+
+def test_every_wrong_file_is_named(make_artifact: Make) -> None:
+    folder = make_artifact()
+    (folder / "task.json").unlink()
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(IntegrityError, match=r"(?s)config\.json: found.*task\.json: missing"):
+        open_artifact(folder)
+
+
+def test_a_folder_without_a_graph(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is no artifact: found no model\.onnx"):
+        open_artifact(tmp_path)
+
+
+def test_a_configuration_without_a_key(make_artifact: Make) -> None:
+    folder = make_artifact(manifest=False)
+    config = json.loads((folder / "genai_config.json").read_text())
+    del config["model"]["decoder"]["head_size"]
+    (folder / "genai_config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="has no key 'head_size'"):
+        open_artifact(folder)
