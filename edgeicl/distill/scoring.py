@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeicl.distill.label_reader import LabelReader, Over, label_batch
+from edgeicl.distill.label_batch import packed_batch
+from edgeicl.distill.label_reader import LabelReader, Over
 from edgeicl.distill.prefix_cache import encode_prefix
 from edgeicl.errors import DataError
 
-# Larger batches gain nothing on a CPU (they leave its cache); these bounds also keep a large model's
-# memory for keys and values in hand.
-_CACHE_BYTES = 1 << 28
-_BATCH_TOKENS = 4096
+# Tokens of packed queries in a pass. More would compare more tokens that may not see each other, fewer would
+# leave the cores idle between calls.
+_PACK_TOKENS = {"cpu": 256}
 
 
 @torch.inference_mode()
@@ -31,7 +31,7 @@ def score_queries(
     """Log-probabilities [N, L] (or [N, V] over the vocabulary) of `queries`, in their order.
 
     `before` are the tokens that stand before each query: the leading tokens, or a demonstration set, whose
-    keys and values are computed once. Queries of similar length share a batch.
+    keys and values are computed once.
 
     Raises:
         DataError: the longest prompt has more tokens than the model reads.
@@ -40,38 +40,39 @@ def score_queries(
     check_fits(reader, len(before) + longest)
     prefix = encode_prefix(reader.model, before) if len(before) > 1 else None
     rows = [list(query) if prefix else [*before, *query] for query in queries]
-    per_batch = _rows_per_batch(reader, len(before), longest)
-    order = sorted(range(len(rows)), key=lambda index: (len(rows[index]), index))
-    scores: NDArray[np.float32] | None = None
-    for start in range(0, len(order), per_batch):
-        chosen = order[start : start + per_batch]
-        batch = label_batch([rows[index] for index in chosen], tokens, reader.device)
-        result = reader(batch, over, prefix).cpu().numpy()
-        if scores is None:
-            scores = np.empty((len(rows), result.shape[1]), dtype=np.float32)
-        scores[chosen] = result
-        advance(len(chosen))
-    assert scores is not None
-    return scores
-
-
-def fits(reader: LabelReader, prompt_tokens: int) -> bool:
-    """Whether the model reads that many tokens at once."""
-    return bool(prompt_tokens <= reader.model.config.max_position_embeddings)
+    scores: list[NDArray[np.float32]] = []
+    for pack in _packs(rows, _PACK_TOKENS.get(reader.device.type, 1024)):
+        batch = packed_batch(
+            pack,
+            tokens,
+            reader.device,
+            prefix_tokens=prefix.tokens if prefix else 0,
+            dtype=reader.model.dtype,
+        )
+        scores.append(reader(batch, over, prefix).cpu().numpy())
+        advance(len(pack))
+    return np.concatenate(scores)
 
 
 def check_fits(reader: LabelReader, prompt_tokens: int) -> None:
-    """DataError unless `fits`."""
-    if not fits(reader, prompt_tokens):
+    """DataError if the model reads fewer tokens at once."""
+    config = reader.model.config
+    if prompt_tokens > config.max_position_embeddings:
         raise DataError(
-            f"the longest prompt has {prompt_tokens:,} tokens; {reader.model.config.name_or_path} reads "
-            f"{reader.model.config.max_position_embeddings:,}",
+            f"the longest prompt has {prompt_tokens:,} tokens; {config.name_or_path} reads "
+            f"{config.max_position_embeddings:,}",
             next_step="lower distill.demonstrations.count, or leave the longest examples out of the data",
         )
 
 
-def _rows_per_batch(reader: LabelReader, prefix_tokens: int, longest: int) -> int:
-    config = reader.model.config
-    cache_bytes = 2 * config.num_hidden_layers * config.hidden_size * reader.model.dtype.itemsize
-    by_memory = _CACHE_BYTES // (cache_bytes * (prefix_tokens + longest))
-    return int(max(1, min(by_memory, _BATCH_TOKENS // longest)))
+def _packs(rows: Sequence[Sequence[int]], limit: int) -> Iterator[list[Sequence[int]]]:
+    """`rows` in order, cut where a pack would pass `limit` tokens."""
+    pack: list[Sequence[int]] = []
+    size = 0
+    for row in rows:
+        if pack and size + len(row) > limit:
+            yield pack
+            pack, size = [], 0
+        pack.append(row)
+        size += len(row)
+    yield pack

@@ -16,7 +16,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from edgeicl.distill.label_reader import LabelReader, Over, label_batch
+from edgeicl.distill.label_batch import padded_batch
+from edgeicl.distill.label_reader import LabelReader, Over
 from edgeicl.distill.training_plan import batch_order, learning_rate_at
 from edgeicl.progress import track
 
@@ -81,7 +82,7 @@ def train(
             share = batch[rank::world] if len(batch) > rank else batch[:1]
             weight = world / len(batch) if len(batch) > rank else 0.0
             indices = torch.from_numpy(share).to(reader.device)
-            scores = wrapped(label_batch([rows[index] for index in share], tokens, reader.device), over)
+            scores = wrapped(padded_batch([rows[index] for index in share], tokens, reader.device), over)
             value = loss(scores, indices).sum() * weight
             accelerator.backward(value)
             torch.nn.utils.clip_grad_norm_(parameters, settings.max_gradient_norm)

@@ -1,0 +1,100 @@
+"""Three ways to the same scores: packed with a prefix cache, padded, and one plain full forward a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from transformers import OPTForCausalLM
+
+from edgeicl.distill import scoring
+from edgeicl.distill.label_batch import padded_batch
+from edgeicl.distill.label_reader import LabelReader
+from edgeicl.distill.prefix_cache import encode_prefix
+from edgeicl.distill.scoring import score_queries
+from edgeicl.errors import DataError
+
+ONE_TOKEN = [(40,), (50,)]
+SEVERAL_TOKENS = [(40, 41, 42), (50,), (60, 61)]
+QUERIES = [[5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15, 16], [5, 6], [7, 7, 7]]
+BEFORE = [0, *range(100, 120)]
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def reader(opt: Callable[..., OPTForCausalLM]) -> LabelReader:
+    return LabelReader(opt(seed=3))
+
+
+@torch.inference_mode()
+def plain(reader: LabelReader, prompt: Sequence[int], word: Sequence[int]) -> float:
+    """log p(word | prompt) by the book: the whole text in one forward, no cache, no padding."""
+    ids = [*prompt, *word]
+    steps = reader.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    return sum(steps[len(prompt) + place - 1, token].item() for place, token in enumerate(word))
+
+
+@pytest.mark.parametrize("tokens", [ONE_TOKEN, SEVERAL_TOKENS])
+@pytest.mark.parametrize("before", [BEFORE, [0], []])
+def test_packed_scores_equal_plain_forwards(
+    reader: LabelReader,
+    tokens: list[tuple[int, ...]],
+    before: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(scoring._PACK_TOKENS, "cpu", 9)  # packs of several queries, and one too long for any
+    expected = np.array([[plain(reader, [*before, *query], word) for word in tokens] for query in QUERIES])
+    words = score_queries(reader, QUERIES, tokens, before=before, over="words")
+    assert np.abs(words - expected).max() < TOLERANCE
+    verbalizers = score_queries(reader, QUERIES, tokens, before=before)
+    assert np.abs(np.exp(verbalizers).sum(-1) - 1).max() < 1e-5
+    renormalized = expected - np.log(np.exp(expected).sum(-1, keepdims=True))
+    assert np.abs(verbalizers - renormalized).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("tokens", [ONE_TOKEN, SEVERAL_TOKENS])
+def test_padded_batches_with_a_prefix_equal_plain_forwards(
+    reader: LabelReader, tokens: list[tuple[int, ...]]
+) -> None:
+    batch = padded_batch(QUERIES, tokens, reader.device)
+    assert batch.passes[0].ids.shape[1] > min(map(len, QUERIES))
+    with torch.inference_mode():
+        scores = reader(batch, "words", encode_prefix(reader.model, BEFORE)).numpy()
+    expected = [[plain(reader, [*BEFORE, *query], word) for word in tokens] for query in QUERIES]
+    assert np.abs(scores - np.array(expected)).max() < TOLERANCE
+
+
+def test_vocabulary_scores(reader: LabelReader) -> None:
+    scores = score_queries(reader, QUERIES, ONE_TOKEN, before=BEFORE, over="vocabulary")
+    assert scores.shape == (len(QUERIES), 264)
+    assert scores[2, 50] == pytest.approx(plain(reader, [*BEFORE, *QUERIES[2]], [50]), abs=TOLERANCE)
+
+
+def test_reading_at_the_padding_is_something_else(reader: LabelReader) -> None:
+    """The negative control: the last column instead of the last token would be found out."""
+    batch = padded_batch(QUERIES, ONE_TOKEN, reader.device)
+    only = batch.passes[0]
+    width = only.ids.shape[1]
+    wrong = type(only)(only.ids, torch.arange(1, len(QUERIES) + 1)[:, None] * width - 1)
+    with torch.inference_mode():
+        right = reader(batch, "verbalizers").numpy()
+        misread = reader(type(batch)((wrong,), batch.tokens), "verbalizers").numpy()
+    padded = [len(query) < width for query in QUERIES]
+    assert (np.abs(right - misread).max(-1) > 100 * TOLERANCE).tolist() == padded
+
+
+def test_a_prefix_serves_many_batches_unchanged(reader: LabelReader) -> None:
+    prefix = encode_prefix(reader.model, BEFORE)
+    before = [keys.clone() for keys, _ in prefix.layers]
+    batch = padded_batch(QUERIES, ONE_TOKEN, reader.device)
+    with torch.inference_mode():
+        first, second = (reader(batch, "verbalizers", prefix) for _ in range(2))
+    assert torch.equal(first, second)
+    assert all(torch.equal(old, keys) for old, (keys, _) in zip(before, prefix.layers, strict=True))
+
+
+def test_prompts_longer_than_the_model_reads(reader: LabelReader) -> None:
+    with pytest.raises(DataError, match="longest prompt has 607 tokens; .* reads 512"):
+        score_queries(reader, QUERIES, ONE_TOKEN, before=[3] * 600)
