@@ -19,11 +19,11 @@ from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.target import Target
 
-# model.onnx without tensors: about 12 nodes and 26 initializers a layer, with names, attributes and shapes.
-_GRAPH_BYTES = 24 * 1024
-_GRAPH_BYTES_PER_LAYER = 16 * 1024
-# generation_config.json, genai_config.json, task.json, tokenizer_config.json, and config.json rewritten.
-_CONFIG_BYTES = 32 * 1024
+# model.onnx without tensors: names, attributes and shapes. Found: 10,628 bytes at 2 layers, 51,178 at 12.
+_GRAPH_BYTES = 8 * 1024
+_GRAPH_BYTES_PER_LAYER = 6 * 1024
+# config.json, generation_config.json, genai_config.json, task.json, tokenizer_config.json. Found: 2 kB.
+_CONFIG_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True)

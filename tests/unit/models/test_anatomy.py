@@ -78,7 +78,7 @@ def test_what_is_unsupported_is_named(change: dict[str, Any], named: str) -> Non
 
 
 def test_all_unsupported_settings_are_named_at_once() -> None:
-    with pytest.raises(DataError, match="do_layer_norm_before.*activation_function.*word_embed_proj_dim"):
+    with pytest.raises(DataError, match=r"do_layer_norm_before.*activation_function.*word_embed_proj_dim"):
         opt_config(
             {
                 "model_type": "opt",

@@ -1,0 +1,73 @@
+"""The bytes that a target leaves for weight groups, on paper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edgeicl.errors import BudgetError
+from edgeicl.models.anatomy import opt_config
+from edgeicl.quantize.budget import WeightBudget, weight_budget
+from edgeicl.specs.target import Target
+
+
+def _budget(artifact: int | None, resident: int | None) -> WeightBudget:
+    return WeightBudget("phone", artifact, resident, 100, 20, 300, 4000)
+
+
+def _target(**budget: Any) -> Target:
+    return Target.model_validate(
+        {
+            "version": 1,
+            "name": "phone",
+            "description": "a phone",
+            "threads": 2,
+            "context_tokens": 4096,
+            "runtime_overhead_bytes": "60 MB",
+            "formats": [{"bits": 4, "block_size": 32}],
+            "budget": budget,
+            "sources": {},
+        }
+    )
+
+
+def test_each_limit_counts_its_own_parts() -> None:
+    """artifact = groups + 100 + 20; resident = groups + 100 + 300 + 4000."""
+    assert _budget(1120, None).limit_bytes == 1000
+    assert _budget(None, 5000).limit_bytes == 600
+    assert _budget(1120, 5000).limit_bytes == 600
+    assert _budget(620, 5000).limit_bytes == 500
+    assert _budget(100, None).limit_bytes == -20
+
+
+def test_a_broken_limit_is_named_with_what_would_be_needed() -> None:
+    _budget(1120, 5000).require(600, what="the plan")
+    with pytest.raises(
+        BudgetError, match=r"target phone: budget\.resident_bytes is 5000.*the plan takes 5001"
+    ) as caught:
+        _budget(1120, 5000).require(601, what="the plan")
+    assert caught.value.smallest_bytes == 5001
+    with pytest.raises(
+        BudgetError, match=r"budget\.artifact_bytes is 1120.*weight groups 1001, other tensors 100"
+    ):
+        _budget(1120, None).require(1001, what="the plan")
+
+
+def test_opt_125m_on_paper() -> None:
+    """Positions 2050 * 768, norms 25 * 2 * 768, biases 12 * (5 * 768 + 3072): 1,695,744 fp32 numbers.
+
+    The KV cache of the model's 2048 positions is 2 * 12 * 768 * 4 bytes each, 150,994,944 in all.
+    """
+    config = opt_config({"model_type": "opt"})
+    found, deviations = weight_budget(_target(artifact_bytes="100 MB"), config, tokenizer_bytes=2_000_000)
+    assert found.other_tensor_bytes == 4 * (2050 * 768 + 25 * 2 * 768 + 12 * (5 * 768 + 3072))
+    assert found.kv_cache_bytes == 150_994_944
+    assert found.resident_bytes(0) == found.other_tensor_bytes + 150_994_944 + 60_000_000
+    assert found.other_file_bytes == 2_000_000 + 1024 * (8 + 12 * 6 + 16)
+    assert [(d.what, d.asked, d.got) for d in deviations] == [("context_tokens", "4096", "2048")]
+
+
+def test_a_context_that_the_model_has_is_no_deviation() -> None:
+    config = opt_config({"model_type": "opt", "max_position_embeddings": 4096})
+    assert weight_budget(_target(resident_bytes="1 GB"), config, tokenizer_bytes=0)[1] == ()
