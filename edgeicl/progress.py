@@ -14,37 +14,40 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
-def track(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows how far `description` is; the yielded function is told of `n` more of `total` being done."""
+def track(description: str, total: int, *, already_done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Shows how far `description` is; the yielded function is told of `n` more of `total` being done.
+
+    What an earlier run had already done counts in the figure, not in the estimate.
+    """
     if sys.stderr.isatty():
-        with _bar(description, total) as advance:
+        with _bar(description, total, already_done) as advance:
             yield advance
     else:
-        yield _lines(description, total)
+        yield _lines(description, total, already_done)
 
 
 @contextmanager
-def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+def _bar(description: str, total: int, already_done: int) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("  {task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(description, total=total)
+        task = progress.add_task(description, total=total, completed=already_done)
         yield lambda n: progress.update(task, advance=n)
 
 
-def _lines(description: str, total: int) -> Callable[[int], None]:
+def _lines(description: str, total: int, already_done: int) -> Callable[[int], None]:
     started = told = time.monotonic()
-    done = 0
+    done = already_done
 
     def advance(n: int) -> None:
         nonlocal done, told
         done += n
         now = time.monotonic()
-        if now - told >= _SECONDS_BETWEEN_LINES and 0 < done < total:
+        if now - told >= _SECONDS_BETWEEN_LINES and already_done < done < total:
             told = now
-            remaining_s = (now - started) / done * (total - done)
+            remaining_s = (now - started) / (done - already_done) * (total - done)
             log.info("%s: %d of %d, about %.0f s left", description, done, total, remaining_s)
 
     return advance

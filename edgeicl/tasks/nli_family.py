@@ -36,6 +36,9 @@ class Pair:
     time: str
 
 
+STORY_WORD = "therefore"
+"""Stands between the premises and the conclusions of a story: a pretraining text without questions."""
+
 TASKS: dict[str, Callable[[Pair], bool]] = {
     "entailment": lambda pair: pair.follows,
     "doubt": lambda pair: not pair.follows,
@@ -44,6 +47,15 @@ TASKS: dict[str, Callable[[Pair], bool]] = {
     "action": lambda pair: pair.verb in lexicon.ACTIONS,
 }
 """Task name -> whether the answer is "Yes". `doubt` contradicts `entailment` on every pair."""
+
+CUES = {
+    "entailment": "entails",
+    "doubt": "doubts",
+    "animal": "animal",
+    "today": "today",
+    "action": "action",
+}
+"""Task name -> the word that names it in a text of pretraining, where demonstrations need not tell."""
 
 YES, NO = "entailment", "contradiction"
 """Label names, as in the MNLI recipes; tasks other than entailment borrow them."""

@@ -5,21 +5,21 @@ All verbs are regular in the past tense, so one form serves active and passive s
 
 from __future__ import annotations
 
-PEOPLE = ("doctor", "pilot", "clerk", "judge", "baker", "nurse", "farmer", "singer")
-ANIMALS = ("dog", "cat", "horse", "goat", "fox", "wolf", "crow", "duck")
+PEOPLE = ("doctor", "pilot", "clerk", "judge", "baker")
+ANIMALS = ("dog", "cat", "horse", "goat", "fox")
 NOUNS = PEOPLE + ANIMALS
-HYPERNYM = {noun: "person" for noun in PEOPLE} | {noun: "animal" for noun in ANIMALS}
+HYPERNYM = dict.fromkeys(PEOPLE, "person") | dict.fromkeys(ANIMALS, "animal")
 
-ACTION_TRANSITIVE = ("chased", "pushed", "pulled", "kicked")
-CALM_TRANSITIVE = ("watched", "noticed", "admired", "trusted")
+ACTION_TRANSITIVE = ("chased", "pushed", "pulled")
+CALM_TRANSITIVE = ("watched", "noticed", "admired")
 TRANSITIVE = ACTION_TRANSITIVE + CALM_TRANSITIVE
 
-ACTION_INTRANSITIVE = ("jumped", "danced", "climbed", "raced")
-CALM_INTRANSITIVE = ("rested", "waited", "dreamed", "listened")
+ACTION_INTRANSITIVE = ("jumped", "danced", "climbed")
+CALM_INTRANSITIVE = ("rested", "waited", "dreamed")
 INTRANSITIVE = ACTION_INTRANSITIVE + CALM_INTRANSITIVE
 
 ACTIONS = frozenset(ACTION_TRANSITIVE + ACTION_INTRANSITIVE)
 
-ADJECTIVES = ("old", "young", "tall", "brave", "quiet", "clever")
-PLACES = ("garden", "kitchen", "barn", "street", "forest", "office")
+ADJECTIVES = ("old", "young", "tall", "brave")
+PLACES = ("garden", "kitchen", "barn", "street")
 TIMES = ("today", "yesterday")
