@@ -96,5 +96,5 @@ def test_a_prefix_serves_many_batches_unchanged(reader: LabelReader) -> None:
 
 
 def test_prompts_longer_than_the_model_reads(reader: LabelReader) -> None:
-    with pytest.raises(DataError, match="longest prompt has 607 tokens; .* reads 512"):
+    with pytest.raises(DataError, match=r"longest prompt has 607 tokens; .* reads 512"):
         score_queries(reader, QUERIES, ONE_TOKEN, before=[3] * 600)

@@ -60,6 +60,6 @@ def test_fewer_transfer_examples_than_asked_for_is_told() -> None:
 
 def test_none_left_is_an_error() -> None:
     with pytest.raises(
-        DataError, match="task.train: 4 usable examples, of which 4 are demonstrations; found 0"
+        DataError, match=r"task\.train: 4 usable examples, of which 4 are demonstrations; found 0"
     ):
         dealt(examples(4), [])

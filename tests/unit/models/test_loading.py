@@ -148,7 +148,7 @@ def test_different_tokens_or_heads_are_refused(tmp_path: Path) -> None:
     write_model(tmp_path / "wider", vocab=12)
     write_model(tmp_path / "other", a=1, b=0)
     check_same_tokens(tmp_path / "one", tmp_path / "wider", same_head=False)
-    with pytest.raises(DataError, match="has 8 logits and student .* 12"):
+    with pytest.raises(DataError, match=r"has 8 logits and student .* 12"):
         check_same_tokens(tmp_path / "one", tmp_path / "wider", same_head=True)
     with pytest.raises(DataError, match=r"2 of 2 tokens differ \(ids: 'a': 0 and 1"):
         check_same_tokens(tmp_path / "one", tmp_path / "other", same_head=False)
