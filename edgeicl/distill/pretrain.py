@@ -33,6 +33,7 @@ from edgeicl.tasks.nli_tokenizer import family_tokenizer, write_tokenizer
 log = logging.getLogger(__name__)
 
 _LAYERS_OF_LIKE_TO_LIKE = 3
+_EVALUATED_EPISODES = 500
 
 
 def pretrain(pretraining: Pretraining, output: Path) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def pretrain(pretraining: Pretraining, output: Path) -> dict[str, Any]:
     write_tokenizer(working)
     phase = pretraining.phases[-1]
     accuracy = accuracy_by_demonstrations(
-        trained, tokenizer, tasks=phase.tasks, examples=phase.episode_examples, episodes=500
+        trained, tokenizer, tasks=phase.tasks, examples=phase.episode_examples, episodes=_EVALUATED_EPISODES
     )
     shutil.rmtree(checkpoint, ignore_errors=True)
     shutil.rmtree(output, ignore_errors=True)
