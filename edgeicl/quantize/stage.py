@@ -147,12 +147,7 @@ def format_deviations(groups: Sequence[WeightGroup], formats: Sequence[Format]) 
 
 
 def _smallest_bytes(sizes: SizeTable) -> int:
-    unformatted = [unit for unit, by_format in sizes.items() if not by_format]
-    if unformatted:
-        raise DataError(
-            f"no format of the target fits all groups of {', '.join(unformatted)}, which have to share one",
-            next_step="offer a format whose block size divides all columns, or use importance: sensitivity",
-        )
+    # No unit is without a format: blocks are powers of two, so the smallest that fits one group fits them all.
     return sum(min(by_format.values()) for by_format in sizes.values())
 
 

@@ -233,7 +233,7 @@ def test_a_format_that_does_not_fit_a_group_is_not_offered_there(tmp_path: Path)
 
 def test_jaccard_gives_each_block_one_format_and_more_bits_where_j_is_low(student: Path, store: Path) -> None:
     seen = set()
-    for groups in (12_160, 15_000, 17_000, 19_000, 21_000):
+    for groups in (12_160, 15_000, 17_000, 19_000, 21_888):
         target = _target([INT4, INT8], artifact_bytes=_artifact_bytes(student, groups))
         output = _run(student, store, target, importance="jaccard")
         plan, table = _plan(output), json.loads((output.path / "importance.json").read_text())
