@@ -19,6 +19,15 @@ CONTEXT_DISTILLATION = "context distillation"
 ZERO_SHOT_TEACHER = "zero-shot teacher"
 IN_CONTEXT_TEACHER = "in-context teacher"
 
+TABLE_ORDER = (
+    ZERO_SHOT_STUDENT,
+    IN_CONTEXT_STUDENT,
+    FINE_TUNING,
+    CONTEXT_DISTILLATION,
+    ZERO_SHOT_TEACHER,
+    IN_CONTEXT_TEACHER,
+)
+
 DataName = Literal["in_domain", "out_of_domain"]
 
 

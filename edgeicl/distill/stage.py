@@ -44,7 +44,7 @@ from edgeicl.models.loading import load_model, load_tokenizer, save_model
 from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.measurement import Evaluation
-from edgeicl.specs.recipe import Recipe, Source
+from edgeicl.specs.recipe import Recipe, Source, Teacher
 from edgeicl.store import StageOutput, Store
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import PromptEncoder
@@ -54,15 +54,6 @@ log = logging.getLogger(__name__)
 
 GAIN_EXAMPLES = 512
 """Transfer examples that the teacher's gain is measured on; the rest are scored once it is known."""
-
-_ORDER = (
-    methods.ZERO_SHOT_STUDENT,
-    methods.IN_CONTEXT_STUDENT,
-    methods.FINE_TUNING,
-    methods.CONTEXT_DISTILLATION,
-    methods.ZERO_SHOT_TEACHER,
-    methods.IN_CONTEXT_TEACHER,
-)
 
 
 @dataclass(frozen=True)
@@ -98,19 +89,16 @@ class _Run:
         self.missing_baseline: tuple[Deviation, ...] = ()
         self.student_folder = model_folder(recipe.distill.student.model, base_folder=base_folder)
         self.student_digest = weights_digest(self.student_folder)
-        task = recipe.task
+        self.over, task = recipe.distill.objective.over, recipe.task
         self.encoder = PromptEncoder(
             load_tokenizer(self.student_folder),
             pattern=task.pattern,
             verbalizers=task.verbalizers,
             separator=task.separator,
         )
-        self.tokens = list(self.encoder.tokens.values())
-        sources: dict[DataName, Source | None] = {
-            "in_domain": task.in_domain,
-            "out_of_domain": task.out_of_domain,
-        }
-        self.evaluation = {data: self._read(source) for data, source in sources.items() if source}
+        self.evaluation: dict[DataName, list[Example]] = {"in_domain": self._read(task.in_domain)}
+        if task.out_of_domain:
+            self.evaluation["out_of_domain"] = self._read(task.out_of_domain)
         self.predictor = Predictor(self.encoder, self.evaluation)
 
     def copy(self) -> DistillResult:
@@ -125,7 +113,7 @@ class _Run:
             self.teacher_folder,
             self.student_folder,
             self.encoder.tokens,
-            over=self.recipe.distill.objective.over,
+            over=self.over,
             prompt_tokens=self._longest_prompt(),
         )
         gain_output = self._stage("teacher-gain", self._gain_inputs(), self._build_gain)
@@ -155,13 +143,14 @@ class _Run:
             deviations=self.data.deviations + self.missing_baseline,
         )
 
-    # --- what is known before any stage ---------------------------------------------------------------
+    @property
+    def teacher(self) -> Teacher:
+        assert self.recipe.distill.teacher is not None  # the schema sees to it
+        return self.recipe.distill.teacher
 
     @cached_property
     def teacher_folder(self) -> Path:
-        teacher = self.recipe.distill.teacher
-        assert teacher is not None
-        return model_folder(teacher.model, base_folder=self.base_folder)
+        return model_folder(self.teacher.model, base_folder=self.base_folder)
 
     @cached_property
     def data(self) -> TaskData:
@@ -189,18 +178,14 @@ class _Run:
     def _longest_prompt(self) -> int:
         queries = self.encoder.queries(self.data.scored)
         longest = max(self.predictor.longest_tokens, *map(len, queries))
-        return max(map(len, self.contexts.values())) + longest + max(map(len, self.tokens)) - 1
-
-    # --- inputs of the stages -------------------------------------------------------------------------
+        return max(map(len, self.contexts.values())) + longest + max(map(len, self.encoder.tokens.values())) - 1
 
     def _gain_inputs(self) -> dict[str, Any]:
-        teacher = self.recipe.distill.teacher
-        assert teacher is not None
         return self._task_inputs() | {
             "teacher": weights_digest(self.teacher_folder),
-            "load_in": teacher.load_in,
+            "load_in": self.teacher.load_in,
             "data": self.data.digest,
-            "over": self.recipe.distill.objective.over,
+            "over": self.over,
         }
 
     def _task_inputs(self) -> dict[str, Any]:
@@ -226,8 +211,6 @@ class _Run:
         # How often a checkpoint is written changes nothing in the result.
         return self.recipe.distill.training.model_dump(mode="json", exclude={"checkpoint_every_steps"})
 
-    # --- what the stages build ------------------------------------------------------------------------
-
     def _build_copy(self, folder: Path) -> None:
         if self._writes:
             save_model(load_model(self.student_folder), self.student_folder, folder / MODEL)
@@ -240,7 +223,7 @@ class _Run:
                 self.encoder,
                 self.data.scored[:GAIN_EXAMPLES],
                 contexts=self.contexts,
-                over=self.recipe.distill.objective.over,
+                over=self.over,
             )
 
     def _build_targets(self, folder: Path, gain: StageOutput) -> None:
@@ -251,7 +234,7 @@ class _Run:
                 self.encoder,
                 self.data.scored,
                 contexts=self.contexts,
-                over=self.recipe.distill.objective.over,
+                over=self.over,
                 gain_folder=gain.path,
             )
 
@@ -333,13 +316,11 @@ class _Run:
 
         inputs = self._task_inputs() | {
             "students": {name: output.digest for name, output in students.items()},
-            "baselines": baselines.digest if baselines else None,
+            "baselines": baselines and baselines.digest,
             "evaluation": examples_digest(self.evaluation.items()),
         }
         predictions = read_predictions(self._stage("evaluation", inputs, build).path / PREDICTIONS)
-        return Evaluation(rows=accuracy_rows(_ORDER, predictions, self.evaluation, self.encoder))
-
-    # --- small parts ----------------------------------------------------------------------------------
+        return Evaluation(rows=accuracy_rows(methods.TABLE_ORDER, predictions, self.evaluation, self.encoder))
 
     def _stage(
         self, stage: str, inputs: Mapping[str, Any], build: Callable[[Path], None], *, name: str = ""
@@ -354,13 +335,10 @@ class _Run:
 
     @property
     def _device(self) -> torch.device:
-        device: torch.device = PartialState().device
-        return device
+        return torch.device(PartialState().device)
 
     def _teacher(self) -> LabelReader:
-        teacher = self.recipe.distill.teacher
-        assert teacher is not None
-        return LabelReader(load_model(self.teacher_folder, teacher.load_in, device=self._device))
+        return LabelReader(load_model(self.teacher_folder, self.teacher.load_in, device=self._device))
 
     def _reader(self, folder: Path) -> LabelReader:
         return LabelReader(load_model(folder, device=self._device))
