@@ -102,11 +102,12 @@ def weight_budget(
             )
         )
     graph = _GRAPH_BYTES + _GRAPH_BYTES_PER_LAYER * layers
+    # The position table is emitted without the two rows that OPT leaves unused.
     budget = WeightBudget(
         target=target.name,
         artifact_limit_bytes=target.budget.artifact_bytes,
         resident_limit_bytes=target.budget.resident_bytes,
-        other_tensor_bytes=fixed_tensor_bytes(layers, hidden, int(config["ffn_dim"]), positions + 2),
+        other_tensor_bytes=fixed_tensor_bytes(layers, hidden, int(config["ffn_dim"]), positions),
         other_file_bytes=tokenizer_bytes + graph + _CONFIG_BYTES,
         kv_cache_bytes=kv_cache_bytes(layers, hidden, context),
         runtime_overhead_bytes=target.runtime_overhead_bytes,

@@ -55,13 +55,13 @@ def test_a_broken_limit_is_named_with_what_would_be_needed() -> None:
 
 
 def test_opt_125m_on_paper() -> None:
-    """Positions 2050 * 768, norms 25 * 2 * 768, biases 12 * (5 * 768 + 3072): 1,695,744 fp32 numbers.
+    """Positions 2048 * 768, norms 25 * 2 * 768, biases 12 * (5 * 768 + 3072): 1,694,208 fp32 numbers.
 
     The KV cache of the model's 2048 positions is 2 * 12 * 768 * 4 bytes each, 150,994,944 in all.
     """
     config = opt_config({"model_type": "opt"})
     found, deviations = weight_budget(_target(artifact_bytes="100 MB"), config, tokenizer_bytes=2_000_000)
-    assert found.other_tensor_bytes == 4 * (2050 * 768 + 25 * 2 * 768 + 12 * (5 * 768 + 3072))
+    assert found.other_tensor_bytes == 4 * (2048 * 768 + 25 * 2 * 768 + 12 * (5 * 768 + 3072))
     assert found.kv_cache_bytes == 150_994_944
     assert found.resident_bytes(0) == found.other_tensor_bytes + 150_994_944 + 60_000_000
     assert found.other_file_bytes == 2_000_000 + 1024 * (8 + 12 * 6 + 16)
