@@ -33,6 +33,8 @@ from edgeicl.tasks.nli_tokenizer import family_tokenizer, write_tokenizer
 log = logging.getLogger(__name__)
 
 _LAYERS_OF_LIKE_TO_LIKE = 3
+# Wavelengths from 2 pi to 2 pi times this. Far below the usual 10,000, which near and far tokens look alike to.
+_SLOWEST = 100
 _EVALUATED_EPISODES = 500
 
 
@@ -106,7 +108,7 @@ def new_model(shape: Shape, vocabulary: int) -> OPTForCausalLM:
         )
     )
     positions = model.model.decoder.embed_positions.weight
-    angles = torch.arange(positions.shape[0])[:, None] / 10_000 ** torch.linspace(0, 1, shape.width // 2)
+    angles = torch.arange(positions.shape[0])[:, None] / _SLOWEST ** torch.linspace(0, 1, shape.width // 2)
     with torch.no_grad():
         positions.copy_(torch.cat([angles.sin(), angles.cos()], dim=1) * shape.initial_std * math.sqrt(2))
         for layer in model.model.decoder.layers[:_LAYERS_OF_LIKE_TO_LIKE]:
