@@ -5,6 +5,7 @@ Nothing is skipped in silence: a row that can't be used is a DataError with its 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ Row = tuple[str, Mapping[str, Any]]
 def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -> list[Example]:
     """The examples of `source`, in its order, with labels among `labels`.
 
-    `drop_labels` and `map_labels` name labels as the data has them; `limit` counts rows that are kept.
+    `drop_labels` and `map_labels` name labels as the data has them; `limit` samples
+    the rows that are kept, by `seed`.
     Relative paths start at `base_folder`.
 
     Raises:
@@ -50,11 +52,13 @@ def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -
         texts = {name: text for name, value in row.items() if (text := _text(value)) is not None}
         texts.pop(source.label, None)
         examples.append(Example(texts, label, where))
-        if source.limit is not None and len(examples) == source.limit:
-            break
     if not examples:
         raise DataError(f"{source.source}: found no example; expected at least one after drop_labels")
-    return examples
+    if source.limit is None or source.limit >= len(examples):
+        return examples
+    # A sample, not the first rows: files are often sorted by label. In the file's order.
+    kept = random.Random(source.seed).sample(range(len(examples)), source.limit)
+    return [examples[index] for index in sorted(kept)]
 
 
 def _rows(source: Source, base_folder: Path) -> Iterator[Row]:

@@ -194,3 +194,19 @@ def test_real_mnli_and_hans() -> None:
     read = read_examples(hans, labels=LABELS, base_folder=SHARED)
     assert len(read) == 30_000
     assert re.match(r".*line 1$", read[0].where)
+
+
+def test_a_limit_samples_the_whole_file_by_the_seed(tmp_path: Path) -> None:
+    """Files such as HANS are sorted by label: their first rows would hold one label only."""
+    rows = [{"text": f"t{index}", "label": "entailment" if index < 500 else "neutral"} for index in range(1000)]
+    (tmp_path / "sorted.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+
+    def read(seed: int) -> list[Example]:
+        source = _source("file:sorted.jsonl", map_labels={"neutral": "contradiction"}, limit=100, seed=seed)
+        return read_examples(source, labels=LABELS, base_folder=tmp_path)
+
+    first = read(0)
+    assert len(first) == 100
+    assert 30 < sum(example.label == "entailment" for example in first) < 70
+    assert first == read(0)
+    assert first != read(1)
