@@ -28,7 +28,9 @@ class Source(Spec):
     map_labels: dict[str, str] = Field(
         default_factory=dict, description="Label in the data -> label of the verbalizers."
     )
-    limit: int | None = Field(None, ge=1, description="Use at most this many rows, drawn by `seed` after dropping labels.")
+    limit: int | None = Field(
+        None, ge=1, description="Use at most this many rows, drawn by `seed` after dropping labels."
+    )
     seed: int = Field(0, description="Seed of `limit`, and of a built-in source.")
 
 

@@ -24,9 +24,8 @@ Row = tuple[str, Mapping[str, Any]]
 def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -> list[Example]:
     """The examples of `source`, in its order, with labels among `labels`.
 
-    `drop_labels` and `map_labels` name labels as the data has them; `limit` samples
-    the rows that are kept, by `seed`.
-    Relative paths start at `base_folder`.
+    `drop_labels` and `map_labels` name labels as the data has them; `limit` samples the rows that are kept,
+    by `seed`. Relative paths start at `base_folder`.
 
     Raises:
         DataError: a missing file, split or column, a row that can't be parsed, a label that has no

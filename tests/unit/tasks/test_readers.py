@@ -71,9 +71,10 @@ def test_every_format_reads_the_same(
 
 def test_limit_counts_kept_rows(tmp_path: Path) -> None:
     _jsonl(tmp_path / "a.jsonl")
-    source = _source("file:a.jsonl", drop_labels=["entailment"], map_labels={"neutral": "entailment"}, limit=1)
-    (only,) = read_examples(source, labels=LABELS, base_folder=tmp_path)
-    assert only.columns["premise"] == "zwei Wörter"
+    labels = {"neutral": "entailment", "non-entailment": "contradiction"}
+    source = _source("file:a.jsonl", drop_labels=["entailment"], map_labels=labels, limit=2)
+    kept = read_examples(source, labels=LABELS, base_folder=tmp_path)
+    assert [example.columns["premise"] for example in kept] == ["zwei Wörter", "three"]
 
 
 @pytest.mark.parametrize(
