@@ -15,6 +15,7 @@ import pytest
 from edgeicl.errors import DataError
 from edgeicl.specs.recipe import Source
 from edgeicl.tasks import nli_family
+from edgeicl.tasks.example import Example
 from edgeicl.tasks.readers import read_examples
 
 LABELS = ("entailment", "contradiction")
