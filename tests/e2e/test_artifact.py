@@ -22,7 +22,14 @@ def manifest(artifact: Path) -> Manifest:
 def test_every_file_is_in_the_manifest_with_its_hash(artifact: Path, manifest: Manifest) -> None:
     found = {path.name: file_sha256(path) for path in artifact.iterdir() if path.name != "edgeicl.json"}
     assert manifest.files == found
-    expected = {"model.onnx", "model.onnx.data", "genai_config.json", "tokenizer.json", "task.json", "config.json"}
+    expected = {
+        "model.onnx",
+        "model.onnx.data",
+        "genai_config.json",
+        "tokenizer.json",
+        "task.json",
+        "config.json",
+    }
     expected |= {"report.md", "report.html", "README.md", "recipe.resolved.yaml", "plan.json"}
     assert expected <= set(found)
 
@@ -60,7 +67,7 @@ def test_the_evaluation_has_every_baseline(manifest: Manifest) -> None:
 def test_the_report_is_self_contained(artifact: Path) -> None:
     html = (artifact / "report.html").read_text()
     assert "http-equiv" not in html
-    assert " src=\"http" not in html
+    assert ' src="http' not in html
     assert "<svg" in html or "data:image" in html
     for text in (html, (artifact / "report.md").read_text()):
         for word in ("in-domain", "out-of-domain", "context distillation", "int"):
@@ -69,7 +76,11 @@ def test_the_report_is_self_contained(artifact: Path) -> None:
 
 def test_run_classifies_and_generates(program: Program, artifact: Path) -> None:
     done = program.run(
-        "run", str(artifact), "premise=the dog chased the cat today", "hypothesis=the dog chased the cat", "--json"
+        "run",
+        str(artifact),
+        "premise=the dog chased the cat today",
+        "hypothesis=the dog chased the cat",
+        "--json",
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -82,7 +93,17 @@ def test_run_classifies_and_generates(program: Program, artifact: Path) -> None:
 
 def test_eval_agrees_with_the_build(program: Program, artifact: Path, manifest: Manifest) -> None:
     done = program.run(
-        *("eval", str(artifact), "--data", "builtin:nli/entailment", "--split", "test", "--limit", "60", "--json")
+        *(
+            "eval",
+            str(artifact),
+            "--data",
+            "builtin:nli/entailment",
+            "--split",
+            "test",
+            "--limit",
+            "60",
+            "--json",
+        )
     )
     assert done.returncode == 0, done.stderr
     in_domain = next(row for row in manifest.accuracy if row.data == "in_domain")
@@ -90,7 +111,17 @@ def test_eval_agrees_with_the_build(program: Program, artifact: Path, manifest: 
 
 
 def test_bench_measures_in_its_own_process(program: Program, artifact: Path) -> None:
-    arguments = ("--threads", "1", "--prompt-tokens", "16", "--decode-tokens", "8", "--repetitions", "2", "--json")
+    arguments = (
+        "--threads",
+        "1",
+        "--prompt-tokens",
+        "16",
+        "--decode-tokens",
+        "8",
+        "--repetitions",
+        "2",
+        "--json",
+    )
     done = program.run("bench", str(artifact), *arguments)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

@@ -70,7 +70,9 @@ def test_two_builds_at_once_share_a_cache(artifact: Path, tmp_path: Path) -> Non
 def test_a_damaged_cached_file_is_found_and_built_anew(
     program: Program, artifact: Path, tmp_path: Path, stage: str
 ) -> None:
-    largest = max((program.cache / stage).glob("*/**/*"), key=lambda path: path.is_file() and path.stat().st_size)
+    largest = max(
+        (program.cache / stage).glob("*/**/*"), key=lambda path: path.is_file() and path.stat().st_size
+    )
     damaged = bytearray(largest.read_bytes())
     damaged[-1] ^= 1
     largest.write_bytes(damaged)
