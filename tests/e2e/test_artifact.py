@@ -8,10 +8,10 @@ from pathlib import Path
 
 import onnx
 import pytest
-from tests.e2e.small_build import REPOSITORY, Program, small_compile
 
 from edgeicl.specs.manifest import Manifest
 from edgeicl.store import file_sha256
+from tests.e2e.small_build import REPOSITORY, Program, small_compile
 
 
 @pytest.fixture(scope="module")

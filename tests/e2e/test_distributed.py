@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.e2e.small_build import REPOSITORY, Program, small_compile
 from safetensors.numpy import load_file
+
+from tests.e2e.small_build import REPOSITORY, Program, small_compile
 
 # Gradients are summed in another order. Measured: below 1e-5 after this training.
 TOLERANCE = 1e-4

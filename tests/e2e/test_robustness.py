@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.e2e.small_build import Program, small_compile
 
 from edgeicl.store import file_sha256
+from tests.e2e.small_build import Program, small_compile
 
 MODEL_FILES = ("model.onnx", "model.onnx.data")
 STAGES = (
