@@ -62,4 +62,4 @@ class Pretraining(Spec):
     out_of_domain_share: float = Field(0.5, ge=0.0, le=1.0)
     story_premises: int = Field(3, ge=1, le=3)
     phases: tuple[Phase, ...] = Field(min_length=1)
-    checkpoint_every_steps: int = Field(500, ge=1)
+    checkpoint_every_steps: int = Field(250, ge=1)
