@@ -30,6 +30,8 @@ TABLE_ORDER = (
 
 DataName = Literal["in_domain", "out_of_domain"]
 
+_SHARE = (0.0, 1.0)
+
 
 def accuracy_row(
     method: str,
@@ -55,10 +57,11 @@ def accuracy_row(
     return AccuracyRow(
         method=method,
         data=data,
-        accuracy=estimate([float(hits.mean()) for hits in correct]),
-        balanced_accuracy=estimate([float(np.mean(values)) for values in by_label]),
+        accuracy=estimate([float(hits.mean()) for hits in correct], within=_SHARE),
+        balanced_accuracy=estimate([float(np.mean(values)) for values in by_label], within=_SHARE),
         accuracy_by_label={
-            label: estimate([values[index] for values in by_label]) for index, label in enumerate(labels)
+            label: estimate([values[index] for values in by_label], within=_SHARE)
+            for index, label in enumerate(labels)
         },
         examples=len(gold),
     )

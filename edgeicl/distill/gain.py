@@ -48,7 +48,8 @@ def measure_gain(
         points=estimate([100 * value for value in by_seed]),
         chance_points=float(100 * _STANDARD_ERRORS * variance**0.5),
         with_demonstrations={
-            labels[label]: estimate([float(seed[gold == label].mean()) for seed in shown]) for label in present
+            labels[label]: estimate([float(seed[gold == label].mean()) for seed in shown], within=(0.0, 1.0))
+            for label in present
         },
         without_demonstrations={labels[label]: float(plain[gold == label].mean()) for label in present},
         examples=len(gold),

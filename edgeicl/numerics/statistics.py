@@ -11,10 +11,12 @@ from edgeicl.errors import DataError
 from edgeicl.specs.measurement import Estimate
 
 
-def estimate(values: Sequence[float], *, confidence: float = 0.95) -> Estimate:
+def estimate(
+    values: Sequence[float], *, confidence: float = 0.95, within: tuple[float, float] = (-np.inf, np.inf)
+) -> Estimate:
     """Mean of `values` with Student's two-sided t interval: mean ± t * s / sqrt(n), n - 1 degrees of freedom.
 
-    One value has no spread: its interval is the value itself, with `confidence` 0.
+    What can't be is cut off: `within` is the range that a value can have, (0, 1) for an accuracy. One value has no spread: its interval is the value itself, with `confidence` 0.
 
     Raises:
         DataError: no values, or one that is not finite.
@@ -28,5 +30,9 @@ def estimate(values: Sequence[float], *, confidence: float = 0.95) -> Estimate:
     t = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1))
     half_width = t * float(np.std(values, ddof=1)) / len(values) ** 0.5
     return Estimate(
-        mean=mean, low=mean - half_width, high=mean + half_width, confidence=confidence, values=kept
+        mean=mean,
+        low=max(mean - half_width, within[0]),
+        high=min(mean + half_width, within[1]),
+        confidence=confidence,
+        values=kept,
     )

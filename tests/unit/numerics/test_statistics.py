@@ -36,3 +36,10 @@ def test_one_value_claims_no_confidence() -> None:
 def test_values_that_have_no_mean_are_refused(values: list[float]) -> None:
     with pytest.raises(DataError, match="a mean needs finite values"):
         estimate(values)
+
+
+def test_an_interval_of_accuracies_stays_among_accuracies() -> None:
+    found = estimate([0.9, 1.0, 1.0], within=(0.0, 1.0))
+    assert found.high == 1.0
+    assert found.low == pytest.approx(0.9667 - 0.1434, abs=1e-4)
+    assert estimate([0.9, 1.0, 1.0]).high == pytest.approx(0.9667 + 0.1434, abs=1e-4)
