@@ -16,7 +16,8 @@ def estimate(
 ) -> Estimate:
     """Mean of `values` with Student's two-sided t interval: mean ± t * s / sqrt(n), n - 1 degrees of freedom.
 
-    What can't be is cut off: `within` is the range that a value can have, (0, 1) for an accuracy. One value has no spread: its interval is the value itself, with `confidence` 0.
+    What can't be is cut off: `within` is the range that a value can have, (0, 1) for an accuracy. One value
+    has no spread: its interval is the value itself, with `confidence` 0.
 
     Raises:
         DataError: no values, or one that is not finite.
