@@ -158,7 +158,7 @@ def test_the_plan_can_be_edited_and_fed_back(program: Program, artifact: Path, t
 
 
 def test_an_infeasible_budget_names_the_smallest_size(program: Program, tmp_path: Path) -> None:
-    arguments = small_compile(tmp_path / "small", "--target-set", "budget.artifact_bytes=200kB")
+    arguments = small_compile(tmp_path / "small", "--target-set", "budget.artifact_bytes=100kB")
     done = program.run(*arguments)
     assert done.returncode == 4
     assert "at least" in done.stderr
