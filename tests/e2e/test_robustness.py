@@ -70,12 +70,13 @@ def test_two_builds_at_once_share_a_cache(artifact: Path, tmp_path: Path) -> Non
 def test_a_damaged_cached_file_is_found_and_built_anew(
     program: Program, artifact: Path, tmp_path: Path, stage: str
 ) -> None:
-    largest = max(
-        (program.cache / stage).glob("*/**/*"), key=lambda path: path.is_file() and path.stat().st_size
-    )
-    damaged = bytearray(largest.read_bytes())
-    damaged[-1] ^= 1
-    largest.write_bytes(damaged)
+    for output in {record.parent for record in (program.cache / stage).glob("*/stage.json")}:
+        largest = max(
+            (path for path in output.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+        )
+        damaged = bytearray(largest.read_bytes())
+        damaged[-1] ^= 1
+        largest.write_bytes(damaged)
     done = program.run(*small_compile(tmp_path / "mended"))
     assert done.returncode == 0, done.stderr
     assert f"{stage}: " in done.stderr
