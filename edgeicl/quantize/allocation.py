@@ -127,7 +127,7 @@ def _solve(
     with _stdout_kept_clean():
         result = milp(
             cost,
-            integrality=np.ones(len(columns)),
+            integrality=np.ones(len(columns), dtype=np.int64),
             bounds=Bounds(0, 1),
             constraints=constraints,
             options={"mip_rel_gap": 0.0},
