@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from edgeicl.bench.artifact import WEIGHTS, Artifact, open_artifact
+from edgeicl.bench.conditions import read_back_conditions
 from edgeicl.bench.local import run_local
 from edgeicl.bench.rival import RIVALS, build_rival
 from edgeicl.bench.stage import check_options, verify_threads
@@ -102,14 +103,8 @@ def compare(
     return summarize_comparison(
         our_rounds=[round_of(found, prompt) for found in ours],
         rival_rounds=[round_of(found, prompt) for found in theirs],
-        conditions=Conditions(
-            machine=first["machine"],
-            processor=first["processor"],
-            logical_cores=first["logical_cores"],
-            threads=first["threads"],
-            runtime=first["runtime"],
-            runtime_version=first["runtime_version"],
-            providers=tuple(first["providers"]),
+        conditions=read_back_conditions(
+            first,
             artifact_sha256=opened.sha256,
             prompt_tokens=prompt,
             decode_tokens=decode,

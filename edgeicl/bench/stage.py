@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from edgeicl.bench.artifact import Artifact, open_artifact
+from edgeicl.bench.conditions import read_back_conditions
 from edgeicl.bench.local import run_local
 from edgeicl.bench.summary import (
     NOISY_SPREAD_RATIO,
@@ -20,7 +21,7 @@ from edgeicl.bench.summary import (
     tokens_per_second,
 )
 from edgeicl.errors import BenchError, Problem, SpecError
-from edgeicl.specs.measurement import BenchResult, Conditions
+from edgeicl.specs.measurement import BenchResult
 
 log = logging.getLogger(__name__)
 
@@ -123,14 +124,8 @@ def summarize(
     best = max((value for value in (memory, token) if value is not None), default=None)
     return BenchResult(
         fidelity="measured",
-        conditions=Conditions(
-            machine=run["machine"],
-            processor=run["processor"],
-            logical_cores=run["logical_cores"],
-            threads=run["threads"],
-            runtime=run["runtime"],
-            runtime_version=run["runtime_version"],
-            providers=tuple(run["providers"]),
+        conditions=read_back_conditions(
+            run,
             artifact_sha256=opened.sha256,
             prompt_tokens=prompt_tokens,
             decode_tokens=decode_tokens,

@@ -1,0 +1,34 @@
+"""The conditions of a run, as the runner read them back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeicl.specs.measurement import Conditions
+
+
+def read_back_conditions(
+    run: Mapping[str, Any],
+    *,
+    artifact_sha256: str,
+    prompt_tokens: int,
+    decode_tokens: int,
+    warmup_repetitions: int,
+    repetitions: int,
+) -> Conditions:
+    """From the JSON of one run of `bench.runner`."""
+    return Conditions(
+        machine=run["machine"],
+        processor=run["processor"],
+        logical_cores=run["logical_cores"],
+        threads=run["threads"],
+        runtime=run["runtime"],
+        runtime_version=run["runtime_version"],
+        providers=tuple(run["providers"]),
+        artifact_sha256=artifact_sha256,
+        prompt_tokens=prompt_tokens,
+        decode_tokens=decode_tokens,
+        warmup_repetitions=warmup_repetitions,
+        repetitions=repetitions,
+    )
