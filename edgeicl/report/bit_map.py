@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from edgeicl.specs.quant_plan import Format, QuantPlan
 
 _LAYER_GROUP = re.compile(r"^layers\.(\d+)\.(.+)$")
-OUTSIDE = "outside the layers"
 
 
 @dataclass(frozen=True)
