@@ -176,15 +176,20 @@ def test_sensitivity_beats_uniform_bits_at_equal_bytes(student: Path, store: Pat
     assert chosen.measured_loss < 0.9 * uniform.measured_loss
 
 
+def _entries(stage_folder: Path) -> list[str]:
+    return sorted(path.name for path in stage_folder.iterdir() if path.suffix != ".lock")
+
+
 def test_importance_is_measured_once_for_all_budgets(student: Path, tmp_path: Path) -> None:
     first = _run(student, tmp_path, _target([INT4, INT8], artifact_bytes=LARGEST_BYTES))
-    measured = sorted(path.name for path in (tmp_path / "importance").glob("*[!.lock]"))
+    importance = tmp_path / "importance"
+    measured = _entries(importance)
     again = _run(student, tmp_path, _target([INT4, INT8], artifact_bytes=LARGEST_BYTES))
     other = _run(student, tmp_path, _target([INT4, INT8], artifact_bytes=_artifact_bytes(student, 15_000)))
     assert (first.reused, again.reused, other.reused) == (False, True, False)
-    assert sorted(path.name for path in (tmp_path / "importance").glob("*[!.lock]")) == measured
+    assert _entries(importance) == measured
     _run(student, tmp_path, _target([INT2, INT8], artifact_bytes=LARGEST_BYTES))
-    assert len(list((tmp_path / "importance").glob("*[!.lock]"))) == len(measured) + 1  # int2 alone is new
+    assert len(_entries(importance)) == len(measured) + 1  # int2 alone is new
 
 
 def test_an_edited_plan_is_used_as_it_is(student: Path, store: Path, tmp_path: Path) -> None:
