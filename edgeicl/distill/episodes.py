@@ -47,21 +47,11 @@ def draw_from(rng: random.Random, split: str, domain: str) -> Pair:
 
 
 def episode_text(
-    rng: random.Random,
-    *,
-    task: str,
-    domains: Sequence[str],
-    split: str,
-    named: bool = False,
-    explained: bool = False,
+    rng: random.Random, *, task: str, domains: Sequence[str], split: str, named: bool = False
 ) -> str:
-    """One example for each entry of `domains`; every other explained one names its task at the end."""
-    text = ""
-    for domain in domains:
-        text += example_text(draw_from(rng, split, domain), task, named=named)
-        text += f" {CUES[task]}" if explained and rng.random() < 0.5 else ""
-        text += "\n"
-    return text
+    """One example for each entry of `domains`, each on its own line."""
+    examples = (example_text(draw_from(rng, split, domain), task, named=named) for domain in domains)
+    return "".join(f"{example}\n" for example in examples)
 
 
 def story_text(rng: random.Random, *, domains: Sequence[str], split: str) -> str:
@@ -83,16 +73,13 @@ def story_text(rng: random.Random, *, domains: Sequence[str], split: str) -> str
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Texts:
     """Token ids, padded on the right. Answers are found by their words, which stand nowhere else."""
     encoded = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-    ids = {
-        word: int(tokenizer.token_to_id(f"Ġ{word}") or 0) for word in ("Yes", "No", STORY_WORD, *CUES.values())
-    }
+    ids = {word: int(tokenizer.token_to_id(f"Ġ{word}") or 0) for word in ("Yes", "No", STORY_WORD)}
     tokens = np.full((len(encoded), max(map(len, encoded))), PAD_TOKEN, dtype=np.int64)
     for row, each in enumerate(encoded):
         tokens[row, : len(each)] = each
     is_label = np.isin(tokens, (ids["Yes"], ids["No"]))
     next_token = tokens[:, 1:]
-    explains = is_label[:, :-1] & np.isin(next_token, [ids[word] for word in CUES.values()])
     concludes = np.cumsum(tokens == ids[STORY_WORD], axis=1)[:, :-1] > 0
     answer_mask = np.zeros(tokens.shape, dtype=np.bool_)
-    answer_mask[:, :-1] = is_label[:, 1:] | explains | (concludes & (next_token != PAD_TOKEN))
+    answer_mask[:, :-1] = is_label[:, 1:] | (concludes & (next_token != PAD_TOKEN))
     return Texts(tokens, tokens != PAD_TOKEN, answer_mask)

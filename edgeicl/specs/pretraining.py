@@ -40,12 +40,6 @@ class Phase(Spec):
         0.6, ge=0.0, le=1.0, description="Share of named texts that ask for entailment, the hardest task."
     )
     story_share: float = Field(0.0, ge=0.0, le=1.0)
-    explained_share: float = Field(
-        0.0,
-        ge=0.0,
-        le=1.0,
-        description="Share of the episodes whose labels are often followed by the task's word.",
-    )
     tasks: tuple[str, ...] = Field(min_length=1)
 
 

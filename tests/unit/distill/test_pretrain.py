@@ -28,7 +28,6 @@ def tiny(steps: int = 6) -> Pretraining:
         episode_examples=3,
         named_share=0.5,
         story_share=0.2,
-        explained_share=0.5,
         tasks=("entailment", "animal"),
     )
     return Pretraining(version=1, name="tiny", model=SHAPE, phases=(phase,), checkpoint_every_steps=2)
@@ -44,7 +43,6 @@ def answers(text: str) -> list[str]:
 def test_answers_of_each_kind_of_text() -> None:
     assert answers("the dog rested today so the dog rested? Yes\n") == ["ĠYes"]
     assert answers("the dog rested today animal the dog rested? No\n") == ["ĠNo"]
-    assert answers("the dog rested today so the cat rested? No today\n") == ["ĠNo", "Ġtoday"]
     assert answers("the dog rested today. therefore the dog rested.\n") == ["Ġthe", "Ġdog", "Ġrested", ".", "Ċ"]
 
 
