@@ -180,6 +180,7 @@ class _Compiler:
         """Never taken from the store: a measurement is of this computer, now."""
         from edgeicl.bench.runner import usable_cores
         from edgeicl.bench.stage import bench
+        from edgeicl.bench.workload import Workload
 
         cores = usable_cores()
         threads = min(target.threads, cores)
@@ -196,15 +197,10 @@ class _Compiler:
             )
             self._tell(deviations)
         prompt_tokens = max(1, min(BENCH_PROMPT_TOKENS, target.context_tokens // 2))
+        decode_tokens = max(2, min(BENCH_DECODE_TOKENS, target.context_tokens - prompt_tokens - 1))
+        workload = Workload(threads, prompt_tokens, decode_tokens, BENCH_REPETITIONS, BENCH_WARMUP_REPETITIONS)
         with self.steps.step(f"benchmark for {target.name}"):
-            result = bench(
-                folder,
-                threads=threads,
-                prompt_tokens=prompt_tokens,
-                decode_tokens=max(2, min(BENCH_DECODE_TOKENS, target.context_tokens - prompt_tokens - 1)),
-                repetitions=BENCH_REPETITIONS,
-                warmup_repetitions=BENCH_WARMUP_REPETITIONS,
-            )
+            result = bench(folder, workload)
         return manifest.model_copy(update={"bench": result, "deviations": (*manifest.deviations, *deviations)})
 
     def _documented(self, folder: Path, target: Target, manifest: Manifest, curve: SizeCurve) -> Manifest:

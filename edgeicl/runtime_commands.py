@@ -21,29 +21,29 @@ RUNTIME = "Runtime"
 
 runtime_app = typer.Typer()
 
+PromptOption = Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")]
+DecodeOption = Annotated[int, typer.Option(min=2, help="Tokens decoded one by one.")]
+RepetitionsOption = Annotated[int, typer.Option(min=1, help="Repetitions that count, in each process.")]
+WarmupOption = Annotated[int, typer.Option(min=0, help="Repetitions before those.")]
+
 
 @runtime_app.command(rich_help_panel=RUNTIME)
 def bench(
     artifact: ArtifactArgument,
     threads: ThreadsOption = None,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 64,
-    decode_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded one by one.")] = 32,
-    repetitions: Annotated[int, typer.Option(min=1, help="Repetitions that count.")] = 5,
-    warmup: Annotated[int, typer.Option(min=0, help="Repetitions before those.")] = 1,
+    prompt_tokens: PromptOption = 64,
+    decode_tokens: DecodeOption = 32,
+    repetitions: RepetitionsOption = 5,
+    warmup: WarmupOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Measure load time, time to first token, tokens/s and memory, in a process of its own."""
     from edgeicl.bench.stage import bench as measure
+    from edgeicl.bench.workload import Workload
     from edgeicl.report.terminal import bench_text
 
-    result = measure(
-        artifact,
-        threads=threads or _threads(artifact),
-        prompt_tokens=prompt_tokens,
-        decode_tokens=decode_tokens,
-        repetitions=repetitions,
-        warmup_repetitions=warmup,
-    )
+    count = threads or _threads(artifact)
+    result = measure(artifact, Workload(count, prompt_tokens, decode_tokens, repetitions, warmup))
     print_json(plain(result)) if as_json else typer.echo(bench_text(result))
 
 
@@ -120,8 +120,10 @@ def compare_command(
         typer.Option(help="Checkpoint of the rival; random weights of the same shape unless given."),
     ] = None,
     threads: ThreadsOption = None,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 64,
-    decode_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded one by one.")] = 32,
+    prompt_tokens: PromptOption = 64,
+    decode_tokens: DecodeOption = 32,
+    repetitions: RepetitionsOption = 3,
+    warmup: WarmupOption = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Pairs of processes, ours and theirs in turn.")] = 3,
     exporter_python: Annotated[
         Path | None, typer.Option(help="Python that has optimum-onnx; this one unless given.")
@@ -130,17 +132,16 @@ def compare_command(
 ) -> None:
     """Measure an artifact beside what one would use instead, in the same run."""
     from edgeicl.bench.compare import compare
+    from edgeicl.bench.workload import Workload
     from edgeicl.report.terminal import comparison_text
     from edgeicl.store import Store, cache_root
 
     comparison = compare(
         artifact,
+        Workload(threads or _threads(artifact), prompt_tokens, decode_tokens, repetitions, warmup),
         rival=rival,
         model=model,
         store=Store(cache_root()),
-        threads=threads or _threads(artifact),
-        prompt_tokens=prompt_tokens,
-        decode_tokens=decode_tokens,
         rounds=rounds,
         exporter_python=exporter_python,
     )

@@ -17,13 +17,13 @@ from edgeicl.bench.artifact import WEIGHTS, Artifact, open_artifact
 from edgeicl.bench.conditions import read_back_conditions
 from edgeicl.bench.local import run_local
 from edgeicl.bench.rival import RIVALS, build_rival
-from edgeicl.bench.stage import check_options, verify_threads
+from edgeicl.bench.stage import verify_threads
 from edgeicl.bench.summary import (
     NOISY_SPREAD_RATIO,
-    fitted_lengths,
     prefill_tokens_per_second,
     tokens_per_second,
 )
+from edgeicl.bench.workload import Workload
 from edgeicl.errors import Problem, SpecError
 from edgeicl.progress import track
 from edgeicl.specs.comparison import Comparison, Contestant, Ratio, Round
@@ -35,16 +35,12 @@ log = logging.getLogger(__name__)
 
 def compare(
     artifact: Path,
+    workload: Workload,
     *,
     rival: str,
     model: Path | None,
     store: Store,
-    threads: int,
-    prompt_tokens: int,
-    decode_tokens: int,
     rounds: int = 3,
-    repetitions: int = 3,
-    warmup_repetitions: int = 1,
     exporter_python: Path | None = None,
 ) -> Comparison:
     """The artifact in the folder `artifact` against `rival`, over `rounds` pairs of processes.
@@ -56,23 +52,15 @@ def compare(
         exporter_python: Interpreter that has optimum-onnx; this one unless given.
 
     Raises:
-        SpecError: an unknown rival, or an option out of range.
+        SpecError: an unknown rival.
         IntegrityError: a file of the artifact is not the one that was written.
         BenchError: the rival could not be built, or a measurement failed.
     """
     if rival not in RIVALS:
         problem = Problem("--with", f"there is no rival {rival!r}", f"expected one of {', '.join(RIVALS)}")
         raise SpecError("compare", [problem])
-    check_options(
-        threads=threads,
-        prompt_tokens=prompt_tokens,
-        decode_tokens=decode_tokens,
-        rounds=rounds,
-        repetitions=repetitions,
-        warmup_repetitions=warmup_repetitions,
-    )
     opened = open_artifact(artifact)
-    prompt, decode, note = fitted_lengths(prompt_tokens, decode_tokens, opened.context_tokens)
+    fitted, notes = workload.fitted(opened.context_tokens)
     config = json.loads((artifact / "config.json").read_text())
     rival_graph = build_rival(rival, config, model=model, store=store, exporter_python=exporter_python)
 
@@ -80,15 +68,11 @@ def compare(
         found = run_local(
             graph=graph,
             engine=engine,
-            threads=threads,
-            prompt_tokens=prompt,
-            decode_tokens=decode,
-            repetitions=repetitions,
-            warmup_repetitions=warmup_repetitions,
+            workload=fitted,
             vocabulary=opened.vocabulary,
             bytes_per_token=None,
         )
-        verify_threads(found, threads)
+        verify_threads(found, fitted.threads)
         return found
 
     ours: list[dict[str, Any]] = []
@@ -99,24 +83,16 @@ def compare(
             advance(1)
             theirs.append(run("growing", rival_graph))
             advance(1)
-    first = ours[0]
     return summarize_comparison(
-        our_rounds=[round_of(found, prompt) for found in ours],
-        rival_rounds=[round_of(found, prompt) for found in theirs],
-        conditions=read_back_conditions(
-            first,
-            artifact_sha256=opened.sha256,
-            prompt_tokens=prompt,
-            decode_tokens=decode,
-            warmup_repetitions=warmup_repetitions,
-            repetitions=repetitions,
-        ),
+        our_rounds=[round_of(found, fitted.prompt_tokens) for found in ours],
+        rival_rounds=[round_of(found, fitted.prompt_tokens) for found in theirs],
+        conditions=read_back_conditions(ours[0], fitted, artifact_sha256=opened.sha256),
         our_description=describe(opened),
         our_bytes=sum((artifact / name).stat().st_size for name in (opened.graph.name, WEIGHTS)),
         rival=rival,
         rival_weights=f"weights of {model.name}" if model else "random weights of the same shape",
         rival_bytes=rival_graph.stat().st_size,
-        notes=(note,) if note else (),
+        notes=notes,
     )
 
 

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edgeicl.bench.workload import Workload
 from edgeicl.specs.measurement import Conditions
 
 
-def read_back_conditions(
-    run: Mapping[str, Any],
-    *,
-    artifact_sha256: str,
-    prompt_tokens: int,
-    decode_tokens: int,
-    warmup_repetitions: int,
-    repetitions: int,
-) -> Conditions:
+def read_back_conditions(run: Mapping[str, Any], workload: Workload, *, artifact_sha256: str) -> Conditions:
     """From the JSON of one run of `bench.runner`."""
     return Conditions(
         machine=run["machine"],
@@ -27,8 +20,8 @@ def read_back_conditions(
         runtime_version=run["runtime_version"],
         providers=tuple(run["providers"]),
         artifact_sha256=artifact_sha256,
-        prompt_tokens=prompt_tokens,
-        decode_tokens=decode_tokens,
-        warmup_repetitions=warmup_repetitions,
-        repetitions=repetitions,
+        prompt_tokens=workload.prompt_tokens,
+        decode_tokens=workload.decode_tokens,
+        warmup_repetitions=workload.warmup_repetitions,
+        repetitions=workload.repetitions,
     )

@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError
 
 _PACKAGE_PARENT = Path(__file__).parents[2]
@@ -19,11 +21,7 @@ def run_local(
     *,
     graph: Path,
     engine: str,
-    threads: int,
-    prompt_tokens: int,
-    decode_tokens: int,
-    repetitions: int,
-    warmup_repetitions: int,
+    workload: Workload,
     vocabulary: int,
     bytes_per_token: int | None,
     timeout_s: float = _TIMEOUT_S,
@@ -36,13 +34,9 @@ def run_local(
     request = {
         "model": str(graph.resolve()),
         "engine": engine,
-        "threads": threads,
-        "prompt_tokens": prompt_tokens,
-        "decode_tokens": decode_tokens,
-        "repetitions": repetitions,
-        "warmup_repetitions": warmup_repetitions,
         "vocabulary": vocabulary,
         "bytes_per_token": bytes_per_token,
+        **asdict(workload),
     }
     # Numpy's own thread pool would be counted as the runtime's.
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

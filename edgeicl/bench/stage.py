@@ -13,93 +13,47 @@ from edgeicl.bench.local import run_local
 from edgeicl.bench.summary import (
     NOISY_SPREAD_RATIO,
     ceiling_tokens_per_second,
-    fitted_lengths,
-    mean_decode_depth_tokens,
     percentiles,
     prefill_tokens_per_second,
     spread_ratio,
     tokens_per_second,
 )
-from edgeicl.errors import BenchError, Problem, SpecError
+from edgeicl.bench.workload import Workload
+from edgeicl.errors import BenchError
 from edgeicl.specs.measurement import BenchResult
 
 log = logging.getLogger(__name__)
 
 
-def bench(
-    artifact: Path,
-    *,
-    threads: int,
-    prompt_tokens: int,
-    decode_tokens: int,
-    repetitions: int,
-    warmup_repetitions: int,
-) -> BenchResult:
+def bench(artifact: Path, workload: Workload) -> BenchResult:
     """Measures the artifact in the folder `artifact`; conditions are those read back, not those asked for.
 
     Lengths that don't fit the model's context are cut, with a note in the result.
 
     Raises:
-        SpecError: an option out of range.
         IntegrityError: a file of the artifact is not the one that was written. Nothing has run then.
         BenchError: the measurement failed, or ran on another thread count than asked for.
     """
-    check_options(
-        threads=threads,
-        prompt_tokens=prompt_tokens,
-        decode_tokens=decode_tokens,
-        repetitions=repetitions,
-        warmup_repetitions=warmup_repetitions,
-    )
     opened = open_artifact(artifact)
-    prompt, decode, note = fitted_lengths(prompt_tokens, decode_tokens, opened.context_tokens)
-    if note is not None:
+    fitted, notes = workload.fitted(opened.context_tokens)
+    for note in notes:
         log.warning(note)
-    bytes_per_token = opened.weight_bytes_per_token + opened.cache_bytes(
-        mean_decode_depth_tokens(prompt, decode)
-    )
+    bytes_per_token = opened.weight_bytes_per_token + opened.cache_bytes(fitted.mean_decode_depth_tokens)
     run = run_local(
         graph=opened.graph,
         engine="fused",
-        threads=threads,
-        prompt_tokens=prompt,
-        decode_tokens=decode,
-        repetitions=repetitions,
-        warmup_repetitions=warmup_repetitions,
+        workload=fitted,
         vocabulary=opened.vocabulary,
         bytes_per_token=bytes_per_token,
     )
-    return summarize(
-        run,
-        opened,
-        prompt_tokens=prompt,
-        decode_tokens=decode,
-        threads_asked=threads,
-        warmup_repetitions=warmup_repetitions,
-        bytes_per_token=bytes_per_token,
-        notes=(note,) if note else (),
-    )
-
-
-def check_options(**counts: int) -> None:
-    """SpecError that lists every count below 1 (warm-up: below 0)."""
-    problems = [
-        Problem(f"--{name.replace('_', '-')}", f"found {value}", f"expected at least {least}")
-        for name, value in counts.items()
-        if value < (least := 0 if name.startswith("warmup") else 1)
-    ]
-    if problems:
-        raise SpecError("bench", problems)
+    return summarize(run, opened, fitted, bytes_per_token=bytes_per_token, notes=notes)
 
 
 def summarize(
     run: dict[str, Any],
     opened: Artifact,
+    workload: Workload,
     *,
-    prompt_tokens: int,
-    decode_tokens: int,
-    threads_asked: int,
-    warmup_repetitions: int,
     bytes_per_token: int,
     notes: tuple[str, ...],
 ) -> BenchResult:
@@ -108,7 +62,7 @@ def summarize(
     Raises:
         BenchError: it ran on another thread count than asked for, or the system didn't tell its memory.
     """
-    verify_threads(run, threads_asked)
+    verify_threads(run, workload.threads)
     if run["peak_rss_bytes"] is None:
         raise BenchError("this system doesn't tell the peak memory of a process; expected Linux or macOS")
     speeds = tokens_per_second(run["decode_ms"])
@@ -124,17 +78,10 @@ def summarize(
     best = max((value for value in (memory, token) if value is not None), default=None)
     return BenchResult(
         fidelity="measured",
-        conditions=read_back_conditions(
-            run,
-            artifact_sha256=opened.sha256,
-            prompt_tokens=prompt_tokens,
-            decode_tokens=decode_tokens,
-            warmup_repetitions=warmup_repetitions,
-            repetitions=len(run["decode_ms"]),
-        ),
+        conditions=read_back_conditions(run, workload, artifact_sha256=opened.sha256),
         load_ms=run["load_ms"],
         first_token_ms=median(run["first_token_ms"]),
-        prefill_tokens_per_second=prefill_tokens_per_second(run["first_token_ms"], prompt_tokens),
+        prefill_tokens_per_second=prefill_tokens_per_second(run["first_token_ms"], workload.prompt_tokens),
         decode_tokens_per_second=median(speeds),
         decode_latency=percentiles(run["decode_ms"]),
         peak_rss_bytes=run["peak_rss_bytes"],

@@ -38,24 +38,3 @@ def spread_ratio(speeds: Sequence[float]) -> float | None:
 def ceiling_tokens_per_second(bandwidth_bytes_per_second: float, bytes_per_token: int) -> float:
     """Tokens per second at which reading the weights and the cache alone takes all the time."""
     return bandwidth_bytes_per_second / bytes_per_token
-
-
-def mean_decode_depth_tokens(prompt_tokens: int, decode_tokens: int) -> float:
-    """Mean count of positions whose keys and values a decode step reads, its own included."""
-    return prompt_tokens + (decode_tokens + 1) / 2
-
-
-def fitted_lengths(prompt_tokens: int, decode_tokens: int, context_tokens: int) -> tuple[int, int, str | None]:
-    """Prompt and decode lengths that fit the model's context, and a note where they had to be cut.
-
-    The prompt is cut first, down to one token; then the decode.
-    """
-    if prompt_tokens + decode_tokens <= context_tokens:
-        return prompt_tokens, decode_tokens, None
-    decode = min(decode_tokens, context_tokens - 1)
-    prompt = context_tokens - decode
-    note = (
-        f"lengths cut to fit the model's context of {context_tokens} tokens: "
-        f"prompt {prompt_tokens} -> {prompt}, decode {decode_tokens} -> {decode}"
-    )
-    return prompt, decode, note

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from edgeicl.bench.workload import Workload
 from edgeicl.errors import DataError, DeviationError, SpecError
 from edgeicl.job import Job, resolve
 from edgeicl.pipeline import CompileResult, compile_job
@@ -80,11 +81,12 @@ class Stages:
 
         return store.run("emit", {"q": quantized.digest}, self._work(f"emit {target.name}", write))
 
-    def bench(self, artifact: Path, *, threads: int, **_: Any) -> Any:
+    def bench(self, artifact: Path, workload: Workload) -> Any:
         if self.fails_in == "bench":
             raise RuntimeError("bench fails")
         assert (artifact / "edgeicl.json").exists()
         assert not (artifact / "checks.json").exists()
+        assert workload.prompt_tokens + workload.decode_tokens < 64
         self.done.append(f"bench {artifact.name}")
         return bench_result()
 

@@ -13,11 +13,13 @@ from safetensors.numpy import load_file
 import edgeicl.bench.compare as comparing
 from edgeicl.bench.compare import compare, ratio
 from edgeicl.bench.rival import exporter_versions, write_random_checkpoint
+from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError, DataError, IntegrityError, SpecError
 from edgeicl.specs.comparison import Comparison
 from edgeicl.store import Store
 
 Make = Callable[..., Path]
+WORKLOAD = Workload(1, 4, 2, repetitions=1, warmup_repetitions=0)
 
 
 def test_ratios_are_of_pairs() -> None:
@@ -49,9 +51,13 @@ def compared(
     monkeypatch.setattr(comparing, "run_local", fake_run)
     monkeypatch.setattr(comparing, "build_rival", lambda *_, **__: rival_graph)
     result = compare(
-        artifact, rival="optimum-int8", model=None, store=Store(tmp_path / "store"), threads=1,
-        prompt_tokens=4, decode_tokens=2, rounds=len(rival_ms), repetitions=1, warmup_repetitions=0,
-    )  # fmt: skip
+        artifact,
+        WORKLOAD,
+        rival="optimum-int8",
+        model=None,
+        store=Store(tmp_path / "store"),
+        rounds=len(rival_ms),
+    )
     return result, order
 
 
@@ -76,20 +82,14 @@ def test_rounds_that_disagree_are_noted(
 
 def test_an_unknown_rival(make_artifact: Make, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"there is no rival 'optimum'; expected one of optimum-int8"):
-        compare(
-            make_artifact(), rival="optimum", model=None, store=Store(tmp_path), threads=1, prompt_tokens=4,
-            decode_tokens=2,
-        )  # fmt: skip
+        compare(make_artifact(), WORKLOAD, rival="optimum", model=None, store=Store(tmp_path))
 
 
 def test_a_damaged_artifact_is_refused_first(make_artifact: Make, tmp_path: Path) -> None:
     artifact = make_artifact()
     (artifact / "config.json").write_text("{}")
     with pytest.raises(IntegrityError, match=r"config\.json: found"):
-        compare(
-            artifact, rival="optimum-int8", model=None, store=Store(tmp_path), threads=1, prompt_tokens=4,
-            decode_tokens=2,
-        )  # fmt: skip
+        compare(artifact, WORKLOAD, rival="optimum-int8", model=None, store=Store(tmp_path))
 
 
 def test_an_absent_exporter_says_how_to_install_it(tmp_path: Path) -> None:
@@ -106,9 +106,8 @@ def test_an_absent_exporter_says_how_to_install_it(tmp_path: Path) -> None:
 def test_a_model_folder_without_a_model(make_artifact: Make, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is no model folder: found no config\.json"):
         compare(
-            make_artifact(), rival="optimum-int8", model=tmp_path, store=Store(tmp_path / "store"), threads=1,
-            prompt_tokens=4, decode_tokens=2,
-        )  # fmt: skip
+            make_artifact(), WORKLOAD, rival="optimum-int8", model=tmp_path, store=Store(tmp_path / "store")
+        )
 
 
 def test_random_checkpoints_are_the_same_every_time(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 import edgeicl.bench.stage as stage
 from edgeicl.bench.local import parse_runner_output, run_local
 from edgeicl.bench.stage import bench
-from edgeicl.errors import BenchError, IntegrityError, SpecError
+from edgeicl.bench.workload import Workload
+from edgeicl.errors import BenchError, IntegrityError
 
 Make = Callable[..., Path]
 RUN: dict[str, Any] = {
@@ -44,14 +45,7 @@ def measured(
         return run
 
     monkeypatch.setattr(stage, "run_local", fake)
-    result = bench(
-        artifact,
-        threads=1,
-        prompt_tokens=6,
-        decode_tokens=decode_tokens,
-        repetitions=3,
-        warmup_repetitions=1,
-    )
+    result = bench(artifact, Workload(1, 6, decode_tokens, repetitions=3, warmup_repetitions=1))
     return result, asked
 
 
@@ -84,7 +78,7 @@ def test_a_noisy_run_says_so(monkeypatch: pytest.MonkeyPatch, make_artifact: Mak
 
 def test_cut_lengths_are_noted(monkeypatch: pytest.MonkeyPatch, make_artifact: Make) -> None:
     result, asked = measured(monkeypatch, make_artifact(), RUN, decode_tokens=60)
-    assert (asked["prompt_tokens"], asked["decode_tokens"]) == (4, 60)
+    assert asked["workload"] == Workload(1, 4, 60, repetitions=3, warmup_repetitions=1)
     assert result.conditions.prompt_tokens == 4
     assert "context of 64 tokens: prompt 6 -> 4" in result.notes[0]
 
@@ -100,13 +94,6 @@ def test_nothing_runs_when_a_hash_differs(monkeypatch: pytest.MonkeyPatch, make_
     (artifact / "model.onnx").write_bytes(b"something else")
     with pytest.raises(IntegrityError, match=r"model\.onnx: found SHA-256"):
         measured(monkeypatch, artifact, {})
-
-
-def test_every_bad_option_is_listed(make_artifact: Make) -> None:
-    with pytest.raises(SpecError, match=r"(?s)--threads.*found 0.*--warmup-repetitions.*found -1"):
-        bench(
-            make_artifact(), threads=0, prompt_tokens=1, decode_tokens=1, repetitions=1, warmup_repetitions=-1
-        )
 
 
 @pytest.mark.parametrize("output", ["", "Killed", "[1, 2]", '{"load_ms": 1}'])
@@ -125,20 +112,14 @@ def test_a_runner_that_fails_shows_its_error(tmp_path: Path) -> None:
         run_local(
             graph=tmp_path / "absent.onnx",
             engine="fused",
-            threads=1,
-            prompt_tokens=2,
-            decode_tokens=2,
-            repetitions=1,
-            warmup_repetitions=0,
+            workload=Workload(1, 2, 2, repetitions=1, warmup_repetitions=0),
             vocabulary=40,
             bytes_per_token=None,
         )
 
 
 def test_a_real_run(make_artifact: Make) -> None:
-    result = bench(
-        make_artifact(), threads=1, prompt_tokens=8, decode_tokens=4, repetitions=2, warmup_repetitions=1
-    )
+    result = bench(make_artifact(), Workload(1, 8, 4, repetitions=2, warmup_repetitions=1))
     assert [len(row) for row in result.decode_samples_ms] == [4, 4]
     assert len(result.first_token_samples_ms) == 2
     assert result.conditions.threads == 1

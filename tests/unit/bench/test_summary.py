@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from edgeicl.bench.summary import (
     ceiling_tokens_per_second,
-    fitted_lengths,
-    mean_decode_depth_tokens,
     percentiles,
     prefill_tokens_per_second,
     spread_ratio,
@@ -32,11 +30,6 @@ def test_ceiling_on_paper() -> None:
     assert ceiling_tokens_per_second(40e9, 80_000_000) == 500.0
 
 
-def test_mean_depth_is_the_mean_of_the_steps() -> None:
-    # After a prompt of 10 the steps read 11, 12, 13 and 14 positions.
-    assert mean_decode_depth_tokens(10, 4) == (11 + 12 + 13 + 14) / 4
-
-
 def test_spread() -> None:
     assert spread_ratio([90.0, 100.0, 110.0]) == pytest.approx(0.2, abs=1e-12)
     assert spread_ratio([100.0, 100.0]) == 0.0
@@ -52,24 +45,3 @@ def test_percentiles_rise_and_stay_within_the_samples(samples: list[list[float]]
     found = percentiles(samples)
     low, high = min(map(min, samples)), max(map(max, samples))
     assert low - 1e-9 <= found.p50_ms <= found.p90_ms <= found.p99_ms <= high + 1e-9
-
-
-def test_lengths_that_fit_are_left_alone() -> None:
-    assert fitted_lengths(128, 64, 192) == (128, 64, None)
-
-
-def test_lengths_are_cut_with_a_note() -> None:
-    prompt, decode, note = fitted_lengths(128, 64, 100)
-    assert (prompt, decode) == (36, 64)
-    assert note is not None
-    assert "prompt 128 -> 36" in note
-    assert fitted_lengths(128, 64, 10)[:2] == (1, 9)
-
-
-@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(2, 4096))
-def test_cut_lengths_fit(prompt: int, decode: int, context: int) -> None:
-    found_prompt, found_decode, note = fitted_lengths(prompt, decode, context)
-    assert 1 <= found_prompt <= prompt
-    assert 1 <= found_decode <= decode
-    assert found_prompt + found_decode <= context
-    assert (note is None) == ((found_prompt, found_decode) == (prompt, decode))

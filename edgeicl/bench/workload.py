@@ -1,0 +1,48 @@
+"""What one measurement runs: threads, lengths and repetitions."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+from edgeicl.errors import Problem, SpecError
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A prompt, then tokens decoded one by one, several times over after some runs to warm up."""
+
+    threads: int
+    prompt_tokens: int
+    decode_tokens: int
+    repetitions: int = 3
+    warmup_repetitions: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises SpecError that lists every count below 1 (warm-up: below 0)."""
+        problems = [
+            Problem(f"--{name.replace('_', '-')}", f"found {value}", f"expected at least {least}")
+            for name, value in asdict(self).items()
+            if value < (least := 0 if name.startswith("warmup") else 1)
+        ]
+        if problems:
+            raise SpecError("bench", problems)
+
+    def fitted(self, context_tokens: int) -> tuple[Workload, tuple[str, ...]]:
+        """Itself with lengths that fit the model's context, and a note where they had to be cut.
+
+        The prompt is cut first, down to one token; then the decode.
+        """
+        if self.prompt_tokens + self.decode_tokens <= context_tokens:
+            return self, ()
+        decode = min(self.decode_tokens, context_tokens - 1)
+        cut = replace(self, prompt_tokens=context_tokens - decode, decode_tokens=decode)
+        lengths = (
+            f"prompt {self.prompt_tokens} -> {cut.prompt_tokens}, "
+            f"decode {self.decode_tokens} -> {cut.decode_tokens}"
+        )
+        return cut, (f"lengths cut to fit the model's context of {context_tokens} tokens: {lengths}",)
+
+    @property
+    def mean_decode_depth_tokens(self) -> float:
+        """Mean count of positions whose keys and values a decode step reads, its own included."""
+        return self.prompt_tokens + (self.decode_tokens + 1) / 2

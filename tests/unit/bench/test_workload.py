@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeicl.bench.workload import Workload
+from edgeicl.errors import SpecError
+
+
+def test_every_bad_count_is_listed() -> None:
+    with pytest.raises(SpecError, match=r"(?s)--threads.*found 0.*--warmup-repetitions.*found -1"):
+        Workload(0, 1, 1, repetitions=1, warmup_repetitions=-1)
+
+
+def test_mean_depth_is_the_mean_of_the_steps() -> None:
+    # After a prompt of 10 the steps read 11, 12, 13 and 14 positions.
+    assert Workload(1, 10, 4).mean_decode_depth_tokens == (11 + 12 + 13 + 14) / 4
+
+
+def test_lengths_that_fit_are_left_alone() -> None:
+    assert Workload(2, 128, 64).fitted(192) == (Workload(2, 128, 64), ())
+
+
+def test_lengths_are_cut_with_a_note() -> None:
+    cut, (note,) = Workload(2, 128, 64).fitted(100)
+    assert cut == Workload(2, 36, 64)
+    assert "prompt 128 -> 36" in note
+    assert Workload(2, 128, 64).fitted(10)[0] == Workload(2, 1, 9)
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(2, 4096))
+def test_cut_lengths_fit(prompt: int, decode: int, context: int) -> None:
+    cut, notes = Workload(1, prompt, decode).fitted(context)
+    assert 1 <= cut.prompt_tokens <= prompt
+    assert 1 <= cut.decode_tokens <= decode
+    assert cut.prompt_tokens + cut.decode_tokens <= context
+    assert (not notes) == (cut == Workload(1, prompt, decode))
