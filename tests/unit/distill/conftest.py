@@ -7,27 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer
 from transformers import OPTConfig, OPTForCausalLM
 
 from edgeicl.specs.recipe import Recipe
-
-
-def byte_tokenizer() -> Tokenizer:
-    """One token a byte, ` Yes` and ` No` as merges, `</s>` first."""
-    vocab = {"</s>": 0, "<pad>": 1}
-    vocab |= {byte: index for index, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()), 2)}
-    merges = []
-    for word in ("ĠYes", "ĠNo"):
-        for end in range(2, len(word) + 1):
-            merges.append((word[: end - 1], word[end - 1]))
-            vocab[word[:end]] = len(vocab)
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    tokenizer.add_special_tokens(["</s>", "<pad>"])
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 0)])
-    return tokenizer
+from tests.unit.byte_tokenizer import byte_tokenizer
 
 
 def tiny_opt(*, seed: int, layers: int = 2, width: int = 32, positions: int = 512) -> OPTForCausalLM:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models
 
 from edgeicl.errors import DataError
 from edgeicl.tasks.demonstrations import choose
@@ -19,29 +19,11 @@ from edgeicl.tasks.prompt import (
     right_padded,
 )
 from edgeicl.tasks.verbalizer import verbalizer_tokens
+from tests.unit.byte_tokenizer import byte_tokenizer
 
 PATTERN = "{premise} question: {hypothesis} Yes or No? answer:"
 WORDS = {"entailment": " Yes", "contradiction": " No"}
 SHARED_TOKENIZER = Path(__file__).parents[4] / "shared" / "data" / "tokenizer_opt"
-
-
-def byte_tokenizer(*, leading: bool = True) -> Tokenizer:
-    """One token a byte, and ` Yes` and ` No` as merges; `</s>` first."""
-    vocab = {"</s>": 0, "<unk>": 1} | {
-        c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()), 2)
-    }
-    merges = []
-    for word in ("ĠYes", "ĠNo"):
-        for end in range(2, len(word) + 1):
-            merges.append((word[: end - 1], word[end - 1]))
-            vocab[word[:end]] = len(vocab)
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    tokenizer.add_special_tokens(["</s>", "<unk>"])
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    if leading:
-        tokenizer.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 0)])
-    return tokenizer
 
 
 def example(premise: str, hypothesis: str, label: str = "entailment") -> Example:
