@@ -26,7 +26,7 @@ from edgeicl.steps import Steps
 from edgeicl.store import StageOutput, Store, cache_root, digest_of, library_versions
 
 if TYPE_CHECKING:
-    from edgeicl.distill.stage import DistillResult
+    from edgeicl.distill.result import DistillResult
 
 log = logging.getLogger(__name__)
 

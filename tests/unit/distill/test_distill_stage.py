@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import OPTForCausalLM
 
-from edgeicl.distill import baselines, stage
+from edgeicl.distill import baselines, context_distillation
 from edgeicl.distill.stage import distill
 from edgeicl.errors import DataError, GainError
 from edgeicl.specs.recipe import Recipe
@@ -63,15 +63,15 @@ def test_a_teacher_without_gain_is_refused_at_once(recipe: Recipe, tmp_path: Pat
 def test_a_run_killed_among_the_baselines_goes_on_there(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = stage.untrained_predictions
+    real = context_distillation.untrained_predictions
 
     def dies(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stage, "untrained_predictions", dies)
+    monkeypatch.setattr(context_distillation, "untrained_predictions", dies)
     with pytest.raises(KeyboardInterrupt):
         distill(recipe, store=Store(tmp_path), base_folder=tmp_path)
-    monkeypatch.setattr(stage, "untrained_predictions", real)
+    monkeypatch.setattr(context_distillation, "untrained_predictions", real)
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("was fine-tuned again")

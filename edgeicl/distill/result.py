@@ -1,0 +1,21 @@
+"""What the recipe layer hands to the compile layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeicl.specs.manifest import Deviation
+from edgeicl.specs.measurement import Evaluation
+from edgeicl.store import StageOutput
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """The student to compile (a folder in the hub's layout), and all that was found out on the way."""
+
+    student: Path
+    digest: str
+    evaluation: Evaluation
+    outputs: tuple[tuple[str, StageOutput], ...]
+    deviations: tuple[Deviation, ...] = ()

@@ -1,0 +1,110 @@
+"""What every method works on: the task's data, the student, the store's stages, and the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from edgeicl.distill.evaluate import TABLE_ORDER, DataName
+from edgeicl.distill.label_reader import LabelReader
+from edgeicl.distill.predictions import (
+    PREDICTIONS,
+    Predictor,
+    accuracy_rows,
+    read_predictions,
+    write_predictions,
+)
+from edgeicl.distill.student import MODEL
+from edgeicl.distill.task_data import examples_digest
+from edgeicl.models.loading import load_model, load_tokenizer
+from edgeicl.models.model_folder import model_folder, weights_digest
+from edgeicl.specs.measurement import Evaluation
+from edgeicl.specs.recipe import Recipe, Source
+from edgeicl.store import StageOutput, Store
+from edgeicl.tasks.example import Example
+from edgeicl.tasks.prompt import PromptEncoder
+from edgeicl.tasks.readers import read_examples
+
+
+class TaskRun:
+    """One recipe's task, student and stages. Models are loaded only by stages that have to be built."""
+
+    def __init__(self, recipe: Recipe, store: Store, base_folder: Path) -> None:
+        self.recipe = recipe
+        self.store = store
+        self.base_folder = base_folder
+        self.outputs: list[tuple[str, StageOutput]] = []
+        self.student_folder = model_folder(recipe.distill.student.model, base_folder=base_folder)
+        self.student_digest = weights_digest(self.student_folder)
+        task = recipe.task
+        self.encoder = PromptEncoder(
+            load_tokenizer(self.student_folder),
+            pattern=task.pattern,
+            verbalizers=task.verbalizers,
+            separator=task.separator,
+        )
+        self.evaluation: dict[DataName, list[Example]] = {"in_domain": self.read(task.in_domain)}
+        if task.out_of_domain:
+            self.evaluation["out_of_domain"] = self.read(task.out_of_domain)
+        self.predictor = Predictor(self.encoder, self.evaluation)
+
+    def stage(
+        self, stage: str, inputs: Mapping[str, Any], build: Callable[[Path], None], *, name: str = ""
+    ) -> StageOutput:
+        """The stage's output, built unless it stands in the store; listed as `name` among the outputs."""
+        output = self.store.run(stage, inputs, build)
+        self.outputs.append((name or stage, output))
+        return output
+
+    def task_inputs(self) -> dict[str, Any]:
+        """What of the task decides how examples are written and scored."""
+        task = self.recipe.task
+        # A list, because the order of the labels is the order of the scores.
+        return {
+            "pattern": task.pattern,
+            "verbalizers": list(task.verbalizers.items()),
+            "separator": task.separator,
+        }
+
+    def evaluate(
+        self, students: Mapping[str, StageOutput], method: str, *, baselines: StageOutput | None
+    ) -> Evaluation:
+        """The accuracy table of `students` (by demonstration set) and of the baselines."""
+
+        def build(folder: Path) -> None:
+            if not self.writes:
+                return
+            found = read_predictions(baselines.path / PREDICTIONS) if baselines else {}
+            for name, output in students.items():
+                reader = self.label_reader(output.path / MODEL)
+                found |= self.predictor.predict(reader, method, name, self.encoder.leading)
+            write_predictions(folder / PREDICTIONS, found)
+
+        inputs = self.task_inputs() | {
+            "students": {name: output.digest for name, output in students.items()},
+            "baselines": baselines and baselines.digest,
+            "evaluation": examples_digest(self.evaluation.items()),
+        }
+        predictions = read_predictions(self.stage("evaluation", inputs, build).path / PREDICTIONS)
+        return Evaluation(rows=accuracy_rows(TABLE_ORDER, predictions, self.evaluation, self.encoder))
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return self.store.workers.is_writer
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(PartialState().device)
+
+    def label_reader(self, folder: Path) -> LabelReader:
+        """The model in `folder`, on the run's device."""
+        return LabelReader(load_model(folder, device=self.device))
+
+    def read(self, source: Source) -> list[Example]:
+        """The examples of one of the task's sources."""
+        return read_examples(source, labels=self.encoder.labels, base_folder=self.base_folder)
