@@ -19,7 +19,7 @@ from edgeicl.distill.predictions import PREDICTIONS, write_predictions
 from edgeicl.distill.preflight import check_models
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL, build_student, read_held_out_kl
-from edgeicl.distill.task_data import TaskData, deal, examples_digest
+from edgeicl.distill.task_data import TaskData, deal
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import (
     build_gain,
@@ -34,6 +34,7 @@ from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.recipe import Teacher
 from edgeicl.store import StageOutput
+from edgeicl.tasks.examples_digest import examples_digest
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class ContextDistillation:
         )
         return DistillResult(
             student=students[deployed].path / MODEL,
-            digest=students[deployed].digest,
+            digest=weights_digest(students[deployed].path / MODEL),
             evaluation=evaluation.model_copy(update={"gain_points": gain.points, "deployed_seed": deployed}),
             outputs=tuple(self.run.outputs),
             deviations=self.data.deviations + self.missing_baseline,

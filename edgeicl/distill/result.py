@@ -12,7 +12,11 @@ from edgeicl.store import StageOutput
 
 @dataclass(frozen=True)
 class DistillResult:
-    """The student to compile (a folder in the hub's layout), and all that was found out on the way."""
+    """The student to compile (a folder in the hub's layout), and all that was found out on the way.
+
+    `digest` is of its weights as they are, not of what they were made from: two trainings from the same inputs
+    on other processors differ in their last bits.
+    """
 
     student: Path
     digest: str

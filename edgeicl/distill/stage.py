@@ -14,6 +14,7 @@ from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.models.loading import load_model, save_model
+from edgeicl.models.model_folder import weights_digest
 from edgeicl.specs.recipe import Recipe
 from edgeicl.store import Store
 
@@ -38,4 +39,5 @@ def _unchanged(run: TaskRun) -> DistillResult:
 
     student = run.stage("student", {"weights": run.student_digest}, build)
     evaluated = run.evaluate({"only": student}, methods.ZERO_SHOT_STUDENT, baselines=None)
-    return DistillResult(student.path / MODEL, student.digest, evaluated, tuple(run.outputs))
+    model = student.path / MODEL
+    return DistillResult(model, weights_digest(model), evaluated, tuple(run.outputs))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeicl.errors import DataError
 from edgeicl.specs.manifest import Deviation
-from edgeicl.store import digest_of
 from edgeicl.tasks.demonstrations import choose
 from edgeicl.tasks.example import Example
+from edgeicl.tasks.examples_digest import examples_digest
 from edgeicl.tasks.prompt import query_text
 
 log = logging.getLogger(__name__)
@@ -109,8 +109,3 @@ def deal(
         )
     held_out = max(1, len(transfer) // _HELD_OUT_SHARE)
     return TaskData(shown, transfer[held_out:], transfer[:held_out], tuple(deviations))
-
-
-def examples_digest(parts: Iterable[tuple[str, Sequence[Example]]]) -> str:
-    """Digest of texts, labels and their order."""
-    return digest_of({name: [[dict(one.columns), one.label] for one in examples] for name, examples in parts})

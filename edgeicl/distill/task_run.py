@@ -19,13 +19,13 @@ from edgeicl.distill.predictions import (
     write_predictions,
 )
 from edgeicl.distill.student import MODEL
-from edgeicl.distill.task_data import examples_digest
 from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.measurement import Evaluation
 from edgeicl.specs.recipe import Recipe, Source
 from edgeicl.store import StageOutput, Store
 from edgeicl.tasks.example import Example
+from edgeicl.tasks.examples_digest import examples_digest
 from edgeicl.tasks.prompt import PromptEncoder
 from edgeicl.tasks.readers import read_examples
 

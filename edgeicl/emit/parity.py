@@ -39,7 +39,7 @@ class ParityCase:
 
     name: str
     rows: tuple[tuple[int, ...], ...]
-    decoded_tokens: int = _DECODED_TOKENS
+    decoded_tokens: int
 
     def padded(self, *, without: int = 0) -> tuple[Ids, Ids]:
         """Ids and mask [B, T], padded on the right, without each row's last `without` tokens."""
@@ -56,9 +56,13 @@ def parity_cases(vocabulary: int, context_tokens: int, *, seed: int) -> tuple[Pa
     """A single prompt, and a batch of three of different lengths, of random tokens."""
     random = np.random.default_rng(seed)
     longest = min(28, context_tokens)
-    lengths = (longest, max(_DECODED_TOKENS + 1, longest // 3), max(_DECODED_TOKENS + 1, longest // 2))
+    decoded = min(_DECODED_TOKENS, longest - 1)
+    lengths = (longest, max(decoded + 1, longest // 3), max(decoded + 1, longest // 2))
     rows = [tuple(int(token) for token in random.integers(0, vocabulary, n)) for n in lengths]
-    return ParityCase("single prompt", (rows[2],)), ParityCase("padded batch", tuple(rows))
+    return (
+        ParityCase("single prompt", (rows[2],), decoded),
+        ParityCase("padded batch", tuple(rows), decoded),
+    )
 
 
 def check_parity(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from edgeicl.emit.accuracy import artifact_logits, compare_accuracy, predict
 from edgeicl.emit.deployment_files import MODEL_FILE, write_deployment_files
-from edgeicl.emit.generation_checks import check_genai, check_greedy, check_transformers_tokenizer
+from edgeicl.emit.generation_checks import (
+    check_genai,
+    check_greedy,
+    check_transformers_tokenizer,
+    genai_version,
+)
 from edgeicl.emit.lowering import file_entry, write_model
 from edgeicl.emit.parity import check_parity, parity_cases
 from edgeicl.emit.reference import all_logits, last_logits, reference_model
@@ -34,15 +38,15 @@ from edgeicl.specs.manifest import (
 )
 from edgeicl.specs.recipe import Recipe, Source
 from edgeicl.specs.target import Target
-from edgeicl.store import StageOutput, Store, file_sha256
+from edgeicl.store import StageOutput, Store
 from edgeicl.tasks.example import Example
+from edgeicl.tasks.examples_digest import examples_digest
 from edgeicl.tasks.prompt import PromptEncoder, query_text
 from edgeicl.tasks.readers import read_examples
 
 log = logging.getLogger(__name__)
 
 CHECKS_FILE = "checks.json"
-_ACCURACY_EXAMPLES = 512
 _ACCURACY_BATCH = 16
 _GENERATED_TOKENS = 12
 _PROMPTS = 3
@@ -64,32 +68,48 @@ def emit(
         BudgetError: the files take more than the target's artifact budget.
         ParityError, QualityError: the artifact computes something else, or is worse than the recipe allows.
     """
-    sources = [source for source in (recipe.task.in_domain, recipe.task.out_of_domain) if source is not None]
+    data = {"in_domain": _checked_examples(recipe, recipe.task.in_domain, base_folder)}
+    if recipe.task.out_of_domain is not None:
+        data["out_of_domain"] = _checked_examples(recipe, recipe.task.out_of_domain, base_folder)
     inputs = {
         "quantized": quantized.digest,
         "student": weights_digest(student),
-        "task": recipe.task.model_dump(mode="json"),
-        "data": [_data_digest(source, base_folder) for source in sources],
+        "task": recipe.task.model_dump(mode="json", include={"pattern", "verbalizers", "separator"}),
+        "data": examples_digest(data.items()),
         "emit": recipe.emit.model_dump(mode="json"),
         "limits": recipe.limits.model_dump(mode="json"),
         "seed": recipe.seed,
-        "target": target.model_dump(mode="json", include={"context_tokens", "threads", "budget"}),
+        "target": target.model_dump(mode="json", include={"context_tokens", "threads", "budget", "provider"}),
+        "genai": genai_version(),
     }
 
     def build(folder: Path) -> None:
-        _Emission(recipe, target, student, quantized.path, base_folder, folder).run()
+        _Emission(recipe, target, student, quantized.path, data, folder).run()
 
     return store.run("emit", inputs, build)
+
+
+def _checked_examples(recipe: Recipe, source: Source, base_folder: Path) -> list[Example]:
+    """As many examples of a source as the recipe's limits are checked on, drawn with its seed."""
+    examples = read_examples(source, labels=tuple(recipe.task.verbalizers), base_folder=base_folder)
+    count = min(len(examples), recipe.limits.accuracy_examples)
+    return random.Random(f"emit/{recipe.seed}").sample(examples, count)
 
 
 class _Emission:
     """One run of the stage into one folder."""
 
     def __init__(
-        self, recipe: Recipe, target: Target, student: Path, quantized: Path, base_folder: Path, folder: Path
+        self,
+        recipe: Recipe,
+        target: Target,
+        student: Path,
+        quantized: Path,
+        data: Mapping[str, Sequence[Example]],
+        folder: Path,
     ) -> None:
         self.recipe, self.target, self.student, self.folder = recipe, target, student, folder
-        self.base_folder = base_folder
+        self.data = data
         self.config = opt_config(model_config(student))
         self.weights = QuantizedWeights(quantized)
         self.tokenizer = load_tokenizer(student)
@@ -98,17 +118,18 @@ class _Emission:
             self.tokenizer, pattern=task.pattern, verbalizers=task.verbalizers, separator=task.separator
         )
         self.positions = int(self.config["max_position_embeddings"])
+        self.context_tokens = min(self.positions, target.context_tokens)
         self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
     def run(self) -> None:
         """Writes everything, checks everything, writes `checks.json` last."""
         for left_over in self.folder.iterdir():
             shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
-        in_domain = self._examples(self.recipe.task.in_domain)
+        prompts = {name: self._prompts(examples) for name, examples in self.data.items()}
         ledger = self._write()
         parity = self._parity()
-        deviations = self._generation(in_domain[:_PROMPTS])
-        accuracy = self._accuracy(in_domain)
+        deviations = [*self._provider(), *self._generation(prompts["in_domain"][:_PROMPTS])]
+        accuracy = self._accuracy(prompts)
         checks = EmitChecks(ledger=ledger, parity=parity, accuracy=accuracy, deviations=tuple(deviations))
         (self.folder / CHECKS_FILE).write_text(checks.model_dump_json(indent=1) + "\n")
 
@@ -143,51 +164,52 @@ class _Emission:
         return tuple(ledger)
 
     def _parity(self) -> tuple[ParityCheck, ...]:
-        cases = parity_cases(
-            int(self.config["vocab_size"]),
-            min(self.positions, self.target.context_tokens),
-            seed=self.recipe.seed,
-        )
+        cases = parity_cases(int(self.config["vocab_size"]), self.context_tokens, seed=self.recipe.seed)
         checkpoint = self.folder / "checkpoint"
         checkpoint.mkdir(exist_ok=True)
         reference = all_logits(reference_model(self.config, self.weights))
         # one thread: a few hundred tokens, and many short waits for other threads are slow on a busy computer
         return check_parity(self.folder / MODEL_FILE, reference, cases, threads=1, scratch=checkpoint)
 
-    def _generation(self, examples: Sequence[Example]) -> list[Deviation]:
+    def _provider(self) -> list[Deviation]:
+        if self.target.provider == "cpu":
+            return []
+        return [
+            Deviation(
+                what="provider",
+                where=f"target {self.target.name}",
+                asked=self.target.provider,
+                got="cpu",
+                why="artifacts are written for, checked with and measured on the CPU provider of onnxruntime",
+            )
+        ]
+
+    def _generation(self, prompts: Sequence[Sequence[int]]) -> list[Deviation]:
         task = self.recipe.task
-        prompts = self._prompts(examples, reserve_tokens=_GENERATED_TOKENS)
+        tokens = min(_GENERATED_TOKENS, self.context_tokens - max(map(len, prompts)))
         decoder = OnnxDecoder(
-            self.folder / MODEL_FILE,
-            threads=self.threads,
-            context_tokens=max(map(len, prompts)) + _GENERATED_TOKENS,
+            self.folder / MODEL_FILE, threads=self.threads, context_tokens=max(map(len, prompts)) + tokens
         )
-        generated = check_greedy(decoder, prompts, _GENERATED_TOKENS)
-        texts = [query_text(task.pattern, example) for example in examples]
+        generated = check_greedy(decoder, prompts, tokens)
+        texts = [query_text(task.pattern, example) for example in self.data["in_domain"][: len(prompts)]]
         texts += [*task.verbalizers.values(), *([task.separator] if task.separator else [])]
         check_transformers_tokenizer(self.folder, texts)
         return check_genai(self.folder, prompts, generated, texts)
 
-    def _accuracy(self, in_domain: Sequence[Example]) -> tuple[ArtifactAccuracy, ...]:
-        data: list[tuple[str, Sequence[Example], float | None]] = [
-            ("in_domain", in_domain, self.recipe.limits.accuracy_drop_points)
-        ]
-        if self.recipe.task.out_of_domain is not None:
-            # reported, not limited: the recipe's limit is a promise about the task it was made for
-            data.append(("out_of_domain", self._examples(self.recipe.task.out_of_domain), None))
+    def _accuracy(self, prompts: Mapping[str, Sequence[Sequence[int]]]) -> tuple[ArtifactAccuracy, ...]:
         labels = [self.encoder.tokens[label] for label in self.encoder.labels]
-        longest_label = max(map(len, labels))
-        prompts = {name: self._prompts(rows, reserve_tokens=longest_label) for name, rows, _ in data}
-        longest = max(len(prompt) for rows in prompts.values() for prompt in rows) + longest_label
+        longest = max(len(prompt) for rows in prompts.values() for prompt in rows) + self.longest_label
         decoder = OnnxDecoder(
             self.folder / MODEL_FILE, threads=self.threads, context_tokens=longest, batch_size=_ACCURACY_BATCH
         )
         scorers = (last_logits(load_model(self.student)), artifact_logits(decoder))
+        # out of domain it is reported, not limited: the limit is a promise about the task it was made for
+        limits = {"in_domain": self.recipe.limits.accuracy_drop_points}
         results = []
         with track("artifact beside student", 2 * sum(map(len, prompts.values()))) as advance:
-            for name, rows, limit in data:
+            for name, rows in prompts.items():
                 student, artifact = (
-                    predict(scorer, prompts[name], labels, batch_size=_ACCURACY_BATCH, advance=advance)
+                    predict(scorer, rows, labels, batch_size=_ACCURACY_BATCH, advance=advance)
                     for scorer in scorers
                 )
                 results.append(
@@ -195,31 +217,26 @@ class _Emission:
                         data=name,
                         student=student,
                         artifact=artifact,
-                        truth=self.encoder.label_indices(rows),
-                        limit_points=limit,
+                        truth=self.encoder.label_indices(self.data[name]),
+                        limit_points=limits.get(name),
                     )
                 )
         return tuple(results)
 
-    def _examples(self, source: Source) -> list[Example]:
-        """Up to `_ACCURACY_EXAMPLES` of a source, evenly spaced over it."""
-        examples = read_examples(source, labels=self.encoder.labels, base_folder=self.base_folder)
-        count = min(len(examples), _ACCURACY_EXAMPLES)
-        return [examples[int(index)] for index in np.linspace(0, len(examples) - 1, count).round()]
+    @property
+    def longest_label(self) -> int:
+        return max(map(len, self.encoder.tokens.values()))
 
-    def _prompts(self, examples: Sequence[Example], *, reserve_tokens: int) -> list[list[int]]:
+    def _prompts(self, examples: Sequence[Example]) -> list[list[int]]:
+        """The queries as token ids; DataError for one that doesn't fit the context together with a label."""
         prompts = [[*self.encoder.leading, *query] for query in self.encoder.queries(examples)]
         for example, prompt in zip(examples, prompts, strict=True):
-            if len(prompt) + reserve_tokens > self.positions:
+            if len(prompt) + self.longest_label > self.context_tokens:
                 raise DataError(
-                    f"{example.where or 'an example'}: the query takes {len(prompt)} tokens and "
-                    f"{reserve_tokens} more are generated; the student has {self.positions} positions"
+                    f"{example.where or 'an example'}: the query takes {len(prompt)} tokens and a label up to "
+                    f"{self.longest_label} more; found room for {self.context_tokens}: target "
+                    f"{self.target.name} has context_tokens {self.target.context_tokens}, the student "
+                    f"{self.positions} positions",
+                    next_step="raise context_tokens, shorten the pattern, or drop the longest texts",
                 )
         return prompts
-
-
-def _data_digest(source: Source, base_folder: Path) -> str | None:
-    """Hash of a local file, whose contents a recipe doesn't pin down; None for other sources."""
-    kind, _, name = source.source.partition(":")
-    path = base_folder / Path(name).expanduser()
-    return file_sha256(path) if kind == "file" and path.is_file() else None

@@ -156,6 +156,7 @@ class Limits(Spec):
     """The build fails when the artifact is worse than this."""
 
     accuracy_drop_points: float = Field(1.0, ge=0.0, description="Points of accuracy the artifact may lose.")
+    accuracy_examples: int = Field(512, ge=1, description="Examples it is checked on, drawn with the seed.")
 
 
 class Recipe(Spec):

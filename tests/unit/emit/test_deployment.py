@@ -69,8 +69,38 @@ def test_a_configuration_that_genai_refuses_is_an_error(artifact: Path) -> None:
         check_genai(artifact, PROMPTS, [[1], [1]], SAMPLES)
 
 
+def _ends_at(artifact: Path, token: int) -> None:
+    """Makes `token` the one that ends a text, for genai."""
+    config = json.loads((artifact / "genai_config.json").read_text())
+    config["model"]["eos_token_id"] = token
+    (artifact / "genai_config.json").write_text(json.dumps(config))
+
+
+def test_tokens_up_to_the_end_of_a_text_are_compared(artifact: Path) -> None:
+    pytest.importorskip("onnxruntime_genai", reason="onnxruntime-genai is not installed")
+    (tokens,) = greedy(artifact)[:1]
+    last = max(tokens, key=tokens.index)
+    assert tokens.index(last) > 0
+    _ends_at(artifact, last)
+    assert check_genai(artifact, PROMPTS[:1], [tokens], SAMPLES) == []
+    wrong = [(tokens[0] + 1) % 50, *tokens[1:]]
+    with pytest.raises(ParityError, match="onnxruntime-genai generates"):
+        check_genai(artifact, PROMPTS[:1], [wrong], SAMPLES)
+    longer = [*tokens[: tokens.index(last)], (last + 1) % 50]
+    with pytest.raises(ParityError, match="onnxruntime-genai generates"):
+        check_genai(artifact, PROMPTS[:1], [[*longer, tokens[0]]], SAMPLES)
+
+
+def test_a_text_that_ends_at_once_is_no_fault_but_says_that_nothing_was_compared(artifact: Path) -> None:
+    pytest.importorskip("onnxruntime_genai", reason="onnxruntime-genai is not installed")
+    (tokens,) = greedy(artifact)[:1]
+    _ends_at(artifact, tokens[0])
+    (deviation,) = check_genai(artifact, PROMPTS[:1], [tokens], SAMPLES)
+    assert deviation.got == "nothing to compare"
+
+
 def test_absent_genai_is_a_deviation(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation_checks, "_RUNTIME", "no_such_runtime")
+    monkeypatch.setattr(generation_checks, "genai_version", lambda: None)
     (deviation,) = check_genai(artifact, PROMPTS, [[1], [1]], SAMPLES)
     assert (deviation.got, deviation.why) == ("not checked", "it isn't installed")
 

@@ -150,7 +150,7 @@ def test_wrong_logits_are_rejected(
     config = model_config(tiny.student)
     write_model(tmp_path, config, QuantizedWeights(tiny.quantized))
     right = all_logits(reference_model(config, QuantizedWeights(tiny.quantized)))
-    case = (ParityCase("single prompt", (tuple(range(5, 17)),)),)
+    case = (ParityCase("single prompt", (tuple(range(5, 17)),), decoded_tokens=4),)
     with pytest.raises(ParityError, match="doesn't compute what the reference model does"):
         check_parity(
             tmp_path / "model.onnx",
@@ -159,6 +159,14 @@ def test_wrong_logits_are_rejected(
             threads=1,
             scratch=tmp_path,
         )
+
+
+@pytest.mark.parametrize("context_tokens", [2, 3, 4, 8, 48])
+def test_cases_fit_any_context(context_tokens: int) -> None:
+    for case in parity_cases(100, context_tokens, seed=0):
+        assert all(case.decoded_tokens < len(row) <= context_tokens for row in case.rows)
+        _, mask = case.padded(without=case.decoded_tokens)
+        assert mask.sum(axis=1).min() >= 1
 
 
 def _attention_scale_off(node: onnx.NodeProto) -> None:

@@ -176,9 +176,61 @@ def test_a_query_longer_than_the_model_is_refused(quantize: Callable[[Format], T
     recipe = make_recipe(tmp_path)
     (tmp_path / "in.jsonl").write_text(json.dumps({"a": "cat 123 " * 40, "label": "yes"}))
     with pytest.raises(
-        DataError, match=r"in\.jsonl.*the query takes \d+ tokens .* the student has 64 positions"
+        DataError, match=r"in\.jsonl.*the query takes \d+ tokens .* context_tokens 48, the student 64 positions"
     ):
         run(quantize(INT8), tmp_path, recipe, make_target())
+
+
+def test_a_query_longer_than_the_memory_set_aside_is_refused(
+    quantize: Callable[[Format], Tiny], tmp_path: Path
+) -> None:
+    recipe, target = make_recipe(tmp_path), make_target().model_copy(update={"context_tokens": 6})
+    with pytest.raises(DataError, match=r"found room for 6: target desk has context_tokens 6"):
+        run(quantize(INT8), tmp_path, recipe, target)
+
+
+def test_a_provider_that_artifacts_are_not_made_for_is_a_deviation(
+    quantize: Callable[[Format], Tiny], tmp_path: Path
+) -> None:
+    tiny, recipe, target = quantize(INT8), make_recipe(tmp_path), make_target()
+    assert "provider" not in {
+        deviation.what for deviation in checks_of(run(tiny, tmp_path, recipe, target)).deviations
+    }
+    on_gpu = target.model_copy(update={"provider": "cuda"})
+    found = [
+        entry for entry in checks_of(run(tiny, tmp_path, recipe, on_gpu)).deviations if entry.what == "provider"
+    ]
+    assert [(entry.asked, entry.got) for entry in found] == [("cuda", "cpu")]
+
+
+def test_a_data_set_that_changed_is_checked_anew(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
+    """A hub data set in a local folder: its name stays, what it holds does not."""
+    tiny, target = quantize(INT8), make_target()
+    recipe = make_recipe(tmp_path)
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    text = (tmp_path / "in.jsonl").read_text()
+    (hub / "test.jsonl").write_text(text)
+    task = recipe.task.model_copy(
+        update={"in_domain": recipe.task.in_domain.model_copy(update={"source": "hub:./hub", "split": "test"})}
+    )
+    recipe = recipe.model_copy(
+        update={"task": task, "limits": recipe.limits.model_copy(update={"accuracy_drop_points": 100.0})}
+    )
+    run(tiny, tmp_path, recipe, target)
+    assert run(tiny, tmp_path, recipe, target).reused
+    (hub / "test.jsonl").write_text(text.replace("cat", "dog"))
+    assert not run(tiny, tmp_path, recipe, target).reused
+
+
+def test_examples_are_drawn_not_strided(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
+    """Labels alternate in the file; every second example would be of one label only."""
+    limits = {"accuracy_drop_points": 100.0, "accuracy_examples": 20}
+    recipe = make_recipe(tmp_path, examples=40, limits=limits)
+    drawn = stage._checked_examples(recipe, recipe.task.in_domain, tmp_path)
+    assert len(drawn) == 20
+    assert {example.label for example in drawn} == {"yes", "no"}
+    assert drawn == stage._checked_examples(recipe, recipe.task.in_domain, tmp_path)
 
 
 def test_model_card(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
