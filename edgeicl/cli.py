@@ -24,7 +24,7 @@ from edgeicl.arguments import (
     plain,
     print_json,
 )
-from edgeicl.errors import DataError, EdgeiclError, Problem, SpecError
+from edgeicl.errors import EdgeiclError, Problem, SpecError
 from edgeicl.runtime_commands import runtime_app
 
 log = logging.getLogger(__name__)
@@ -188,8 +188,6 @@ def inspect(
 
     if Path(subject).is_dir():
         manifest = open_artifact(Path(subject)).manifest
-        if manifest is None:
-            raise DataError(f"{subject} has no edgeicl.json; expected a folder made by `edgeicl compile`")
         print_json(plain(manifest)) if as_json else typer.echo(artifact_text(manifest))
         return
     recipe = load_recipe(subject)

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from edgeicl.errors import DataError, IntegrityError
 from edgeicl.models.onnx_decoder import OnnxDecoder
-from edgeicl.specs.manifest import EmitChecks, LedgerEntry, Manifest, TaskFile
+from edgeicl.specs.manifest import Manifest, TaskFile
 from edgeicl.specs.recipe import Spec
-from edgeicl.store import RECORD, digest_of, file_sha256, verify_stage
+from edgeicl.store import digest_of, file_sha256
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 MANIFEST = "edgeicl.json"
 GRAPH = "model.onnx"
 WEIGHTS = "model.onnx.data"
-_CHECKS = "checks.json"
-# Not deployed: what was recorded about the artifact, and what people read.
-_RECORDS = {MANIFEST, _CHECKS, RECORD, "plan.json"}
-_FOR_PEOPLE = {".md", ".html", ".yaml"}
 # Stored with the weights, but a token reads one row of it only.
 _POSITIONS = "embed_positions"
 
@@ -34,16 +30,16 @@ SpecType = TypeVar("SpecType", bound=Spec)
 
 @dataclass(frozen=True)
 class Artifact:
-    """A deployed folder, or one on its way there. What the folder has no file for is None or empty.
+    """A deployed folder whose files are those that were written; `task` is None where it has no task.json.
 
-    `sha256` identifies graph and weights, whatever else lies in the folder.
+    `sha256` identifies graph and weights, whatever else lies in the folder. `context_tokens` is what the target
+    sets memory aside for, at most the model's positions.
     """
 
     path: Path
     sha256: str
-    manifest: Manifest | None
+    manifest: Manifest
     task: TaskFile | None
-    ledger: tuple[LedgerEntry, ...]
     vocabulary: int
     context_tokens: int
     layers: int
@@ -63,20 +59,14 @@ class Artifact:
 
     @property
     def artifact_bytes(self) -> int:
-        """Bytes of the files that an app needs, as the ledger counts them; without one, as they lie there."""
-        if self.ledger:
-            return sum(entry.bytes for entry in self.ledger)
-        files = [path for path in self.path.iterdir() if path.is_file()]
-        return sum(p.stat().st_size for p in files if p.name not in _RECORDS and p.suffix not in _FOR_PEOPLE)
+        """Bytes of the files that an app needs, as the ledger counts them."""
+        return sum(entry.bytes for entry in self.manifest.ledger)
 
     @property
     def weight_bytes_per_token(self) -> int:
         """Bytes of weights that one token reads: all, the tied embedding once as the head, one position row."""
-        rows = [entry for entry in self.ledger if entry.file == WEIGHTS]
-        if rows:
-            return sum(entry.bytes for entry in rows if _POSITIONS not in entry.name)
-        weights = self.path / WEIGHTS
-        return (weights if weights.exists() else self.graph).stat().st_size
+        rows = (entry for entry in self.manifest.ledger if entry.file == WEIGHTS)
+        return sum(entry.bytes for entry in rows if _POSITIONS not in entry.name)
 
     def cache_bytes(self, depth_tokens: float) -> int:
         """Bytes of fp32 keys and values that one token reads at `depth_tokens` of context."""
@@ -100,10 +90,12 @@ def open_artifact(path: Path) -> Artifact:
             next_step="name the folder that `edgeicl compile` printed",
         )
     manifest = _read(path / MANIFEST, Manifest)
-    if manifest is not None:
-        verify_files(path, manifest.files)
-    elif (path / RECORD).is_file():
-        verify_stage(path)
+    if manifest is None:
+        raise IntegrityError(
+            f"{path} has no {MANIFEST}: nothing says what its files should be, so none of them is run",
+            next_step="copy the artifact again with all its files, or compile it again",
+        )
+    verify_files(path, manifest.files)
     config = _read_json(path / "genai_config.json")
     try:
         model = config["model"]
@@ -114,9 +106,8 @@ def open_artifact(path: Path) -> Artifact:
             sha256=_content_sha256(path),
             manifest=manifest,
             task=_read(path / "task.json", TaskFile),
-            ledger=manifest.ledger if manifest else _checked_ledger(path),
             vocabulary=int(model["vocab_size"]),
-            context_tokens=int(model["context_length"]),
+            context_tokens=min(int(model["context_length"]), int(config["search"]["max_length"])),
             layers=int(decoder["num_hidden_layers"]),
             kv_heads=int(decoder["num_key_value_heads"]),
             head_size=int(decoder["head_size"]),
@@ -127,8 +118,8 @@ def open_artifact(path: Path) -> Artifact:
 
 
 def verify_files(folder: Path, recorded: dict[str, str]) -> None:
-    """IntegrityError unless every file of `recorded` is in `folder` with its hash."""
-    wrong = []
+    """IntegrityError unless every file of `recorded`, graph and weights among them, is there with its hash."""
+    wrong = [f"{name}: {MANIFEST} has no hash of it" for name in (GRAPH, WEIGHTS) if name not in recorded]
     for name, sha256 in sorted(recorded.items()):
         path = folder / name
         if not path.is_file():
@@ -143,22 +134,14 @@ def verify_files(folder: Path, recorded: dict[str, str]) -> None:
 
 
 def _content_sha256(folder: Path) -> str:
-    return digest_of(
-        {name: file_sha256(folder / name) for name in (GRAPH, WEIGHTS) if (folder / name).is_file()}
-    )
-
-
-def _checked_ledger(folder: Path) -> tuple[LedgerEntry, ...]:
-    """The ledger of an artifact that has no manifest yet: the emit stage writes it with its checks."""
-    checks = _read(folder / _CHECKS, EmitChecks)
-    return checks.ledger if checks is not None else ()
+    return digest_of({name: file_sha256(folder / name) for name in (GRAPH, WEIGHTS)})
 
 
 def _read(path: Path, model: type[SpecType]) -> SpecType | None:
     if not path.is_file():
         return None
     try:
-        return model.model_validate_json(path.read_text())
+        return model.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise DataError(f"{path} can't be read: {error}") from error
 

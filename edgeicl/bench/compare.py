@@ -97,9 +97,7 @@ def compare(
 
 
 def describe(opened: Artifact) -> str:
-    """The artifact by name and formats, as far as it says."""
-    if opened.manifest is None:
-        return opened.path.name
+    """The artifact by name and formats."""
     formats = sorted({str(entry.format) for entry in opened.manifest.plan.groups})
     return f"{opened.manifest.name} for {opened.manifest.target}: {', '.join(formats)}"
 

@@ -29,6 +29,15 @@ RIVALS = {
 }
 MODEL_FILE = "model.onnx"
 
+_SHAPE = (
+    "model_type",
+    "hidden_size",
+    "ffn_dim",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "vocab_size",
+    "max_position_embeddings",
+)
 _TASK = "text-generation-with-past"
 _EXPORT_TIMEOUT_S = 3600
 _INITIAL_DEVIATION = 0.02
@@ -50,10 +59,10 @@ def build_rival(
 
     Raises:
         BenchError: optimum-onnx is absent, or its export failed.
-        DataError: `model` has no config.json, or the shape is of an unsupported architecture.
+        DataError: `model` is no checkpoint of the shape of `config`, or the architecture is unsupported.
     """
-    if model is not None and not (model / "config.json").is_file():
-        raise DataError(f"{model} is no model folder: found no config.json in it")
+    if model is not None:
+        _require_same_shape(model, config)
     python = exporter_python or Path(sys.executable)
     versions = exporter_versions(python)
     inputs = {
@@ -74,13 +83,36 @@ def build_rival(
     return store.run("rival", inputs, build).path / MODEL_FILE
 
 
+def _require_same_shape(model: Path, config: Mapping[str, Any]) -> None:
+    """DataError unless the checkpoint folder `model` has the shape of `config`."""
+    if not (model / "config.json").is_file():
+        raise DataError(f"{model} is no model folder: found no config.json in it")
+    found = json.loads((model / "config.json").read_text())
+    other = [
+        f"{key}: found {found.get(key)}, the artifact has {config.get(key)}"
+        for key in _SHAPE
+        if found.get(key) != config.get(key)
+    ]
+    if other:
+        raise DataError(
+            f"{model} is a model of another shape, so the ratio would mean nothing:\n  " + "\n  ".join(other),
+            next_step="name the checkpoint that the artifact was compiled from, or leave out --model",
+        )
+
+
 def exporter_versions(python: Path) -> dict[str, str]:
     """Versions of what exports, in the interpreter `python`. BenchError where optimum-onnx is not there."""
     code = (
         "import importlib.metadata as m, json; "
         "print(json.dumps({n: m.version(n) for n in ('optimum-onnx', 'transformers', 'torch')}))"
     )
-    finished = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
+    try:
+        finished = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise BenchError(
+            f"{python} can't be run: {error.strerror}",
+            next_step="name a Python interpreter with --exporter-python",
+        ) from error
     if finished.returncode != 0:
         raise BenchError(
             f"optimum-onnx is not installed beside {python}; the rival can't be built without it",
@@ -95,7 +127,12 @@ def export(checkpoint: Path, output: Path, *, python: Path, untied: bool) -> Non
     """Optimum's export of a checkpoint folder, by its own command; `untied` gives the head its own weights."""
     command = [str(python), "-m", "optimum.exporters.onnx", "--model", str(checkpoint), "--task", _TASK]
     command += [*(["--no-post-process"] if untied else []), str(output)]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=_EXPORT_TIMEOUT_S, check=False)
+    try:
+        finished = subprocess.run(
+            command, capture_output=True, text=True, timeout=_EXPORT_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"optimum did not export {checkpoint} within {_EXPORT_TIMEOUT_S} s") from error
     if not (output / MODEL_FILE).is_file():
         lines = "\n".join(finished.stderr.strip().splitlines()[-15:])
         raise BenchError(f"optimum could not export {checkpoint} (exit code {finished.returncode}):\n{lines}")

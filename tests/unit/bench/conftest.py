@@ -20,7 +20,7 @@ from edgeicl.emit.lowering import file_entry, write_model
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.models.anatomy import other_parameters, weight_groups
 from edgeicl.numerics.affine import round_to_nearest
-from edgeicl.specs.manifest import EmitChecks, Manifest, TaskFile
+from edgeicl.specs.manifest import Manifest, TaskFile
 from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
 from edgeicl.store import folder_hashes
 
@@ -39,10 +39,9 @@ def build_artifact(
     tokenizer: Tokenizer,
     task: TaskFile,
     *,
-    manifest: bool,
     scale: float = 1.0,
 ) -> Path:
-    """An artifact folder: with `edgeicl.json` if `manifest`, else with the `checks.json` of the emit stage."""
+    """An artifact folder as the pipeline leaves it, without what people read."""
     work = folder.with_name(f"{folder.name}.work")
     folder.mkdir(parents=True)
     weights = load_file(write_random_checkpoint(work / "checkpoint", config) / "model.safetensors")
@@ -70,10 +69,6 @@ def build_artifact(
     ledger = write_model(folder, config, QuantizedWeights(work))
     names = write_deployment_files(folder, config, tokenizer, task, context_tokens=64, threads=1)
     ledger += [file_entry(folder, name) for name in names]
-    if not manifest:
-        checks = EmitChecks(ledger=tuple(ledger), parity=())
-        (folder / "checks.json").write_text(checks.model_dump_json())
-        return folder
     written = Manifest(
         name="tiny",
         target="test",
@@ -110,12 +105,11 @@ def tiny_task(verbalizers: Mapping[str, str]) -> TaskFile:
 
 @pytest.fixture
 def make_artifact(tmp_path: Path) -> Callable[..., Path]:
-    """Builds a tiny artifact in int8; keyword arguments: name, verbalizers, manifest."""
+    """Builds a tiny artifact in int8; keyword arguments: name, verbalizers."""
 
     def make(
         name: str = "artifact",
         verbalizers: Mapping[str, str] = {"entailment": "yes", "contradiction": "no"},
-        manifest: bool = True,
     ) -> Path:
         return build_artifact(
             tmp_path / name,
@@ -123,7 +117,6 @@ def make_artifact(tmp_path: Path) -> Callable[..., Path]:
             Format(bits=8, block_size=32),
             tiny_tokenizer(),
             tiny_task(verbalizers),
-            manifest=manifest,
             scale=20.0,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -39,15 +40,6 @@ def test_artifact_bytes_are_the_deployed_files(make_artifact: Make) -> None:
     assert open_artifact(folder).artifact_bytes == deployed
 
 
-def test_the_ledger_of_the_checks_counts_alike(make_artifact: Make) -> None:
-    finished = open_artifact(make_artifact("finished"))
-    on_its_way = open_artifact(make_artifact("on-its-way", manifest=False))
-    assert on_its_way.manifest is None
-    assert on_its_way.sha256 == finished.sha256
-    assert on_its_way.artifact_bytes == finished.artifact_bytes
-    assert on_its_way.weight_bytes_per_token == finished.weight_bytes_per_token
-
-
 def test_a_flipped_bit_is_found(make_artifact: Make) -> None:
     folder = make_artifact()
     path = folder / "model.onnx.data"
@@ -71,10 +63,50 @@ def test_a_folder_without_a_graph(tmp_path: Path) -> None:
         open_artifact(tmp_path)
 
 
+def _rewrite(folder: Path, name: str, content: bytes, *, listed: bool = True) -> None:
+    """Changes a file of the artifact together with its hash in the manifest, or without it there."""
+    (folder / name).write_bytes(content)
+    manifest = json.loads((folder / "edgeicl.json").read_text())
+    manifest["files"].pop(name)
+    if listed:
+        manifest["files"][name] = hashlib.sha256(content).hexdigest()
+    (folder / "edgeicl.json").write_text(json.dumps(manifest))
+
+
 def test_a_configuration_without_a_key(make_artifact: Make) -> None:
-    folder = make_artifact(manifest=False)
+    folder = make_artifact()
     config = json.loads((folder / "genai_config.json").read_text())
     del config["model"]["decoder"]["head_size"]
-    (folder / "genai_config.json").write_text(json.dumps(config))
+    _rewrite(folder, "genai_config.json", json.dumps(config).encode())
     with pytest.raises(DataError, match="has no key 'head_size'"):
         open_artifact(folder)
+
+
+def test_without_a_manifest_nothing_runs(make_artifact: Make) -> None:
+    folder = make_artifact()
+    (folder / "edgeicl.json").unlink()
+    with pytest.raises(IntegrityError, match=r"has no edgeicl\.json: nothing says what its files should be"):
+        open_artifact(folder)
+
+
+def test_weights_that_no_hash_is_known_of(make_artifact: Make) -> None:
+    folder = make_artifact()
+    _rewrite(folder, "model.onnx.data", (folder / "model.onnx.data").read_bytes(), listed=False)
+    with pytest.raises(IntegrityError, match=r"model\.onnx\.data: edgeicl\.json has no hash of it"):
+        open_artifact(folder)
+
+
+def test_a_manifest_that_is_no_text(make_artifact: Make) -> None:
+    folder = make_artifact()
+    (folder / "edgeicl.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(DataError, match=r"edgeicl\.json can't be read"):
+        open_artifact(folder)
+
+
+def test_context_is_what_the_target_sets_memory_aside_for(make_artifact: Make) -> None:
+    folder = make_artifact()
+    config = json.loads((folder / "genai_config.json").read_text())
+    assert open_artifact(folder).context_tokens == config["search"]["max_length"] == 64
+    config["search"]["max_length"] = 20
+    _rewrite(folder, "genai_config.json", json.dumps(config).encode())
+    assert open_artifact(folder).context_tokens == 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,19 @@ def test_a_model_folder_without_a_model(make_artifact: Make, tmp_path: Path) -> 
         compare(
             make_artifact(), WORKLOAD, rival="optimum-int8", model=tmp_path, store=Store(tmp_path / "store")
         )
+
+
+def test_a_checkpoint_of_another_shape(make_artifact: Make, tmp_path: Path) -> None:
+    artifact = make_artifact()
+    config = json.loads((artifact / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    with pytest.raises(DataError, match=r"another shape(?s:.*)num_hidden_layers: found 3, the artifact has 2"):
+        compare(artifact, WORKLOAD, rival="optimum-int8", model=tmp_path, store=Store(tmp_path / "store"))
+
+
+def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"absent can't be run: No such file"):
+        exporter_versions(tmp_path / "absent")
 
 
 def test_random_checkpoints_are_the_same_every_time(tmp_path: Path) -> None:
