@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from edgeicl.errors import DataError
@@ -124,3 +125,14 @@ def other_parameters(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         f"{DECODER}.embed_positions.weight": (int(full["max_position_embeddings"]) + 2, hidden)
     }
     return shapes | {f"{norm}.{kind}": (hidden,) for norm in norms for kind in ("weight", "bias")}
+
+
+def fixed_tensor_bytes(config: Mapping[str, Any]) -> int:
+    """Bytes of the deployed tensors that no plan can change, all fp32: positions, norms and biases.
+
+    The two rows that OPT's position table starts with aren't deployed.
+    """
+    hidden = int(opt_config(config)["hidden_size"])
+    others = sum(prod(shape) for shape in other_parameters(config).values())
+    biases = sum(group.shape[0] for group in weight_groups(config) if group.biases)
+    return 4 * (others - 2 * hidden + biases)

@@ -1,4 +1,7 @@
-"""Bytes of a weight group, exactly as they lie in `model.onnx.data`. Planner and emitter share this model."""
+"""Bytes of a weight group: exactly as they lie in `model.onnx.data`, and as the running process holds them.
+
+Planner and emitter share the first; the second is a model of onnxruntime, measured (see `held_bytes`).
+"""
 
 from __future__ import annotations
 
@@ -42,16 +45,33 @@ def group_bytes(rows: int, columns: int, format_: Format) -> int:
     return size
 
 
+def held_bytes(rows: int, columns: int, format_: Format, *, looked_up: bool) -> int:
+    """Bytes of a group in the memory of a process that runs it with onnxruntime on a CPU, at its peak.
+
+    The kernels of a quantized group read codes that were packed anew, with the scales and a sum for each block;
+    the scales stay beside them as they were. Floating-point weights are held in fp32 whatever they are stored
+    in. A table that tokens are `looked_up` in too (the tied embedding) is there a second time, as it is stored.
+    Measured with onnxruntime 1.31 on x86-64: docs/results/resident-memory.md.
+    """
+    weights = rows * columns
+    if not format_.quantized:
+        return 4 * weights * (2 if looked_up else 1)
+    assert format_.block_size is not None
+    blocks = -(-columns // format_.block_size)
+    packed = codes_bytes(rows, columns, format_.bits) + 3 * rows * blocks * SCALE_BYTES
+    if not format_.symmetric:
+        packed += rows * packed_row_bytes(blocks, format_.bits)
+    return packed + (codes_bytes(rows, columns, format_.bits) if looked_up else 0)
+
+
 def kv_cache_bytes(layers: int, hidden: int, context_tokens: int) -> int:
     """Bytes of the fp32 keys and values of one sequence of `context_tokens`."""
     return 2 * layers * hidden * 4 * context_tokens
 
 
-def fixed_tensor_bytes(layers: int, hidden: int, ffn: int, positions: int) -> int:
-    """Bytes of OPT's tensors that no plan can change: positions, norms and biases, all fp32.
+def prefill_bytes(hidden: int, ffn: int, prompt_tokens: int) -> int:
+    """Bytes of activations while a prompt is read, at their peak: the inner layer twice, six times the width.
 
-    `positions` is `max_position_embeddings`: the two unused rows that OPT's table starts with aren't stored.
+    Layers follow each other, so their number doesn't matter. Measured: docs/results/resident-memory.md.
     """
-    norms = 2 * hidden * (2 * layers + 1)
-    biases = layers * (3 * hidden + hidden + ffn + hidden)
-    return 4 * (positions * hidden + norms + biases)
+    return (2 * ffn + 6 * hidden) * 4 * prompt_tokens

@@ -1,7 +1,7 @@
 """From a target's memory to the bytes that weight groups may take.
 
-    artifact = group bytes + other tensors + other files        (files that are deployed)
-    resident = group bytes + other tensors + KV cache + runtime (the process that runs them)
+    artifact = groups as stored + other tensors + other files        (files that are deployed)
+    resident = groups as held + other tensors + KV cache + activations of a prompt + runtime   (the process)
 
 The other files are the graph without its tensors, the tokenizer and the configuration. They are written
 after the plan is made, so they enter as an upper bound: the budget is kept whatever they turn out to be.
@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeicl.errors import BudgetError
-from edgeicl.numerics.size import fixed_tensor_bytes, kv_cache_bytes
+from edgeicl.models.anatomy import fixed_tensor_bytes
+from edgeicl.numerics.size import kv_cache_bytes, prefill_bytes
+from edgeicl.quantize.allocation import Limit, SizeTable
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.target import Target
@@ -36,31 +38,32 @@ class WeightBudget:
     other_tensor_bytes: int
     other_file_bytes: int
     kv_cache_bytes: int
+    prefill_bytes: int
     runtime_overhead_bytes: int
 
-    def artifact_bytes(self, group_bytes: int) -> int:
-        """Size of the deployed files, at most, when the groups take `group_bytes`."""
-        return group_bytes + self.other_tensor_bytes + self.other_file_bytes
+    def artifact_bytes(self, stored_bytes: int) -> int:
+        """Size of the deployed files, at most, when the groups take `stored_bytes` of them."""
+        return stored_bytes + self.other_tensor_bytes + self.other_file_bytes
 
-    def resident_bytes(self, group_bytes: int) -> int:
-        """Memory of the running process when the groups take `group_bytes`."""
-        return group_bytes + self.other_tensor_bytes + self.kv_cache_bytes + self.runtime_overhead_bytes
+    def resident_bytes(self, held_bytes: int) -> int:
+        """Peak memory of the running process when it holds the groups in `held_bytes`."""
+        rest = self.kv_cache_bytes + self.prefill_bytes + self.runtime_overhead_bytes
+        return held_bytes + self.other_tensor_bytes + rest
 
-    @property
-    def limit_bytes(self) -> int:
-        """The most that the groups may take under every limit given; negative where nothing is left."""
+    def limits(self, stored: SizeTable, held: SizeTable) -> list[Limit]:
+        """What is left for the groups under each limit given; may be negative."""
         limits = []
         if self.artifact_limit_bytes is not None:
-            limits.append(self.artifact_limit_bytes - self.artifact_bytes(0))
+            limits.append(Limit(stored, self.artifact_limit_bytes - self.artifact_bytes(0)))
         if self.resident_limit_bytes is not None:
-            limits.append(self.resident_limit_bytes - self.resident_bytes(0))
-        return min(limits)
+            limits.append(Limit(held, self.resident_limit_bytes - self.resident_bytes(0)))
+        return limits
 
-    def require(self, group_bytes: int, *, what: str) -> None:
-        """BudgetError if groups of `group_bytes` break a limit, naming the size that `what` would take."""
-        for kind, limit, needed in (
-            ("artifact_bytes", self.artifact_limit_bytes, self.artifact_bytes(group_bytes)),
-            ("resident_bytes", self.resident_limit_bytes, self.resident_bytes(group_bytes)),
+    def require(self, *, stored_bytes: int, held_bytes: int, what: str) -> None:
+        """BudgetError if groups of these sizes break a limit, naming the size that `what` would take."""
+        for kind, limit, group_bytes, needed in (
+            ("artifact_bytes", self.artifact_limit_bytes, stored_bytes, self.artifact_bytes(stored_bytes)),
+            ("resident_bytes", self.resident_limit_bytes, held_bytes, self.resident_bytes(held_bytes)),
         ):
             if limit is not None and needed > limit:
                 raise BudgetError(
@@ -75,7 +78,8 @@ class WeightBudget:
         rest = (
             f"other files {self.other_file_bytes}"
             if kind == "artifact_bytes"
-            else f"KV cache {self.kv_cache_bytes}, runtime {self.runtime_overhead_bytes}"
+            else f"KV cache {self.kv_cache_bytes}, activations of a prompt {self.prefill_bytes}, runtime "
+            f"{self.runtime_overhead_bytes}"
         )
         return f"weight groups {group_bytes}, other tensors {self.other_tensor_bytes}, {rest}"
 
@@ -102,14 +106,14 @@ def weight_budget(
             )
         )
     graph = _GRAPH_BYTES + _GRAPH_BYTES_PER_LAYER * layers
-    # The position table is emitted without the two rows that OPT leaves unused.
     budget = WeightBudget(
         target=target.name,
         artifact_limit_bytes=target.budget.artifact_bytes,
         resident_limit_bytes=target.budget.resident_bytes,
-        other_tensor_bytes=fixed_tensor_bytes(layers, hidden, int(config["ffn_dim"]), positions),
+        other_tensor_bytes=fixed_tensor_bytes(config),
         other_file_bytes=tokenizer_bytes + graph + _CONFIG_BYTES,
         kv_cache_bytes=kv_cache_bytes(layers, hidden, context),
+        prefill_bytes=prefill_bytes(hidden, int(config["ffn_dim"]), context),
         runtime_overhead_bytes=target.runtime_overhead_bytes,
     )
     return budget, tuple(deviations)

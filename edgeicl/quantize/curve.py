@@ -22,7 +22,8 @@ Kind = Literal["chosen", "uniform", "allocated"]
 def size_curve(
     chosen: Plan,
     losses: LossTable,
-    sizes: SizeTable,
+    stored: SizeTable,
+    held: SizeTable,
     *,
     budget: WeightBudget,
     formats: Sequence[Format],
@@ -36,20 +37,20 @@ def size_curve(
     Args:
         chosen: Group -> format, the plan that will be used.
         losses: Group -> format -> loss, for the formats that fit.
-        sizes: Group -> format -> bytes.
+        stored, held: Group -> format -> bytes in the artifact, and in the memory of the running process.
         formats: The target's formats; each that fits every group gives a uniform point.
-        smallest_bytes: Bytes of the groups in the smallest plan there is.
-        best: The best plan within so many bytes of weight groups.
+        smallest_bytes: Bytes of the groups in the smallest artifact there is.
+        best: The best plan within so many bytes of weight groups in the artifact.
         measure: KL in nats of the whole model stored by a plan; asked for the chosen and the uniform plans.
     """
 
     def point(kind: Kind, label: str, plan: Plan, measured_loss: float | None = None) -> CurvePoint:
-        group_bytes = plan_bytes(plan, sizes)
+        stored_bytes = plan_bytes(plan, stored)
         return CurvePoint(
             kind=kind,
-            label=label or f"best within {format_byte_size(budget.artifact_bytes(group_bytes))}",
-            artifact_bytes=budget.artifact_bytes(group_bytes),
-            resident_bytes=budget.resident_bytes(group_bytes),
+            label=label or f"best within {format_byte_size(budget.artifact_bytes(stored_bytes))}",
+            artifact_bytes=budget.artifact_bytes(stored_bytes),
+            resident_bytes=budget.resident_bytes(plan_bytes(plan, held)),
             predicted_loss=plan_loss(plan, losses),
             measured_loss=measured_loss,
         )
@@ -57,12 +58,12 @@ def size_curve(
     uniform = {f: dict.fromkeys(losses, f) for f in formats if all(f in found for found in losses.values())}
     points = [point("chosen", "chosen", chosen, measure(chosen))]
     points += [point("uniform", f"uniform {f}", plan, measure(plan)) for f, plan in uniform.items()]
-    largest = sum(max(by_format.values()) for by_format in sizes.values())
+    largest = sum(max(by_format.values()) for by_format in stored.values())
     allocated: dict[int, Plan] = {}
     # Equal ratios: between 2 and 4 bits there is as much to see as between 16 and 32.
     for limit in np.geomspace(smallest_bytes, largest, ALLOCATED_POINTS):
         plan = best(max(round(limit), smallest_bytes))
-        allocated.setdefault(plan_bytes(plan, sizes), plan)
+        allocated.setdefault(plan_bytes(plan, stored), plan)
     points += [point("allocated", "", plan) for plan in allocated.values()]
     return SizeCurve(
         loss_unit=loss_unit,

@@ -12,10 +12,18 @@ import torch
 from safetensors.numpy import save_file
 
 from edgeicl.errors import DataError
-from edgeicl.models.anatomy import WeightGroup, weight_groups
+from edgeicl.models.anatomy import EMBEDDING, WeightGroup, weight_groups
 from edgeicl.models.loading import load_tokenizer
-from edgeicl.numerics.size import group_bytes
-from edgeicl.quantize.allocation import LossTable, SizeTable, allocate, merged, plan_bytes
+from edgeicl.numerics.size import group_bytes, held_bytes
+from edgeicl.quantize.allocation import (
+    Limit,
+    LossTable,
+    SizeTable,
+    allocate,
+    merged,
+    plan_bytes,
+    smallest_bytes,
+)
 from edgeicl.quantize.budget import WeightBudget, weight_budget
 from edgeicl.quantize.calibration import calibration_sequences
 from edgeicl.quantize.curve import size_curve
@@ -63,9 +71,11 @@ def quantize(
     tokenizer_bytes = len(load_tokenizer(student).to_str().encode())
     budget, clamped = weight_budget(target, config, tokenizer_bytes=tokenizer_bytes)
     deviations += clamped
-    sizes = {
-        group.name: {f: group_bytes(*group.shape, f) for f in target.formats if fits(group, f)}
-        for group in groups
+    offered = {group: [f for f in target.formats if fits(group, f)] for group in groups}
+    stored = {g.name: {f: group_bytes(*g.shape, f) for f in formats} for g, formats in offered.items()}
+    held = {
+        g.name: {f: held_bytes(*g.shape, f, looked_up=g.name == EMBEDDING) for f in formats}
+        for g, formats in offered.items()
     }
     # LSAQ rates whole decoder blocks, so a block's groups share one format; sensitivity tells groups apart.
     units = {
@@ -74,13 +84,20 @@ def quantize(
         else f"layers.{group.layer}"
         for group in groups
     }
-    smallest_bytes = _smallest_bytes(merged(sizes, units))
     edited = None
     if settings.plan is not None:
         edited = read_plan(base_folder / settings.plan, groups=groups, formats=target.formats)
-        budget.require(plan_bytes(edited, sizes), what=f"the plan {settings.plan}")
+        budget.require(
+            stored_bytes=plan_bytes(edited, stored),
+            held_bytes=plan_bytes(edited, held),
+            what=f"the plan {settings.plan}",
+        )
     else:
-        budget.require(smallest_bytes, what="the smallest plan of its formats")
+        budget.require(
+            stored_bytes=smallest_bytes(merged(stored, units)),
+            held_bytes=smallest_bytes(merged(held, units)),
+            what="the smallest plan of its formats",
+        )
 
     sequences = calibration_sequences(
         recipe.task,
@@ -108,7 +125,7 @@ def quantize(
         "tokenizer_bytes": tokenizer_bytes,
     }
 
-    planning = _Planning(source, table, sizes, units, budget, target.formats)
+    planning = _Planning(source, table, stored, held, units, budget, target.formats)
 
     def build(folder: Path) -> None:
         if store.workers.is_writer:
@@ -146,34 +163,31 @@ def format_deviations(groups: Sequence[WeightGroup], formats: Sequence[Format]) 
     ]
 
 
-def _smallest_bytes(sizes: SizeTable) -> int:
-    # No unit is without a format: blocks are powers of two, so the smallest that fits one group fits them all.
-    return sum(min(by_format.values()) for by_format in sizes.values())
-
-
 @dataclass(frozen=True)
 class _Planning:
     """What the plan is made from, and its files."""
 
     student: Student
     table: ImportanceTable
-    sizes: SizeTable
+    stored: SizeTable
+    held: SizeTable
     units: Mapping[str, str]
     budget: WeightBudget
     formats: Sequence[Format]
 
     def write(self, folder: Path, edited: Plan | None) -> None:
         """Writes plan, importance, curve and weights; the plan is `edited` if there is one."""
-        plan = self._best(self.budget.limit_bytes) if edited is None else edited
+        plan = self._best(self.budget.limits(self.stored, self.held)) if edited is None else edited
         curve = size_curve(
             plan,
             self.table.losses(),
-            self.sizes,
+            self.stored,
+            self.held,
             budget=self.budget,
             formats=self.formats,
             loss_unit=self.table.unit,
-            smallest_bytes=_smallest_bytes(merged(self.sizes, self.units)),
-            best=self._best,
+            smallest_bytes=smallest_bytes(merged(self.stored, self.units)),
+            best=lambda limit_bytes: self._best([Limit(self.stored, limit_bytes)]),
             measure=self._measured_loss,
         )
         for name, spec in (
@@ -184,9 +198,10 @@ class _Planning:
             (folder / name).write_text(spec.model_dump_json(indent=1) + "\n")
         save_file(stored_tensors(self.student.weights, plan), folder / "weights.safetensors")
 
-    def _best(self, budget_bytes: int) -> Plan:
-        losses, sizes = merged(self.table.losses(), self.units), merged(self.sizes, self.units)
-        by_unit = allocate(losses, sizes, budget_bytes)
+    def _best(self, limits: Sequence[Limit]) -> Plan:
+        # No unit is without a format: blocks are powers of two, so the least that fits one group fits them all.
+        of_units = [Limit(merged(limit.sizes, self.units), limit.limit_bytes) for limit in limits]
+        by_unit = allocate(merged(self.table.losses(), self.units), of_units)
         return {group: by_unit[unit] for group, unit in self.units.items()}
 
     def _measured_loss(self, plan: Plan) -> float:
@@ -196,7 +211,7 @@ class _Planning:
 
     def _described(self, plan: Plan) -> QuantPlan:
         losses = self.table.losses()
-        stored = plan_bytes(plan, self.sizes)
+        stored_bytes = plan_bytes(plan, self.stored)
         return QuantPlan(
             model_digest=self.student.digest,
             importance=self.table.method,
@@ -204,9 +219,9 @@ class _Planning:
                 GroupPlan(group=group.name, format=plan[group.name], importance=self._importance(group, losses))
                 for group in self.student.groups
             ),
-            predicted_weight_bytes=stored + self.budget.other_tensor_bytes,
-            predicted_artifact_bytes=self.budget.artifact_bytes(stored),
-            predicted_resident_bytes=self.budget.resident_bytes(stored),
+            predicted_weight_bytes=stored_bytes + self.budget.other_tensor_bytes,
+            predicted_artifact_bytes=self.budget.artifact_bytes(stored_bytes),
+            predicted_resident_bytes=self.budget.resident_bytes(plan_bytes(plan, self.held)),
         )
 
     def _importance(self, group: WeightGroup, losses: LossTable) -> float:

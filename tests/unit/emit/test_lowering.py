@@ -13,9 +13,9 @@ from edgeicl.emit.data_file import DataFile
 from edgeicl.emit.lowering import write_model
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import DataError, IntegrityError
-from edgeicl.models.anatomy import opt_config, weight_groups
+from edgeicl.models.anatomy import fixed_tensor_bytes, opt_config, weight_groups
 from edgeicl.models.model_folder import model_config
-from edgeicl.numerics.size import fixed_tensor_bytes, group_bytes
+from edgeicl.numerics.size import group_bytes
 from edgeicl.specs.quant_plan import Format
 from tests.unit.emit.tiny_opt import Tiny
 
@@ -78,12 +78,7 @@ def test_the_ledger_is_the_folder(format_: Format, quantize: Callable[[Format], 
             by_group[row.group] = by_group.get(row.group, 0) + row.bytes
     fixed = by_group.pop(None)
     assert by_group == {group.name: group_bytes(*group.shape, format_) for group in weight_groups(config)}
-    assert fixed == fixed_tensor_bytes(
-        config["num_hidden_layers"],
-        config["hidden_size"],
-        config["ffn_dim"],
-        config["max_position_embeddings"],
-    )
+    assert fixed == fixed_tensor_bytes(config)
 
 
 @pytest.mark.parametrize("format_", FORMATS, ids=str)

@@ -8,7 +8,7 @@ import pytest
 from transformers import OPTConfig, OPTForCausalLM
 
 from edgeicl.errors import DataError
-from edgeicl.models.anatomy import opt_config, other_parameters, weight_groups
+from edgeicl.models.anatomy import fixed_tensor_bytes, opt_config, other_parameters, weight_groups
 
 SMALL: dict[str, Any] = {
     "vocab_size": 100,
@@ -34,6 +34,16 @@ def test_every_parameter_of_transformers_opt_has_one_place(enable_bias: bool) ->
             assert name not in placed
             placed[name] = shapes[name]
     assert placed == shapes
+
+
+@pytest.mark.parametrize(("enable_bias", "biases"), [(True, 6 + 2 + 3 + 2), (False, 0)])
+def test_fixed_tensors_on_paper(enable_bias: bool, biases: int) -> None:
+    """One layer of width 2 and inner width 3: five positions, three norms, and biases if there are any."""
+    config = {
+        "model_type": "opt", "hidden_size": 2, "ffn_dim": 3, "num_hidden_layers": 1, "num_attention_heads": 1,
+        "max_position_embeddings": 5, "enable_bias": enable_bias,
+    }  # fmt: skip
+    assert fixed_tensor_bytes(config) == 4 * (5 * 2 + 3 * 2 * 2 + biases)
 
 
 def test_names_and_order() -> None:

@@ -8,7 +8,7 @@ import pytest
 from edgeicl.errors import DataError
 from edgeicl.numerics.affine import round_to_nearest
 from edgeicl.numerics.packing import pack_rows
-from edgeicl.numerics.size import fixed_tensor_bytes, group_bytes, kv_cache_bytes
+from edgeicl.numerics.size import group_bytes, held_bytes, kv_cache_bytes, prefill_bytes
 from edgeicl.specs.quant_plan import Format
 
 
@@ -34,12 +34,23 @@ def test_equals_the_packed_arrays(bits: int, symmetric: bool) -> None:
     assert group_bytes(7, 80, format_) == stored
 
 
+def test_what_a_process_holds_on_paper() -> None:
+    """4 x 64 weights: 128 bytes of 4-bit codes and 2 scales a row, thrice; looked up, the codes again."""
+    assert held_bytes(4, 64, Format(bits=4, block_size=32), looked_up=False) == 128 + 3 * 4 * 2 * 4
+    assert held_bytes(4, 64, Format(bits=4, block_size=32), looked_up=True) == 2 * 128 + 3 * 4 * 2 * 4
+    asymmetric = Format(bits=4, block_size=32, symmetric=False)
+    assert held_bytes(4, 64, asymmetric, looked_up=False) == 128 + 3 * 4 * 2 * 4 + 4 * 1
+    for bits in (16, 32):
+        assert held_bytes(4, 64, Format(bits=bits), looked_up=False) == 1024
+        assert held_bytes(4, 64, Format(bits=bits), looked_up=True) == 2048
+
+
 def test_a_block_that_does_not_divide_the_row_is_refused() -> None:
     with pytest.raises(DataError, match="rows of 96 weights don't divide into the blocks of int4/block64"):
         group_bytes(4, 96, Format(bits=4, block_size=64))
 
 
-def test_cache_and_fixed_tensors() -> None:
+def test_cache_and_activations() -> None:
+    # 3 tokens, each an inner layer of 8 twice and a width of 2 six times
+    assert prefill_bytes(2, 8, 3) == 3 * (16 + 12) * 4
     assert kv_cache_bytes(12, 768, 1) == 2 * 12 * 768 * 4
-    # one layer of width 2 and inner width 3: norms 2*2*3, biases 6+2+3+2, positions 5*2
-    assert fixed_tensor_bytes(1, 2, 3, 5) == 4 * (12 + 13 + 10)

@@ -8,12 +8,16 @@ import pytest
 
 from edgeicl.errors import BudgetError
 from edgeicl.models.anatomy import opt_config
+from edgeicl.quantize.allocation import Limit
 from edgeicl.quantize.budget import WeightBudget, weight_budget
+from edgeicl.specs.quant_plan import Format
 from edgeicl.specs.target import Target
+
+INT4 = Format(bits=4, block_size=32)
 
 
 def _budget(artifact: int | None, resident: int | None) -> WeightBudget:
-    return WeightBudget("phone", artifact, resident, 100, 20, 300, 4000)
+    return WeightBudget("phone", artifact, resident, 100, 20, 250, 50, 4000)
 
 
 def _target(**budget: Any) -> Target:
@@ -33,25 +37,24 @@ def _target(**budget: Any) -> Target:
 
 
 def test_each_limit_counts_its_own_parts() -> None:
-    """artifact = groups + 100 + 20; resident = groups + 100 + 300 + 4000."""
-    assert _budget(1120, None).limit_bytes == 1000
-    assert _budget(None, 5000).limit_bytes == 600
-    assert _budget(1120, 5000).limit_bytes == 600
-    assert _budget(620, 5000).limit_bytes == 500
-    assert _budget(100, None).limit_bytes == -20
+    """artifact = stored + 100 + 20; resident = held + 100 + 250 + 50 + 4000."""
+    stored, held = {"a": {INT4: 1}}, {"a": {INT4: 2}}
+    assert _budget(1120, None).limits(stored, held) == [Limit(stored, 1000)]
+    assert _budget(None, 5000).limits(stored, held) == [Limit(held, 600)]
+    assert _budget(100, 5000).limits(stored, held) == [Limit(stored, -20), Limit(held, 600)]
 
 
 def test_a_broken_limit_is_named_with_what_would_be_needed() -> None:
-    _budget(1120, 5000).require(600, what="the plan")
+    _budget(1120, 5000).require(stored_bytes=1000, held_bytes=600, what="the plan")
     with pytest.raises(
         BudgetError, match=r"target phone: budget\.resident_bytes is 5000.*the plan takes 5001"
     ) as caught:
-        _budget(1120, 5000).require(601, what="the plan")
+        _budget(1120, 5000).require(stored_bytes=1000, held_bytes=601, what="the plan")
     assert caught.value.smallest_bytes == 5001
     with pytest.raises(
         BudgetError, match=r"budget\.artifact_bytes is 1120.*weight groups 1001, other tensors 100"
     ):
-        _budget(1120, None).require(1001, what="the plan")
+        _budget(1120, None).require(stored_bytes=1001, held_bytes=0, what="the plan")
 
 
 def test_opt_125m_on_paper() -> None:
@@ -63,7 +66,10 @@ def test_opt_125m_on_paper() -> None:
     found, deviations = weight_budget(_target(artifact_bytes="100 MB"), config, tokenizer_bytes=2_000_000)
     assert found.other_tensor_bytes == 4 * (2048 * 768 + 25 * 2 * 768 + 12 * (5 * 768 + 3072))
     assert found.kv_cache_bytes == 150_994_944
-    assert found.resident_bytes(0) == found.other_tensor_bytes + 150_994_944 + 60_000_000
+    assert found.prefill_bytes == 4 * 2048 * (2 * 3072 + 6 * 768)
+    assert found.resident_bytes(0) == (
+        found.other_tensor_bytes + 150_994_944 + found.prefill_bytes + 60_000_000
+    )
     assert found.other_file_bytes == 2_000_000 + 1024 * (8 + 12 * 6 + 16)
     assert [(d.what, d.asked, d.got) for d in deviations] == [("context_tokens", "4096", "2048")]
 

@@ -11,9 +11,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from edgeicl.errors import BudgetError, DataError, SpecError
+from edgeicl.models.anatomy import EMBEDDING
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.numerics.affine import QuantizedMatrix, dequantize
-from edgeicl.numerics.size import group_bytes
+from edgeicl.numerics.size import group_bytes, held_bytes, prefill_bytes
 from edgeicl.quantize.budget import weight_budget
 from edgeicl.quantize.stage import quantize
 from edgeicl.quantize.stored_weights import stored_values
@@ -145,7 +146,24 @@ def test_the_plan_counts_every_byte_and_keeps_the_budget(
         others -= 2 * 32 * 4  # the two unused rows of the position table are not deployed
         assert plan.predicted_weight_bytes == groups + others
         assert plan.predicted_artifact_bytes <= limit
-        assert plan.predicted_resident_bytes == groups + others + 2 * 2 * 32 * 4 * 16 + 1000
+        held = sum(
+            held_bytes(*g.shape, plan.formats()[g.name], looked_up=g.name == EMBEDDING) for g in weights.groups
+        )
+        assert (
+            plan.predicted_resident_bytes
+            == held + others + 2 * 2 * 32 * 4 * 16 + prefill_bytes(32, 64, 16) + 1000
+        )
+
+
+def test_memory_is_kept_within_both_limits(student: Path, weights: StudentWeights, store: Path) -> None:
+    """What fits in the artifact may not fit in memory, where half precision is held in full."""
+    formats = [*ALL, {"bits": 16}]
+    files = _artifact_bytes(student, 40_000)
+    roomy = _plan(_run(student, store, _target(formats, artifact_bytes=files)))
+    limit = roomy.predicted_resident_bytes - 10_000
+    tight = _plan(_run(student, store, _target(formats, artifact_bytes=files, resident_bytes=limit)))
+    assert tight.predicted_resident_bytes <= limit < roomy.predicted_resident_bytes
+    assert tight.predicted_artifact_bytes <= files
 
 
 def test_curve_holds_the_chosen_and_the_uniform_plans(student: Path, store: Path) -> None:
