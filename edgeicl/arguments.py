@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,7 +64,7 @@ def columns_given(texts: Sequence[str], columns: Sequence[str]) -> dict[str, str
 def source_given(
     data: str,
     *,
-    split: str,
+    split: str | None,
     label: str,
     limit: int | None,
     drop_labels: Sequence[str],
@@ -73,18 +74,27 @@ def source_given(
     from edgeicl.specs.loading import parse_spec
     from edgeicl.specs.recipe import Source
 
-    wrong = [text for text in map_labels if "=" not in text]
-    if wrong:
-        raise SpecError("eval", [Problem("--map-label", repr(text), "expected FROM=TO") for text in wrong])
+    options = {"source": "--data", "drop_labels": "--drop-label", "map_labels": "--map-label"}
+    problems = [
+        Problem("--map-label", repr(text), "expected FROM=TO") for text in map_labels if "=" not in text
+    ]
     fields = {
         "source": data,
         "split": split,
         "label": label,
         "limit": limit,
         "drop_labels": list(drop_labels),
-        "map_labels": dict(text.split("=", 1) for text in map_labels),
+        "map_labels": dict(text.split("=", 1) for text in map_labels if "=" in text),
     }
-    return parse_spec(json.dumps(fields, indent=0), Source, source="options of eval")
+    try:
+        source = parse_spec(json.dumps(fields), Source, source="eval")
+    except SpecError as error:
+        for problem in error.problems:
+            option = options.get(problem.key, f"--{problem.key}")
+            problems.append(replace(problem, key=option, line=None))
+    if problems:
+        raise SpecError("eval", problems, next_step="correct these options; `edgeicl eval --help` lists all")
+    return source
 
 
 def plain(spec: Spec) -> Any:

@@ -252,4 +252,5 @@ def _fail(message: str, exit_code: int) -> None:
 
 def _prints() -> bool:
     """Whether this process is the one of `accelerate launch` that speaks; ordinarily the only one."""
-    return int(os.environ.get("RANK", "0")) == 0
+    alone = int(os.environ.get("WORLD_SIZE", "1")) <= 1
+    return alone or int(os.environ.get("RANK", "0")) == 0

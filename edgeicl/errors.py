@@ -54,11 +54,21 @@ class SpecError(EdgeiclError):
 
     exit_code = 2
 
-    def __init__(self, source: str, problems: Sequence[Problem], *, next_step: str = "") -> None:
+    def __init__(
+        self,
+        source: str,
+        problems: Sequence[Problem],
+        *,
+        next_step: str = "",
+        others: Sequence[SpecError] = (),
+    ) -> None:
+        """`others`: the errors of further files, told with this one."""
         self.source = source
-        self.problems = tuple(problems)
-        count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
-        super().__init__("\n".join([f"{source}: {count}", *map(str, self.problems)]), next_step=next_step)
+        self.problems: tuple[Problem, ...] = (*problems, *(p for error in others for p in error.problems))
+        count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+        told = [f"{source}: {count}", *map(str, problems), *(str(error.args[0]) for error in others)]
+        steps = dict.fromkeys(filter(None, [next_step, *(error.next_step for error in others)]))
+        super().__init__("\n".join(told), next_step="; ".join(steps))
 
 
 class GainError(EdgeiclError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,25 +43,44 @@ def resolve(
     """Everything that can be checked before any work: recipe, targets, plan file, output folders.
 
     Raises:
-        SpecError: a file or override that can't be used, no target, or a target named twice.
+        SpecError: what can't be used, of all files and overrides: an entry, a data file that isn't there, no
+            target, or a target named twice.
         DataError: an output folder that holds something else.
     """
-    path = find_recipe(recipe)
-    wanted = load_recipe(recipe, recipe_overrides)
-    names = tuple(targets) or wanted.targets
-    if not names:
+    errors: list[SpecError] = []
+    path, wanted = Path(recipe), None
+    with _collected(errors):
+        path = find_recipe(recipe)
+        wanted = load_recipe(recipe, recipe_overrides, with_data=True)
+    names = tuple(targets) or (wanted.targets if wanted is not None else ())
+    if wanted is not None and not names:
         problem = Problem("targets", "none", f"expected a target; {one_of('', shipped('targets'))}", line=1)
-        raise SpecError(str(path), [problem], next_step="name one in the recipe, or with --target")
-    loaded = tuple(load_target(name, target_overrides) for name in names)
+        errors.append(SpecError(str(path), [problem], next_step="name one in the recipe, or with --target"))
+    loaded: list[Target] = []
+    for name in names:
+        with _collected(errors):
+            loaded.append(load_target(name, target_overrides))
     repeated = sorted({target.name for target in loaded if [t.name for t in loaded].count(target.name) > 1})
     if repeated:
         problem = Problem("targets", f"{', '.join(repeated)} twice", "expected each target once", line=1)
-        raise SpecError(str(path), [problem], next_step="name each target once")
-    if wanted.quantize.plan is not None:
-        load_spec(path.parent / wanted.quantize.plan, QuantPlan)
+        errors.append(SpecError(str(path), [problem], next_step="name each target once"))
+    if wanted is not None and wanted.quantize.plan is not None:
+        with _collected(errors):
+            load_spec(path.parent / wanted.quantize.plan, QuantPlan)
+    if wanted is None or errors:
+        first, *others = errors
+        raise SpecError(first.source, first.problems, next_step=first.next_step, others=others)
     base = output or Path("build") / wanted.name
     alone = output is not None and len(loaded) == 1
     folders = tuple(base if alone else base / target.name for target in loaded)
     for folder in folders:
         refuse_foreign_folder(folder)
-    return Job(wanted, path, loaded, folders)
+    return Job(wanted, path, tuple(loaded), folders)
+
+
+@contextmanager
+def _collected(errors: list[SpecError]) -> Iterator[None]:
+    try:
+        yield
+    except SpecError as error:
+        errors.append(error)

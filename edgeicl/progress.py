@@ -19,7 +19,7 @@ def track(description: str, total: int, *, already_done: int = 0) -> Iterator[Ca
 
     What an earlier run had already done counts in the figure, not in the estimate.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
         with _bar(description, total, already_done) as advance:
             yield advance
     else:

@@ -66,7 +66,7 @@ def run(
     from edgeicl.bench.artifact import open_artifact
     from edgeicl.bench.classify import classify, task_of
     from edgeicl.bench.generate import generate as continuation
-    from edgeicl.tasks.prompt import pattern_columns
+    from edgeicl.specs.pattern import pattern_columns
 
     opened = open_artifact(artifact)
     count = threads or _threads(artifact)
@@ -88,7 +88,9 @@ def run(
 def eval_command(
     artifact: ArtifactArgument,
     data: Annotated[str, typer.Option(help="file:PATH, hub:DATASET or builtin:nli/TASK.", show_default=False)],
-    split: Annotated[str, typer.Option(help="Split to read.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="Split to read; hub: and builtin: need one, file: has none.")
+    ] = None,
     label: Annotated[str, typer.Option(help="Column that holds the label.")] = "label",
     limit: Annotated[int | None, typer.Option(min=1, help="Read at most this many examples.")] = None,
     drop_label: Annotated[
@@ -108,6 +110,7 @@ def eval_command(
         data, split=split, label=label, limit=limit, drop_labels=drop_label or (), map_labels=map_label or ()
     )
     measured = evaluate(artifact, source, Path.cwd(), threads=threads or _threads(artifact))
+    measured = measured.model_copy(update={"data": str(source)})
     print_json(plain(measured)) if as_json else typer.echo(labelled_text(measured))
 
 

@@ -49,7 +49,9 @@ class Steps:
         left = self._titles[self._done - 1 :]
         if not all(title in self._seconds for title in left):
             return ""
-        return f" (about {sum(self._seconds[title] for title in left):.0f} s to the end, by the last build)"
+        seconds = sum(self._seconds[title] for title in left)
+        # At most: which of them will be skipped is not known yet.
+        return f" (at most {seconds:.0f} s to the end, by the last build)"
 
 
 def _recall(memory: Path) -> dict[str, float]:

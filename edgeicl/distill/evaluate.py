@@ -50,7 +50,7 @@ def accuracy_row(
         raise DataError(
             f"{data}: found no example with the label {', '.join(missing)}; "
             f"expected all of {', '.join(labels)}",
-            next_step="raise the source's limit (it takes the first rows), or check map_labels and drop_labels",
+            next_step="raise the source's limit, or check map_labels and drop_labels",
         )
     correct = [np.asarray(predicted) == gold for predicted in predictions]
     by_label = [[float(hits[gold == label].mean()) for label in range(len(labels))] for hits in correct]

@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from edgeicl.errors import DataError
+from edgeicl.specs.local_path import local_path
 from edgeicl.store import cache_root, digest_of, file_sha256
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def model_folder(name: str, *, base_folder: Path | None = None) -> Path:
     """
     if name.startswith("builtin:"):
         return _builtin(name.removeprefix("builtin:"))
-    local = (base_folder or Path()) / Path(name).expanduser()
+    local = local_path(name, base_folder or Path())
     if local.is_dir():
         return _complete(local)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _WRITTEN = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*$")
+# JSON Schema's patterns can't ignore case.
+_SCHEMA_PATTERN = r"^\s*[0-9]+(\.[0-9]+)?\s*([KkMmGg][Ii]?)?[Bb]\s*$"
 
 
 def parse_byte_size(value: object) -> object:
@@ -30,4 +32,11 @@ def format_byte_size(count: float) -> str:
     return f"{int(count)} B"
 
 
-ByteSize = Annotated[int, BeforeValidator(parse_byte_size), Field(ge=1)]
+ByteSize = Annotated[
+    int,
+    Field(ge=1),
+    BeforeValidator(parse_byte_size),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": _SCHEMA_PATTERN}]}
+    ),
+]

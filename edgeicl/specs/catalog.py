@@ -27,9 +27,9 @@ def find_recipe(given: str) -> Path:
     return _find(given, "recipe")
 
 
-def load_recipe(given: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe `given` as a path or a shipped name, after `overrides`."""
-    return load_spec(find_recipe(given), Recipe, overrides=overrides)
+def load_recipe(given: str, overrides: Sequence[str] = (), *, with_data: bool = False) -> Recipe:
+    """The recipe `given` as a path or a shipped name, after `overrides`; `with_data` as in `load_spec`."""
+    return load_spec(find_recipe(given), Recipe, overrides=overrides, with_data=with_data)
 
 
 def load_target(given: str, overrides: Sequence[str] = ()) -> Target:

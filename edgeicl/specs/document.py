@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -16,6 +17,15 @@ from edgeicl.errors import Problem, SpecError
 
 KeyPath = tuple[str, ...]
 """Keys and list indices from the top of a document, all as text: `("targets", "0")`."""
+Key = tuple[KeyPath, int, int | None]
+"""A path, its line, and the line of the same key's first appearance if it repeats one."""
+
+
+class _Constructor(SafeConstructor):
+    """Reads dates as the text they are; JSON has none either."""
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
 
 
 @dataclass
@@ -30,10 +40,12 @@ class Document:
 
     def line_of(self, path: KeyPath) -> int | None:
         """Line of `path`, or of the nearest key around it; None where the command line decides it."""
-        for override in self.overridden:
-            shared = min(len(override), len(path))
-            if override[:shared] == path[:shared]:
-                return None
+        if any(path[: len(override)] == override for override in self.overridden):
+            return None
+        inside = {override[: len(path) + 1] for override in self.overridden if override[: len(path)] == path}
+        written = {known for known in self.lines if known[:-1] == path}
+        if inside and written <= inside:  # every key of the section comes from the command line
+            return None
         for length in range(len(path), 0, -1):
             if path[:length] in self.lines:
                 return self.lines[path[:length]]
@@ -56,14 +68,13 @@ def read_document(path: Path, *, kind: str) -> Document:
 def parse_document(text: str, *, source: str) -> Document:
     """The document in `text`. SpecError with the line where it is no YAML; repeated keys are collected."""
     try:
-        root: Node | None = YAML().compose(io.StringIO(text))
-        keys = list(_keys(root, (), ())) if root is not None else []
-        document = Document(source, parse_value(text))
+        keys, values = _parsed(text)
     except YAMLError as error:
         raise SpecError(source, [_syntax_problem(error)]) from error
-    if root is None:
+    if keys is None:
         problem = Problem("(whole file)", "empty", "expected keys and values", line=1)
         raise SpecError(source, [problem])
+    document = Document(source, values)
     for path, line, first_line in keys:
         if first_line is None:
             document.lines[path] = line
@@ -75,9 +86,24 @@ def parse_document(text: str, *, source: str) -> Document:
 
 def parse_value(text: str) -> Any:
     """What YAML makes of `text`, as plain Python values. Raises ruamel's YAMLError."""
+    return _parsed(text)[1]
+
+
+def _parsed(text: str) -> tuple[list[Key] | None, Any]:
+    """Keys and values of `text`; no keys, not even an empty list of them, where it holds nothing."""
+    root: Node | None = YAML().compose(io.StringIO(text))
+    keys = list(_keys(root, (), ())) if root is not None else None
     yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
     yaml.allow_duplicate_keys = True  # reported by parse_document, all of them, with lines
-    return yaml.load(text)
+    return keys, _unshared(yaml.load(text))
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which an alias is a value of its own, so that setting one place leaves the other alone."""
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
 
 
 def _syntax_problem(error: YAMLError) -> Problem:
@@ -86,15 +112,17 @@ def _syntax_problem(error: YAMLError) -> Problem:
     return Problem("(syntax)", found, "expected YAML", line=mark.line + 1 if mark is not None else 1)
 
 
-def _keys(node: Node, path: KeyPath, around: tuple[int, ...]) -> Iterator[tuple[KeyPath, int, int | None]]:
-    """(path, line, line of the same key's first appearance if it repeats one) for everything in `node`."""
+def _keys(node: Node, path: KeyPath, around: tuple[int, ...]) -> Iterator[Key]:
+    """Everything in `node`, in order."""
     if id(node) in around:
         raise MarkedYAMLError(problem="an alias of what it is part of", problem_mark=node.start_mark)
     inside = (*around, id(node))
     if isinstance(node, MappingNode):
         first_lines: dict[str, int] = {}
         for key, value in node.value:
-            name = key.value if isinstance(key, ScalarNode) else str(key.tag)
+            if not isinstance(key, ScalarNode):
+                raise MarkedYAMLError(problem="a key that is no plain text", problem_mark=key.start_mark)
+            name = key.value
             line = key.start_mark.line + 1
             yield (*path, name), line, first_lines.get(name)
             first_lines.setdefault(name, line)

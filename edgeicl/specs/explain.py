@@ -84,7 +84,7 @@ def _said(detail: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> tuple[
         return value, _meaning(path, model, otherwise=f"expected text matching {context.get('pattern')}")
     if kind in ("value_error", "assertion_error"):
         said = str(context.get("error", detail["msg"]))
-        about, semicolon, expected = said.partition("; ")
+        about, semicolon, expected = said.rpartition("; ")  # what was found may hold one too
         return (about, expected) if semicolon else (value, said)
     return value, _WANTED.get(kind, detail["msg"])
 

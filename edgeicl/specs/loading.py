@@ -24,9 +24,15 @@ from edgeicl.specs.recipe import Recipe, Spec
 SpecType = TypeVar("SpecType", bound=Spec)
 
 
-def load_spec(path: Path, model: type[SpecType], *, overrides: Sequence[str] = ()) -> SpecType:
-    """The `model` written in the file `path`, after `overrides`. SpecError lists every problem."""
-    return _validated(read_document(path, kind=model.__name__.lower()), model, overrides)
+def load_spec(
+    path: Path, model: type[SpecType], *, overrides: Sequence[str] = (), with_data: bool = False
+) -> SpecType:
+    """The `model` written in the file `path`, after `overrides`. SpecError lists every problem.
+
+    `with_data`: a data file that it names and that isn't there is a problem too.
+    """
+    document = read_document(path, kind=model.__name__.lower())
+    return _validated(document, model, overrides, base_folder=path.parent if with_data else None)
 
 
 def parse_spec(text: str, model: type[SpecType], *, source: str, overrides: Sequence[str] = ()) -> SpecType:
@@ -43,7 +49,9 @@ def dump_yaml(spec: Spec) -> str:
     return stream.getvalue()
 
 
-def _validated(document: Document, model: type[SpecType], overrides: Sequence[str]) -> SpecType:
+def _validated(
+    document: Document, model: type[SpecType], overrides: Sequence[str], *, base_folder: Path | None = None
+) -> SpecType:
     apply_overrides(document, overrides)
     problems = list(document.problems)
     values = document.values
@@ -53,10 +61,11 @@ def _validated(document: Document, model: type[SpecType], overrides: Sequence[st
     )
     spec: SpecType | None = None
     told: set[KeyPath] = set()
-    # Once more without the keys in question: a section is checked as a whole only where each key is good.
-    for _ in range(2):
+    # Once more without the keys in question and without a look at data files: a section is checked as a whole
+    # only where each key is good.
+    for context in ({"base_folder": base_folder} if base_folder is not None else None, None):
         try:
-            spec = model.model_validate_json(json.dumps(values, default=str), strict=True)
+            spec = model.model_validate_json(json.dumps(values, default=str), strict=True, context=context)
             break
         except ValidationError as error:
             doubtful: list[KeyPath] = []
@@ -70,16 +79,16 @@ def _validated(document: Document, model: type[SpecType], overrides: Sequence[st
                 if path not in told:
                     told.add(path)
                     problems.append(explain(detail, path, model, document))
-            if not doubtful:
+            if not doubtful and context is None:
                 break
             values = json.loads(json.dumps(values, default=str))
             for path in doubtful:
                 _drop(values, path)
     if problems or spec is None:
         problems.sort(key=lambda problem: (problem.line is None, problem.line or 0))
-        next_step = "correct these"
+        next_step = f"correct {document.source}"
         if model is Recipe:
-            next_step += f", then run `edgeicl check {document.source}`"
+            next_step = f"correct these, then run `edgeicl check {document.source}`"
         raise SpecError(document.source, problems, next_step=next_step)
     return spec
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from edgeicl.specs.measurement import BenchResult, Evaluation
+from edgeicl.specs.pattern import Pattern
 from edgeicl.specs.quant_plan import QuantPlan
 from edgeicl.specs.recipe import Spec
 
@@ -83,7 +84,7 @@ class TaskFile(Spec):
     """`task.json`: all that an app needs to format a query and read its answer."""
 
     version: Literal[1] = 1
-    pattern: str
+    pattern: Pattern
     verbalizers: dict[str, str]
     verbalizer_tokens: dict[str, tuple[int, ...]]
     separator: str

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from edgeicl.specs.local_path import local_path
+from edgeicl.specs.nearest import one_of
+from edgeicl.specs.pattern import Pattern
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Share = Annotated[float, Field(ge=0.0)]
@@ -22,7 +26,11 @@ class Source(Spec):
     source: str = Field(
         pattern=r"^(file|hub|builtin):.+", description="`file:PATH`, `hub:DATASET` or `builtin:nli[/TASK]`."
     )
-    split: str = Field("train", description="Split to read; `file:` sources have one split only.")
+    split: str | None = Field(
+        None,
+        validate_default=True,
+        description="Split to read, of `hub:` and `builtin:`; a `file:` has none.",
+    )
     label: str = Field("label", description="Column that holds the label.")
     drop_labels: tuple[str, ...] = Field((), description="Rows with these labels are left out.")
     map_labels: dict[str, str] = Field(
@@ -33,22 +41,42 @@ class Source(Spec):
     )
     seed: int = Field(0, description="Seed of `limit`, and of a built-in source.")
 
+    @field_validator("source")
+    @classmethod
+    def _file_there(cls, source: str, info: ValidationInfo) -> str:
+        """Only where the context says in which folder paths start; a recipe can be read without its data."""
+        kind, _, name = source.partition(":")
+        if kind == "file" and info.context is not None:
+            path = local_path(name, info.context["base_folder"])
+            if not path.is_file():
+                raise ValueError(f"no file {path}; expected a data file, looked for from the recipe's folder")
+        return source
+
+    @field_validator("split")
+    @classmethod
+    def _split_where_it_means_something(cls, split: str | None, info: ValidationInfo) -> str | None:
+        kind = info.data.get("source", "").partition(":")[0]
+        if kind == "file" and split is not None:
+            raise ValueError(f"{split!r}; expected none: a `file:` has no splits (`split: null` takes it out)")
+        if kind in ("hub", "builtin") and split is None:
+            raise ValueError(f"missing; expected the split of `{kind}:` to read, such as train or test")
+        return split
+
+    def __str__(self) -> str:
+        return self.source if self.split is None else f"{self.source} ({self.split})"
+
 
 class Task(Spec):
     """The text around an example, the words for its labels, and the data."""
 
-    pattern: str = Field(description="Text of one example, with its columns in braces; the label follows it.")
+    pattern: Pattern = Field(
+        description="Text of one example, with its columns in braces; the label follows it."
+    )
     verbalizers: dict[str, str] = Field(min_length=2, description="Label -> the word(s) that stand for it.")
     separator: str = Field("\n\n", description="Text between demonstrations.")
     train: Source
     in_domain: Source
     out_of_domain: Source | None = None
-
-    @model_validator(mode="after")
-    def _columns_named(self) -> Task:
-        if "{" not in self.pattern:
-            raise ValueError("pattern names no column; expected at least one, such as {premise}")
-        return self
 
     @field_validator("verbalizers")
     @classmethod
@@ -56,6 +84,17 @@ class Task(Spec):
         if len(set(words.values())) != len(words) or not all(words.values()):
             raise ValueError("verbalizers must be distinct and not empty")
         return words
+
+    @field_validator("train", "in_domain", "out_of_domain")
+    @classmethod
+    def _labels_mapped_to_words(cls, source: Source | None, info: ValidationInfo) -> Source | None:
+        words = info.data.get("verbalizers")
+        if source is not None and words is not None:
+            wrong = [(old, new) for old, new in source.map_labels.items() if new not in words]
+            if wrong:
+                sent = ", ".join(f"{old!r} to {new!r}" for old, new in wrong)
+                raise ValueError(f"map_labels sends {sent}; {one_of(wrong[0][1], words)}")
+        return source
 
 
 class Teacher(Spec):

@@ -6,13 +6,12 @@ test texts, `out_of_domain_train` the same phenomena on training texts. No text 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from edgeicl.errors import DataError
+from edgeicl.specs.nearest import one_of
 from edgeicl.tasks import nli_family
-from edgeicl.tasks.example import nearest
 
 Row = tuple[str, Mapping[str, Any]]
 
@@ -26,37 +25,47 @@ _DOMAIN_AND_SPLIT = {
 }
 
 
-def builtin_rows(name: str, *, split: str, label: str, limit: int | None, seed: int) -> Iterator[Row]:
+def builtin_rows(
+    name: str, *, split: str, label: str, dropped: Collection[str], limit: int | None, seed: int
+) -> Iterator[Row]:
     """`limit` rows (2,000 unless told) of the family's task, always the same for the same `seed`.
 
-    Labels are `entailment` where the task's answer is "Yes", else `contradiction`.
+    Labels are `entailment` where the task's answer is "Yes", else `contradiction`; rows whose label is
+    `dropped` don't count.
+
+    Raises:
+        DataError: an unknown family, task or split, or a split that holds fewer rows than `limit`.
     """
     family, _, task = name.partition("/")
     task = task or DEFAULT_TASK
     if family != "nli":
-        raise DataError(
-            f"builtin:{name}: found no built-in source '{family}'; expected nli{nearest(family, ['nli'])}"
-        )
+        raise DataError(f"builtin:{name}: found no built-in source '{family}'; {one_of(family, ['nli'])}")
     if task not in nli_family.TASKS:
-        raise DataError(
-            f"builtin:{name}: found no task '{task}'; "
-            f"expected one of {', '.join(nli_family.TASKS)}{nearest(task, nli_family.TASKS)}"
-        )
+        raise DataError(f"builtin:{name}: found no task '{task}'; {one_of(task, nli_family.TASKS)}")
     if split not in _DOMAIN_AND_SPLIT:
-        raise DataError(
-            f"builtin:{name}: found no split '{split}'; "
-            f"expected one of {', '.join(_DOMAIN_AND_SPLIT)}{nearest(split, _DOMAIN_AND_SPLIT)}"
-        )
+        raise DataError(f"builtin:{name}: found no split '{split}'; {one_of(split, _DOMAIN_AND_SPLIT)}")
+    if {nli_family.YES, nli_family.NO} <= set(dropped):
+        return
     domain, hashed_split = _DOMAIN_AND_SPLIT[split]
     answer = nli_family.TASKS[task]
-    drawn = islice(nli_family.pairs(domain, hashed_split, seed), limit or DEFAULT_ROWS)
-    for number, pair in enumerate(drawn, start=1):
+    wanted, found = limit or DEFAULT_ROWS, 0
+    for number, pair in enumerate(nli_family.pairs(domain, hashed_split, seed), start=1):
+        named = nli_family.YES if answer(pair) else nli_family.NO
+        if named in dropped:
+            continue
+        found += 1
         yield (
             f"builtin:{name} {split} row {number}",
             {
                 "premise": pair.premise,
                 "hypothesis": pair.hypothesis,
                 "phenomenon": pair.phenomenon,
-                label: nli_family.YES if answer(pair) else nli_family.NO,
+                label: named,
             },
         )
+        if found == wanted:
+            return
+    raise DataError(
+        f"builtin:{name}: found about {found:,} rows in split '{split}'; expected {wanted:,}, the `limit`",
+        next_step=f"lower `limit` to {found} or less, or use another split",
+    )

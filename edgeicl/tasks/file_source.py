@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -23,10 +24,6 @@ def file_rows(path: Path) -> Iterator[Row]:
     CSV follows RFC 4180. TSV has no quoting, as GLUE writes it. Blank lines hold no row. UTF-8, with or
     without a byte-order mark.
     """
-    if not path.is_file():
-        raise DataError(
-            f"{path}: found no such file", next_step="check `source:`; paths start at the recipe's folder"
-        )
     name = path.name.lower().removesuffix(".gz")
     format_name = _FORMATS.get(Path(name).suffix)
     if format_name is None:
@@ -35,14 +32,21 @@ def file_rows(path: Path) -> Iterator[Row]:
             f"expected one of {', '.join(_FORMATS)}, each plain or with .gz"
         )
     try:
+        if not path.is_file():
+            raise DataError(
+                f"{path}: found no such file", next_step="check `source:`; paths start at the recipe's folder"
+            )
         if format_name == "Parquet":
             yield from _parquet(path)
         elif format_name == "JSONL":
             yield from _jsonl(path)
         else:
             yield from _separated(path, tabs=format_name == "TSV")
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: can't be read as {format_name} text in UTF-8: {error}") from error
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: can't be read as {format_name}: {error}",
+            next_step="check the file's permissions and that it is whole; text must be UTF-8",
+        ) from error
 
 
 def _binary(path: Path) -> IO[bytes]:
@@ -113,7 +117,7 @@ def _parquet(path: Path) -> Iterator[Row]:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path} row {number}", row
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except pyarrow.ArrowException as error:
         raise DataError(f"{path}: can't be read as Parquet: {error}") from error
 
 

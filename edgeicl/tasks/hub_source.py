@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeicl.errors import DataError
-from edgeicl.tasks.example import nearest
+from edgeicl.specs.local_path import local_path
+from edgeicl.specs.nearest import one_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,17 +39,17 @@ def _is_local(name: str, base_folder: Path) -> bool:
 def _local(name: str, split: str, base_folder: Path) -> Dataset:
     from datasets import DatasetDict, get_dataset_split_names, load_dataset, load_from_disk
 
-    folder = base_folder / Path(name).expanduser()
+    folder = local_path(name, base_folder)
     if not folder.is_dir():
         raise DataError(
             f"hub:{name}: found no folder {folder}", next_step="check `source:`; it starts at the recipe"
         )
-    if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
-        saved = load_from_disk(str(folder))
-        splits = list(saved) if isinstance(saved, DatasetDict) else [str(saved.split or "train")]
-        _check_split(name, split, splits)
-        return saved[split] if isinstance(saved, DatasetDict) else saved
     try:
+        if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
+            saved = load_from_disk(str(folder))
+            splits = list(saved) if isinstance(saved, DatasetDict) else [str(saved.split or "train")]
+            _check_split(name, split, splits)
+            return saved[split] if isinstance(saved, DatasetDict) else saved
         _check_split(name, split, get_dataset_split_names(str(folder)))
         return load_dataset(str(folder), split=split)
     except DataError:
@@ -73,9 +74,7 @@ def _remote(name: str, split: str) -> Dataset:
 
 def _check_split(name: str, split: str, splits: list[str]) -> None:
     if split not in splits:
-        raise DataError(
-            f"hub:{name}: found no split '{split}'; expected one of {', '.join(splits)}{nearest(split, splits)}"
-        )
+        raise DataError(f"hub:{name}: found no split '{split}'; {one_of(split, splits)}")
 
 
 def _first_line(error: Exception) -> str:

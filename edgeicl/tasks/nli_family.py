@@ -57,6 +57,9 @@ CUES = {
 }
 """Task name -> the word that names it in a text of pretraining, where demonstrations need not tell."""
 
+MISSES_IN_A_ROW = 200_000
+"""So many draws without a new pair, and the split is taken to hold no more."""
+
 YES, NO = "entailment", "contradiction"
 """Label names, as in the MNLI recipes; tasks other than entailment borrow them."""
 
@@ -80,15 +83,18 @@ def draw(rng: random.Random, domain: str, follows: bool | None = None) -> Pair:
 
 
 def pairs(domain: str, split: str, seed: int) -> Iterator[Pair]:
-    """Endless distinct pairs of one split, the answers to "does it follow" alternating."""
+    """Distinct pairs of one split, the answers to "does it follow" alternating, until no more are found."""
     rng = random.Random(f"{domain}/{split}/{seed}")
     seen: set[tuple[str, str]] = set()
     follows = True
-    while True:
+    misses = 0
+    while misses < MISSES_IN_A_ROW:
         pair = draw(rng, domain, follows)
         texts = (pair.premise, pair.hypothesis)
         if texts in seen or split_of(*texts) != split:
+            misses += 1
             continue
+        misses = 0
         seen.add(texts)
         follows = not follows
         yield pair

@@ -7,14 +7,15 @@ So a query has the same ids with and without demonstrations, and its label is re
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeicl.errors import DataError
-from edgeicl.tasks.example import Example, nearest
+from edgeicl.specs.nearest import one_of
+from edgeicl.specs.pattern import pattern_columns
+from edgeicl.tasks.example import Example
 from edgeicl.tasks.verbalizer import verbalizer_tokens
 
 if TYPE_CHECKING:
@@ -22,34 +23,13 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-def pattern_columns(pattern: str) -> tuple[str, ...]:
-    """Names of the columns in `pattern`, in order. DataError for braces that name no plain column."""
-    try:
-        parts = list(string.Formatter().parse(pattern))
-    except ValueError as error:
-        raise DataError(
-            f"pattern {pattern!r} can't be read: {error}; write {{{{ and }}}} for braces"
-        ) from error
-    columns = []
-    for _, name, spec, conversion in parts:
-        if name is None:
-            continue
-        if not name.isidentifier() or spec or conversion:
-            raise DataError(
-                f"pattern {pattern!r}: found '{{{name}}}'; expected a column's plain name in braces"
-            )
-        columns.append(name)
-    return tuple(columns)
-
-
 def query_text(pattern: str, example: Example) -> str:
     """The text whose next token is the label."""
     for name in pattern_columns(pattern):
         if name not in example.columns:
-            found = ", ".join(f"'{column}'" for column in example.columns)
             raise DataError(
                 f"{example.where or 'example'}: found no text in column '{name}' of the pattern; "
-                f"found {found}{nearest(name, example.columns)}"
+                f"{one_of(name, example.columns)}"
             )
     return pattern.format_map(example.columns)
 
@@ -75,7 +55,6 @@ class PromptEncoder:
     def __init__(
         self, tokenizer: Tokenizer, *, pattern: str, verbalizers: Mapping[str, str], separator: str
     ) -> None:
-        pattern_columns(pattern)
         self.pattern = pattern
         self.verbalizers = dict(verbalizers)
         self.tokens = verbalizer_tokens(verbalizers, tokenizer)

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from edgeicl.errors import DataError
+from edgeicl.specs.local_path import local_path
+from edgeicl.specs.nearest import one_of
 from edgeicl.specs.recipe import Source
 from edgeicl.tasks.builtin_source import builtin_rows
-from edgeicl.tasks.example import Example, nearest
+from edgeicl.tasks.example import Example
 from edgeicl.tasks.file_source import file_rows
 from edgeicl.tasks.hub_source import hub_rows
 
@@ -34,8 +36,8 @@ def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -
     for old, new in source.map_labels.items():
         if new not in labels:
             raise DataError(
-                f"{source.source}: map_labels sends '{old}' to '{new}'; "
-                f"expected a label with a verbalizer: {_listed(labels)}{nearest(new, labels)}"
+                f"{source.source}: map_labels sends '{old}' to '{new}', which has no verbalizer; "
+                f"{one_of(new, labels)}"
             )
     examples: list[Example] = []
     for where, row in _rows(source, base_folder):
@@ -45,7 +47,7 @@ def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -
         label = source.map_labels.get(found, found)
         if label not in labels:
             raise DataError(
-                f"{where}: found label '{found}'; expected one of {_listed(labels)}{nearest(found, labels)}",
+                f"{where}: found label '{found}'; {one_of(found, labels)}",
                 next_step=f"name '{found}' in map_labels or drop_labels of the source, or give it a verbalizer",
             )
         texts = {name: text for name, value in row.items() if (text := _text(value)) is not None}
@@ -62,18 +64,24 @@ def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -
 
 def _rows(source: Source, base_folder: Path) -> Iterator[Row]:
     kind, _, name = source.source.partition(":")
-    if kind == "builtin":
-        return builtin_rows(name, split=source.split, label=source.label, limit=source.limit, seed=source.seed)
+    if source.split is None:  # only files have none
+        return file_rows(local_path(name, base_folder))
     if kind == "hub":
         return hub_rows(name, split=source.split, label=source.label, base_folder=base_folder)
-    return file_rows(base_folder / Path(name).expanduser())
+    return builtin_rows(
+        name,
+        split=source.split,
+        label=source.label,
+        dropped=source.drop_labels,
+        limit=source.limit,
+        seed=source.seed,
+    )
 
 
 def _label(where: str, row: Mapping[str, Any], source: Source) -> str:
     if source.label not in row:
         raise DataError(
-            f"{where}: found no column '{source.label}' for the label; "
-            f"found {_listed(row)}{nearest(source.label, row)}",
+            f"{where}: found no column '{source.label}' for the label; {one_of(source.label, row)}",
             next_step="name the column that holds the label in `label:` of the source",
         )
     text = _text(row[source.label])
@@ -92,7 +100,3 @@ def _text(value: object) -> str | None:
     if isinstance(value, bool | int | float):
         return str(value)
     return None
-
-
-def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:
-    return ", ".join(f"'{name}'" for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 from pathlib import Path
 
@@ -34,8 +35,17 @@ def test_every_recipe_resolves_with_every_target(
     recipe: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    job = resolve(recipe, targets=[target])
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(RECIPES[recipe].read_bytes())
+    for name in re.findall(r'"file:([^"]+)"', path.read_text()):
+        (tmp_path / name).touch()
+    job = resolve(str(path), targets=[target])
     assert job.folders == (Path("build") / recipe / target,)
+
+
+def test_a_recipe_whose_data_is_missing_does_not_resolve() -> None:
+    with pytest.raises(SpecError, match=r"line 11 .*out_of_domain.source .*no file .*hans\.jsonl\.gz"):
+        resolve("opt-1.3b-nli")
 
 
 def test_a_name_that_is_none_is_refused_with_the_nearest() -> None:

@@ -139,6 +139,8 @@ def test_errors_become_messages_and_codes(
 def test_only_the_writer_of_several_processes_speaks(tmp_path: Path) -> None:
     done = run("check", "absent.yaml", folder=tmp_path, RANK="1", WORLD_SIZE="2")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+    alone = run("check", "absent.yaml", folder=tmp_path, RANK="1", WORLD_SIZE="1")
+    assert "there is no 'absent.yaml'" in alone.stderr
 
 
 def test_the_cache_is_listed_and_cleared(

@@ -19,7 +19,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_first_without_an_estimate_then_with_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="edgeicl")
     memory = tmp_path / "seconds" / "r.json"
-    for expected in ("", "to the end, by the last build"):
+    for expected in ("", "(at most 0 s to the end, by the last build)"):
         steps = Steps(["a", "b"], memory=memory)
         with steps.step("a"):
             pass

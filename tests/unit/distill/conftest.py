@@ -67,7 +67,7 @@ def recipe(model_folders: tuple[Path, Path]) -> Recipe:
                 "pattern": "{premise}. {hypothesis}?",
                 "verbalizers": {"entailment": " Yes", "contradiction": " No"},
                 "separator": "\n",
-                "train": source,
+                "train": source | {"split": "train"},
                 "in_domain": source | {"split": "test", "limit": 30},
                 "out_of_domain": source | {"split": "out_of_domain", "limit": 30},
             },

@@ -9,7 +9,7 @@ import pytest
 from edgeicl.errors import SpecError
 from edgeicl.specs.loading import dump_yaml, load_spec, parse_spec
 from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
-from edgeicl.specs.recipe import Recipe
+from edgeicl.specs.recipe import Recipe, Source
 from edgeicl.specs.target import Target
 
 GOOD = """\
@@ -18,7 +18,7 @@ name: good
 task:
   pattern: "{premise} question: {hypothesis} answer:"
   verbalizers: {entailment: " Yes", contradiction: " No"}
-  train: {source: "builtin:nli/entailment"}
+  train: {source: "builtin:nli/entailment", split: train}
   in_domain: {source: "builtin:nli/entailment", split: test}
 distill:
   teacher: {model: "builtin:nli-teacher"}
@@ -88,6 +88,12 @@ def test_five_mistakes_are_five_problems_with_their_lines() -> None:
         ("targets: [tiny-cpu]", "target: []", "target", 15, "did you mean 'targets'?"),
         ('" No"', '" Yes"', "task.verbalizers", 5, "distinct"),
         ('" No"', "no", "task.verbalizers.contradiction", 5, ""),
+        ("{premise}", "{}", "task.pattern", 4, "a column's plain name"),
+        ("{hypothesis}", "{hypothesis", "task.pattern", 4, "{{ and }} for braces"),
+        ("{premise} question: {hypothesis}", "{{premise}}", "task.pattern", 4, "such as {premise}"),
+        ("split: train", "split: train, map_labels: {x: entailmnt}", "task.train", 6, "mean 'entailment'?"),
+        (", split: train", "", "task.train.split", 6, "the split of `builtin:` to read"),
+        ('builtin:nli/entailment", split: train', 'file:a", split: x', "task.train.split", 6, "no splits"),
     ],
 )
 def test_each_mistake_is_placed_and_explained(old: str, new: str, key: str, line: int, said: str) -> None:
@@ -127,6 +133,14 @@ def test_what_is_no_yaml_names_its_line(text: str, line: int, said: str) -> None
     assert abs(problem.line - line) <= 1  # the parser notices some mistakes on the following line
 
 
+def test_a_list_as_a_key_names_its_line_and_a_date_is_text() -> None:
+    with pytest.raises(SpecError, match=r"line 16 .*a key that is no plain text"):
+        parse_spec(GOOD + "? [a, b]\n: 1\n", Recipe, source="r.yaml")
+    assert problems_of(GOOD + "2024-01-01: 1\n")["2024-01-01"][:2] == (16, "unknown key")
+    dated = parse_spec(changed('entailment: " Yes"', '2024-01-01: " Yes"'), Recipe, source="r.yaml")
+    assert "2024-01-01" in dated.task.verbalizers
+
+
 def test_an_alias_of_its_own_container_is_no_endless_loop() -> None:
     with pytest.raises(SpecError, match=r"line 16 .*alias of what it is part of"):
         parse_spec(GOOD + "loop: &a [*a]\n", Recipe, source="r.yaml")
@@ -146,6 +160,29 @@ def test_dumped_yaml_is_the_same_recipe() -> None:
     dumped = dump_yaml(recipe)
     assert "transfer_examples: 4096" in dumped
     assert parse_spec(dumped, Recipe, source="dumped") == recipe
+
+
+def test_a_data_file_that_is_missing_is_a_problem_only_where_data_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(changed('"builtin:nli/entailment", split: train', '"file:data/a.csv"'))
+    assert load_spec(path, Recipe).task.train.source == "file:data/a.csv"
+    with pytest.raises(
+        SpecError, match=r"line 6 +task.train.source +no file .*data/a.csv; expected a data file"
+    ):
+        load_spec(path, Recipe, with_data=True)
+    path.write_text(path.read_text().replace('data/a.csv"', 'data/a.csv", split: x'))
+    with pytest.raises(SpecError, match="2 problems") as caught:  # of the split, too
+        load_spec(path, Recipe, with_data=True)
+    assert [problem.key for problem in caught.value.problems] == ["task.train.source", "task.train.split"]
+    path.write_text(path.read_text().replace(", split: x", ""))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").touch()
+    assert load_spec(path, Recipe, with_data=True).task.train.source == "file:data/a.csv"
+
+
+def test_a_source_shows_its_split_where_it_has_one() -> None:
+    assert str(Source(source="file:a.csv")) == "file:a.csv"
+    assert str(Source(source="builtin:nli", split="test")) == "builtin:nli (test)"
 
 
 def test_a_plan_edited_by_hand_is_read_with_lines() -> None:

@@ -67,6 +67,29 @@ def test_problems_of_overrides_name_the_command_line() -> None:
     assert "did you mean 'count'?" in found["distill.demonstrations.cuont"][2]
 
 
+def test_a_mistake_of_the_file_beside_an_override_has_its_line() -> None:
+    text = GOOD.replace("objective: {kl: 1.0}", "objective: {kl: 0, ce: 0}")
+    found = problems_of(text, "distill.objective.temperature=2")
+    assert found["distill.objective"][0] == 14
+    found = problems_of(text, "distill.objective.temperature=0")
+    assert found["distill.objective.temperature"][0] is None
+    assert found["distill.objective"][0] == 14
+    assert problems_of(text, "distill.objective={kl: 0}")["distill.objective"][0] is None
+
+
+def test_an_alias_is_a_value_of_its_own() -> None:
+    text = GOOD.replace("train: {", "train: &data {").replace(
+        'in_domain: {source: "builtin:nli/entailment", split: test}', "in_domain: *data"
+    )
+    task = parse_spec(text, Recipe, source="r", overrides=["task.train.limit=5"]).task
+    assert (task.train.limit, task.in_domain.limit) == (5, None)
+    assert task.in_domain.source == task.train.source
+
+
+def test_what_is_no_plain_value_is_a_problem() -> None:
+    assert set(problems_of(GOOD, "seed=&a [*a]", "targets={[a]: 1}")) == {"seed", "targets"}
+
+
 def test_mistakes_of_file_and_command_line_come_together() -> None:
     with pytest.raises(SpecError, match="2 problems") as caught:
         parse_spec(GOOD.replace("version: 1", "version: 3"), Recipe, source="r", overrides=["seed=x"])

@@ -116,6 +116,13 @@ def test_a_text_belongs_to_one_split_and_all_splits_are_found() -> None:
     assert len(test) == 1000
 
 
+def test_pairs_end_where_a_split_holds_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeicl.tasks.nli_family.MISSES_IN_A_ROW", 1000)
+    drawn = list(islice(pairs("out_of_domain", "test", seed=0), 20_000))
+    assert 2000 < len(drawn) < 20_000
+    assert len({(pair.premise, pair.hypothesis) for pair in drawn}) == len(drawn)
+
+
 def test_seeds_decide_the_pairs() -> None:
     first, again = (list(islice(pairs("in_domain", "test", seed=5), 20)) for _ in range(2))
     other = list(islice(pairs("in_domain", "test", seed=6), 20))

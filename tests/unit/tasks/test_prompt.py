@@ -14,7 +14,6 @@ from edgeicl.tasks.prompt import (
     PromptEncoder,
     demonstration_text,
     leading_tokens,
-    pattern_columns,
     query_text,
     right_padded,
 )
@@ -46,12 +45,6 @@ def test_unknown_column_is_named_with_the_nearest() -> None:
         DataError, match=r"a\.csv line 7: found no text in column 'premis'.*did you mean 'premise'"
     ):
         query_text("{premis}", example("a", "b"))
-
-
-@pytest.mark.parametrize("pattern", ["{premise!r}", "{premise:>5}", "{}", "{a.b}", "{premise", "{a b}"])
-def test_patterns_hold_plain_names_only(pattern: str) -> None:
-    with pytest.raises(DataError, match="pattern"):
-        pattern_columns(pattern)
 
 
 def test_doubled_braces_are_text() -> None:

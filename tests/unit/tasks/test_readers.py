@@ -109,6 +109,40 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: str, message: s
         read_examples(_source(f"file:{name}"), labels=LABELS, base_folder=tmp_path)
 
 
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet.gz", "a.parquet"])
+def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
+    plain = tmp_path / name.removesuffix(".gz")
+    _parquet(plain) if ".parquet" in name else _jsonl(plain)
+    whole = gzip.compress(plain.read_bytes()) if name.endswith(".gz") else plain.read_bytes()
+    middle = len(whole) // 2
+    (tmp_path / name).write_bytes(whole[:12] + bytes(b ^ 0xFF for b in whole[12:middle]) + whole[middle:])
+    with pytest.raises(DataError, match=rf"{name}: can't be read as (JSONL|Parquet)"):
+        read_examples(_source(f"file:{name}"), labels=LABELS, base_folder=tmp_path)
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _jsonl(tmp_path / "a.jsonl")
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(DataError, match=r"a\.jsonl: can't be read as JSONL: .*Permission denied"):
+        read_examples(_source("file:a.jsonl"), labels=LABELS, base_folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"source": "file:~nobody_there/a.csv"}, "found no such file"),
+        ({"source": "hub:~nobody_there/set", "split": "train"}, "found no folder"),
+    ],
+)
+def test_the_home_of_nobody(tmp_path: Path, source: dict[str, str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_examples(Source.model_validate(source), labels=LABELS, base_folder=tmp_path)
+
+
 def test_missing_file_and_bad_mapping(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="found no such file"):
         read_examples(_source("file:none.csv"), labels=LABELS, base_folder=tmp_path)
@@ -130,9 +164,9 @@ def class_labelled() -> datasets.Dataset:
 
 def test_saved_folder_maps_class_labels(tmp_path: Path, class_labelled: datasets.Dataset) -> None:
     datasets.DatasetDict({"train": class_labelled}).save_to_disk(str(tmp_path / "saved"))
-    read = read_examples(_source("hub:./saved"), labels=LABELS, base_folder=tmp_path)
+    read = read_examples(_source("hub:./saved", split="train"), labels=LABELS, base_folder=tmp_path)
     assert [example.label for example in read] == ["contradiction", "entailment"]
-    with pytest.raises(DataError, match="no split 'trane'; expected one of train; did you mean 'train'"):
+    with pytest.raises(DataError, match=r"no split 'trane'; did you mean 'train'\? allowed: train"):
         read_examples(_source("hub:./saved", split="trane"), labels=LABELS, base_folder=tmp_path)
 
 
@@ -147,9 +181,16 @@ def test_hub_folder_of_parquet_files(
     assert [(example.columns["premise"], example.label) for example in read] == [("x", "contradiction")]
 
 
+def test_a_saved_folder_that_is_not_whole(tmp_path: Path) -> None:
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "state.json").write_text("{}")
+    with pytest.raises(DataError, match=r"hub:\./saved: .*saved can't be read as a data set"):
+        read_examples(_source("hub:./saved", split="train"), labels=LABELS, base_folder=tmp_path)
+
+
 def test_missing_local_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="found no folder"):
-        read_examples(_source("hub:./absent"), labels=LABELS, base_folder=tmp_path)
+        read_examples(_source("hub:./absent", split="train"), labels=LABELS, base_folder=tmp_path)
 
 
 def test_builtin_is_deterministic_and_its_splits_are_disjoint(tmp_path: Path) -> None:
@@ -164,9 +205,25 @@ def test_builtin_is_deterministic_and_its_splits_are_disjoint(tmp_path: Path) ->
     assert sum(map(len, texts.values())) == len(set.union(*texts.values())) == 1000
 
 
+def test_a_builtin_limit_counts_kept_rows(tmp_path: Path) -> None:
+    source = _source("builtin:nli", split="test", limit=50, drop_labels=["contradiction"])
+    read = read_examples(source, labels=LABELS, base_folder=tmp_path)
+    assert len(read) == 50
+    assert {example.label for example in read} == {"entailment"}
+    with pytest.raises(DataError, match="found no example"):
+        read_examples(source.model_copy(update={"drop_labels": LABELS}), labels=LABELS, base_folder=tmp_path)
+
+
+def test_a_builtin_limit_beyond_what_the_split_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nli_family, "MISSES_IN_A_ROW", 1000)
+    source = _source("builtin:nli", split="out_of_domain", limit=100_000)
+    with pytest.raises(DataError, match=r"found about [0-9,]+ rows in split 'out_of_domain'.*100,000"):
+        read_examples(source, labels=LABELS, base_folder=tmp_path)
+
+
 def test_builtin_doubt_contradicts_entailment(tmp_path: Path) -> None:
     def labels(task: str) -> list[str]:
-        source = _source(f"builtin:nli{task}", limit=50)
+        source = _source(f"builtin:nli{task}", split="train", limit=50)
         return [example.label for example in read_examples(source, labels=LABELS, base_folder=tmp_path)]
 
     other = {nli_family.YES: nli_family.NO, nli_family.NO: nli_family.YES}

@@ -1,0 +1,34 @@
+"""Patterns: the text around an example, with the names of its columns in braces."""
+
+from __future__ import annotations
+
+import string
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+
+def pattern_columns(pattern: str) -> tuple[str, ...]:
+    """Names of the columns in `pattern`, each once, in order. ValueError for none, or for no plain name."""
+    try:
+        parts = list(string.Formatter().parse(pattern))
+    except ValueError as error:
+        raise ValueError(f"{pattern!r} can't be read: {error}; expected {{{{ and }}}} for braces") from error
+    columns: dict[str, None] = {}
+    for _, name, spec, conversion in parts:
+        if name is None:
+            continue
+        if not name.isidentifier() or spec or conversion:
+            raise ValueError(f"{pattern!r} holds '{{{name}}}'; expected a column's plain name in braces")
+        columns[name] = None
+    if not columns:
+        raise ValueError(f"{pattern!r} names no column; expected at least one, such as {{premise}}")
+    return tuple(columns)
+
+
+def _with_columns(pattern: str) -> str:
+    pattern_columns(pattern)
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_with_columns)]

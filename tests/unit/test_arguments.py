@@ -1,0 +1,42 @@
+"""Free-form arguments of the runtime commands."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeicl.arguments import columns_given, source_given
+from edgeicl.errors import SpecError
+from edgeicl.specs.pattern import pattern_columns
+from edgeicl.specs.recipe import Source
+
+
+def source(data: str, *, split: str | None = None, map_labels: tuple[str, ...] = ()) -> Source:
+    return source_given(data, split=split, label="label", limit=None, drop_labels=(), map_labels=map_labels)
+
+
+def test_a_pattern_that_repeats_a_column_needs_its_text_once() -> None:
+    columns = pattern_columns("{a} or {b}: {a}?")
+    assert columns_given(["x", "y"], columns) == {"a": "x", "b": "y"}
+    assert columns_given(["b=y", "a=x=z"], columns) == {"a": "x=z", "b": "y"}
+    for texts in (["x", "y", "z"], ["x"], ["a=x", "y"], ["a=x", "b=y", "a=z"]):
+        with pytest.raises(SpecError, match="expected one text for each of a, b"):
+            columns_given(texts, columns)
+
+
+def test_a_source_from_options() -> None:
+    assert source("file:a.csv", map_labels=("x=y",)).map_labels == {"x": "y"}
+    assert source("builtin:nli", split="test").split == "test"
+
+
+def test_problems_name_the_options_and_come_together() -> None:
+    with pytest.raises(SpecError) as caught:
+        source("train.jsonl", map_labels=("x",))
+    assert [(problem.key, problem.line) for problem in caught.value.problems] == [
+        ("--map-label", None),
+        ("--data", None),
+    ]
+    assert "command line  --data" in str(caught.value)
+    with pytest.raises(SpecError, match=r"command line +--split +missing; expected the split of `hub:`"):
+        source("hub:some/data")
+    with pytest.raises(SpecError, match=r"--split +'test'; expected none: a `file:` has no splits"):
+        source("file:a.csv", split="test")

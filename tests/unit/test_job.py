@@ -1,0 +1,39 @@
+"""What `check` and `compile` find before any work: everything, of all files, in one error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeicl.errors import SpecError
+from edgeicl.job import resolve
+from tests.unit.specs.test_loading import GOOD, changed
+
+
+def test_problems_of_all_files_come_together(tmp_path: Path) -> None:
+    recipe, target = tmp_path / "r.yaml", tmp_path / "t.yaml"
+    recipe.write_text(changed("count: 16", "count: 0"))
+    target.write_text("version: 3\n")
+    with pytest.raises(SpecError) as caught:
+        resolve(str(recipe), targets=[str(target), "tiny-cpuu"])
+    message = str(caught.value)
+    assert f"{recipe}: 1 problem\n" in message
+    assert "distill.demonstrations.count" in message
+    assert f"{target}: 9 problems\n" in message
+    assert "did you mean 'tiny-cpu'?" in message
+    assert len(caught.value.problems) == 11
+    assert message.count("next: ") == 1
+
+
+def test_the_plan_and_the_targets_of_a_good_recipe_come_together(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(GOOD.replace("tiny-cpu", "no-such") + "quantize: {plan: absent.json}\n")
+    with pytest.raises(SpecError) as caught:
+        resolve(str(recipe))
+    assert [problem.key for problem in caught.value.problems] == ["target", "QUANTPLAN"]
+
+
+def test_a_recipe_that_is_not_there_hides_no_bad_target() -> None:
+    with pytest.raises(SpecError, match=r"there is no 'nope'[\s\S]*there is no 'neither'"):
+        resolve("nope", targets=["neither"])
