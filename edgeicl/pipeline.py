@@ -18,6 +18,7 @@ from edgeicl.errors import DeviationError
 from edgeicl.job import Job
 from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.loading import dump_yaml
+from edgeicl.specs.located import located
 from edgeicl.specs.manifest import Deviation, EmitChecks, Manifest
 from edgeicl.specs.quant_plan import QuantPlan
 from edgeicl.specs.recipe import Recipe
@@ -211,7 +212,8 @@ class _Compiler:
         card = model_card(manifest, recipe=self.job.recipe, target=target, student=self.distilled.student)
         (folder / "README.md").write_text(card)
         (folder / "plan.json").write_text(manifest.plan.model_dump_json(indent=1) + "\n")
-        (folder / "recipe.resolved.yaml").write_text(dump_yaml(self.job.recipe))
+        recipe = located(self.job.recipe, self.job.base_folder)
+        (folder / "recipe.resolved.yaml").write_text(dump_yaml(recipe))
         (folder / "target.resolved.yaml").write_text(dump_yaml(target))
         write_report(folder, manifest=manifest, curve=curve)
         return write_manifest(folder, manifest)

@@ -110,7 +110,6 @@ def eval_command(
         data, split=split, label=label, limit=limit, drop_labels=drop_label or (), map_labels=map_label or ()
     )
     measured = evaluate(artifact, source, Path.cwd(), threads=threads or _threads(artifact))
-    measured = measured.model_copy(update={"data": str(source)})
     print_json(plain(measured)) if as_json else typer.echo(labelled_text(measured))
 
 

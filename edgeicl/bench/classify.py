@@ -73,7 +73,7 @@ def evaluate(
         if (truth == index).any()
     }
     return LabelledAccuracy(
-        data=f"{source.source} ({source.split})",
+        data=str(source),
         examples=len(examples),
         accuracy=float(right.mean()),
         balanced_accuracy=float(np.mean(list(by_label.values()))),
