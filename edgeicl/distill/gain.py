@@ -15,6 +15,7 @@ from edgeicl.specs.measurement import Estimate
 from edgeicl.specs.recipe import Spec
 
 _STANDARD_ERRORS = 1.96
+_SEEDS_FOR_AN_INTERVAL = 4
 
 
 class Gain(Spec):
@@ -77,5 +78,21 @@ def require_gain(gain: Gain) -> None:
         f"{len(points.values)} demonstration seeds ({', '.join(f'{value:+.1f}' for value in points.values)}); "
         f"expected an interval above 0 and more than the {gain.chance_points:.1f} points that "
         f"{gain.examples} examples may show by chance. Accuracy by label:\n{labels}",
-        next_step="take another teacher or more demonstrations, or insist with distill.require_gain: false",
+        next_step=f"{_advice(gain)}; or insist with distill.require_gain: false",
     )
+
+
+def _advice(gain: Gain) -> str:
+    seeds = len(gain.points.values)
+    if gain.points.mean > gain.chance_points and seeds < _SEEDS_FOR_AN_INTERVAL:
+        return (
+            f"name more demonstration seeds: {seeds} give too wide an interval, "
+            f"{_SEEDS_FOR_AN_INTERVAL} or more are usual"
+        )
+    shares = {label: shown.mean for label, shown in gain.with_demonstrations.items()}
+    favourite = max(shares, key=shares.__getitem__)
+    if shares[favourite] > 0.99 and all(share < 0.01 for label, share in shares.items() if label != favourite):
+        return (
+            f"it answers {favourite!r} to everything: check the words in task.verbalizers (' Yes', not 'Yes')"
+        )
+    return "take another teacher or more demonstrations"

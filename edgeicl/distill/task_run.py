@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from edgeicl.tasks.examples_digest import examples_digest
 from edgeicl.tasks.prompt import PromptEncoder
 from edgeicl.tasks.readers import read_examples
 
+log = logging.getLogger(__name__)
+
 
 class TaskRun:
     """One recipe's task, student and stages. Models are loaded only by stages that have to be built."""
@@ -47,6 +50,13 @@ class TaskRun:
             verbalizers=task.verbalizers,
             separator=task.separator,
         )
+        lengths = {label: len(tokens) for label, tokens in self.encoder.tokens.items()}
+        if len(set(lengths.values())) > 1:
+            log.warning(
+                "task.verbalizers become %s tokens: a longer one is less likely for that alone; expected words "
+                "of one length (most tokenizers have ' Yes' as one token, and 'Yes' as others)",
+                " and ".join(f"{count} ({label})" for label, count in lengths.items()),
+            )
         self.evaluation: dict[DataName, list[Example]] = {"in_domain": self.read(task.in_domain)}
         if task.out_of_domain:
             self.evaluation["out_of_domain"] = self.read(task.out_of_domain)

@@ -43,7 +43,8 @@ def build_gain(
 ) -> None:
     """Writes the gain (`gain.json`) and the targets of `examples`, with and without demonstrations."""
     everything = {WITHOUT: encoder.leading, **contexts}
-    scores = _score(reader, encoder, examples, everything, over, "measuring the teacher's gain")
+    kept = folder / "checkpoint"
+    scores = _score(reader, encoder, examples, everything, over, "measuring the teacher's gain", kept)
     of_labels = {name: _of_labels(values, encoder, over) for name, values in scores.items()}
     gain = measure_gain(
         [of_labels[name] for name in contexts],
@@ -70,7 +71,7 @@ def build_targets(
     rest = examples[len(first[WITHOUT]) :]
     targets = {name: first[name] for name in contexts}
     if rest:
-        scores = _score(load_teacher(), encoder, rest, contexts, over, "teacher targets")
+        scores = _score(load_teacher(), encoder, rest, contexts, over, "teacher targets", folder / "checkpoint")
         targets = {name: np.concatenate([first[name], scores[name]]) for name in contexts}
     save_file(targets, folder / TARGETS)
 
@@ -93,16 +94,23 @@ def _score(
     contexts: Mapping[str, Sequence[int]],
     over: Over,
     description: str,
+    kept: Path,
 ) -> dict[str, NDArray[Any]]:
+    """Scores by context; each is kept as soon as it is whole, for a run that comes after a kill."""
     queries, tokens = encoder.queries(examples), list(encoder.tokens.values())
     stored = np.float16 if over == "vocabulary" else np.float32
-    with track(description, len(contexts) * len(queries)) as advance:
-        return {
-            name: score_queries(reader, queries, tokens, before=before, over=over, advance=advance).astype(
-                stored
-            )
-            for name, before in contexts.items()
-        }
+    kept.mkdir(exist_ok=True)
+    paths = {name: kept / f"{name}.safetensors" for name in contexts}
+    done = sum(path.exists() for path in paths.values())
+    with track(description, len(contexts) * len(queries), already_done=done * len(queries)) as advance:
+        for name, before in contexts.items():
+            if paths[name].exists():
+                continue
+            scores = score_queries(reader, queries, tokens, before=before, over=over, advance=advance)
+            fresh = paths[name].with_suffix(".new")
+            save_file({name: scores.astype(stored)}, fresh)
+            fresh.replace(paths[name])
+    return {name: load_file(path)[name] for name, path in paths.items()}
 
 
 def _of_labels(scores: NDArray[Any], encoder: PromptEncoder, over: Over) -> NDArray[Any]:

@@ -73,3 +73,19 @@ def test_accuracy_on_paper() -> None:
 def test_a_label_without_examples_is_named() -> None:
     with pytest.raises(DataError, match="in_domain: found no example with the label no"):
         accuracy_row("m", "in_domain", [np.zeros(3)], np.zeros(3, dtype=np.int64), LABELS)
+
+
+def test_what_to_do_next_depends_on_what_was_seen() -> None:
+    gold = np.arange(400) % 2
+    plain = scores(np.zeros(400))
+    rng = np.random.default_rng(0)
+    good, better = (scores(np.where(rng.random(400) < share, gold, 1 - gold)) for share in (0.75, 0.95))
+    with pytest.raises(GainError) as too_few:
+        require_gain(measure_gain([good, better], plain, gold, LABELS))
+    assert "name more demonstration seeds: 2 give too wide an interval" in too_few.value.next_step
+    with pytest.raises(GainError) as one_answer:
+        require_gain(measure_gain([plain] * 5, scores(gold), gold, LABELS))
+    assert "it answers 'yes' to everything: check the words" in one_answer.value.next_step
+    with pytest.raises(GainError) as nothing:
+        require_gain(measure_gain([good] * 5, scores(gold), gold, LABELS))
+    assert nothing.value.next_step.startswith("take another teacher")

@@ -1,0 +1,51 @@
+"""Scores that a killed run had made are not made again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+from transformers import OPTForCausalLM
+
+from edgeicl.distill import teacher_targets
+from edgeicl.distill.label_reader import LabelReader
+from edgeicl.distill.teacher_targets import build_gain, read_targets
+from edgeicl.tasks.example import Example
+from edgeicl.tasks.prompt import PromptEncoder
+
+
+def test_a_killed_gain_goes_on_at_the_next_demonstration_set(
+    opt: Callable[..., OPTForCausalLM], tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = PromptEncoder(tokenizer, pattern="{a}:", verbalizers={"yes": " Yes", "no": " No"}, separator="\n")
+    examples = [Example({"a": f"text {i}"}, ("yes", "no")[i % 2]) for i in range(8)]
+    contexts = {f"seed_{n}": encoder.demonstrations(examples[n : n + 2]) for n in range(2)}
+    reader = LabelReader(opt(seed=0))
+    scored: list[int] = []
+    real = teacher_targets.score_queries
+
+    def build(folder: Path, *, dies_at: int = 99) -> dict[str, Any]:
+        def score(*arguments: Any, **named: Any) -> Any:
+            if len(scored) == dies_at:
+                raise KeyboardInterrupt
+            scored.append(len(named["before"]))
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(teacher_targets, "score_queries", score)
+        folder.mkdir(exist_ok=True)
+        build_gain(folder, reader, encoder, examples, contexts=contexts, over="verbalizers")
+        return read_targets(folder)
+
+    whole = build(tmp_path / "whole")
+    scored.clear()
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "killed", dies_at=2)
+    resumed = build(tmp_path / "killed")
+    assert len(scored) == 3  # without demonstrations, and two sets: each once
+    assert whole.keys() == resumed.keys()
+    for name, values in whole.items():
+        assert np.array_equal(values, resumed[name])
