@@ -9,6 +9,7 @@ after the plan is made, so they enter as an upper bound: the budget is kept what
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +22,14 @@ from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.target import Target
 
-# model.onnx without tensors: names, attributes and shapes. Found: 10,628 bytes at 2 layers, 51,178 at 12.
-_GRAPH_BYTES = 8 * 1024
-_GRAPH_BYTES_PER_LAYER = 6 * 1024
-# config.json, generation_config.json, genai_config.json, task.json, tokenizer_config.json. Found: 2 kB.
-_CONFIG_BYTES = 16 * 1024
+# model.onnx without tensors: names, attributes and shapes. Found: 6,717 bytes at 1 layer, 51,178 at 12.
+_GRAPH_BYTES = 4096
+_GRAPH_BYTES_PER_LAYER = 4608
+# generation_config.json, genai_config.json and tokenizer_config.json. Found: 1.2 kB.
+_CONFIG_BYTES = 2048
+# task.json beside its texts: keys, and the tokens of each word, at most one a byte, each on a line of its own.
+_TASK_BYTES = 512
+_TOKEN_LINE_BYTES = 12
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,19 @@ class WeightBudget:
         return f"weight groups {group_bytes}, other tensors {self.other_tensor_bytes}, {rest}"
 
 
+def task_file_bytes(pattern: str, verbalizers: Mapping[str, str], separator: str) -> int:
+    """Size of task.json, at most."""
+    texts = len(json.dumps([pattern, separator, verbalizers, list(verbalizers)]))
+    words = sum(len(word.encode()) for word in verbalizers.values())
+    return _TASK_BYTES + texts + _TOKEN_LINE_BYTES * words
+
+
 def weight_budget(
-    target: Target, config: Mapping[str, Any], *, tokenizer_bytes: int
+    target: Target, config: Mapping[str, Any], *, tokenizer_bytes: int, task_bytes: int
 ) -> tuple[WeightBudget, tuple[Deviation, ...]]:
     """The budget of `target` for the model with this (complete) OPT configuration.
 
+    `tokenizer_bytes` is the size of tokenizer.json, `task_bytes` that of task.json.
     A target that budgets for more context than the model has positions is clamped, with a deviation.
     """
     layers, hidden = int(config["num_hidden_layers"]), int(config["hidden_size"])
@@ -105,13 +117,14 @@ def weight_budget(
                 why=f"the student has {positions} positions",
             )
         )
+    configs = _CONFIG_BYTES + len(json.dumps(dict(config), indent=1))
     graph = _GRAPH_BYTES + _GRAPH_BYTES_PER_LAYER * layers
     budget = WeightBudget(
         target=target.name,
         artifact_limit_bytes=target.budget.artifact_bytes,
         resident_limit_bytes=target.budget.resident_bytes,
         other_tensor_bytes=fixed_tensor_bytes(config),
-        other_file_bytes=tokenizer_bytes + graph + _CONFIG_BYTES,
+        other_file_bytes=tokenizer_bytes + task_bytes + graph + configs,
         kv_cache_bytes=kv_cache_bytes(layers, hidden, context),
         prefill_bytes=prefill_bytes(hidden, int(config["ffn_dim"]), context),
         runtime_overhead_bytes=target.runtime_overhead_bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,11 +13,16 @@ from edgeicl.specs.loading import load_spec
 from edgeicl.specs.nearest import one_of
 from edgeicl.specs.quant_plan import Format, QuantPlan
 
+log = logging.getLogger(__name__)
 
-def read_plan(path: Path, *, groups: Sequence[WeightGroup], formats: Sequence[Format]) -> dict[str, Format]:
+
+def read_plan(
+    path: Path, *, groups: Sequence[WeightGroup], formats: Sequence[Format], model_digest: str
+) -> dict[str, Format]:
     """Group name -> format, from a plan file in JSON or YAML, for all `groups` in their order.
 
-    Sizes and importances in the file are of the plan it was edited from; they are not read.
+    Sizes and importances in the file are of the plan it was edited from; they are not read. A plan
+    that was made for other weights than those of `model_digest` is used all the same, with a warning.
 
     Raises:
         SpecError: every problem of the file: no plan, unknown or missing groups, formats that the target
@@ -51,6 +57,8 @@ def read_plan(path: Path, *, groups: Sequence[WeightGroup], formats: Sequence[Fo
         raise SpecError(
             str(path), problems, next_step="correct these, or leave out quantize.plan to have one made"
         )
+    if plan.model_digest != model_digest:
+        log.warning("%s was made for other weights (%s) than these (%s)", path, plan.model_digest, model_digest)
     return {group.name: plan.formats()[group.name] for group in groups}
 
 

@@ -24,7 +24,7 @@ from edgeicl.quantize.allocation import (
     plan_bytes,
     smallest_bytes,
 )
-from edgeicl.quantize.budget import WeightBudget, weight_budget
+from edgeicl.quantize.budget import WeightBudget, task_file_bytes, weight_budget
 from edgeicl.quantize.calibration import calibration_sequences
 from edgeicl.quantize.curve import size_curve
 from edgeicl.quantize.jaccard import importance
@@ -33,7 +33,6 @@ from edgeicl.quantize.plan_file import fits, read_plan
 from edgeicl.quantize.stored_weights import stored_tensors, stored_values
 from edgeicl.quantize.student_weights import read_config, read_weights
 from edgeicl.specs.importance import ImportanceTable
-from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
@@ -67,11 +66,11 @@ def quantize(
     settings = recipe.quantize
     config = read_config(student)
     groups = weight_groups(config)
-    deviations = list(format_deviations(groups, target.formats))
+    offered = offered_formats(groups, target.formats)
     tokenizer_bytes = len(load_tokenizer(student).to_str().encode())
-    budget, clamped = weight_budget(target, config, tokenizer_bytes=tokenizer_bytes)
-    deviations += clamped
-    offered = {group: [f for f in target.formats if fits(group, f)] for group in groups}
+    task = recipe.task
+    task_bytes = task_file_bytes(task.pattern, task.verbalizers, task.separator)
+    budget, clamped = weight_budget(target, config, tokenizer_bytes=tokenizer_bytes, task_bytes=task_bytes)
     stored = {g.name: {f: group_bytes(*g.shape, f) for f in formats} for g, formats in offered.items()}
     held = {
         g.name: {f: held_bytes(*g.shape, f, looked_up=g.name == EMBEDDING) for f in formats}
@@ -86,7 +85,9 @@ def quantize(
     }
     edited = None
     if settings.plan is not None:
-        edited = read_plan(base_folder / settings.plan, groups=groups, formats=target.formats)
+        edited = read_plan(
+            base_folder / settings.plan, groups=groups, formats=target.formats, model_digest=student_digest
+        )
         budget.require(
             stored_bytes=plan_bytes(edited, stored),
             held_bytes=plan_bytes(edited, held),
@@ -122,7 +123,7 @@ def quantize(
         "formats": [f.model_dump(mode="json") for f in target.formats],
         "budget": target.budget.model_dump(mode="json"),
         "target": [target.name, target.context_tokens, target.runtime_overhead_bytes],
-        "tokenizer_bytes": tokenizer_bytes,
+        "file_bytes": budget.other_file_bytes,
     }
 
     planning = _Planning(source, table, stored, held, units, budget, target.formats)
@@ -130,37 +131,32 @@ def quantize(
     def build(folder: Path) -> None:
         if store.workers.is_writer:
             planning.write(folder, edited)
-            listed = [deviation.model_dump(mode="json") for deviation in deviations]
+            listed = [deviation.model_dump(mode="json") for deviation in clamped]
             (folder / "deviations.json").write_text(json.dumps(listed, indent=1) + "\n")
 
     return store.run("quantize", inputs, build)
 
 
-def format_deviations(groups: Sequence[WeightGroup], formats: Sequence[Format]) -> list[Deviation]:
-    """A deviation for every format that a group can't have because its blocks don't divide the rows.
+def offered_formats(
+    groups: Sequence[WeightGroup], formats: Sequence[Format]
+) -> dict[WeightGroup, list[Format]]:
+    """The formats that each group can have: those whose blocks divide its rows.
 
     Raises:
         DataError: groups that none of the formats fits, all of them named.
     """
-    without = [group for group in groups if not any(fits(group, format_) for format_ in formats)]
+    offered = {group: [format_ for format_ in formats if fits(group, format_)] for group in groups}
+    without = [group for group, fitting in offered.items() if not fitting]
     if without:
         named = ", ".join(f"{group.name} ({group.shape[1]} columns)" for group in without)
         raise DataError(
             f"none of the target's formats ({', '.join(map(str, formats))}) fits {named}",
             next_step="offer a format whose block size divides the columns, or a floating-point format",
         )
-    return [
-        Deviation(
-            what="format",
-            where=group.name,
-            asked=str(format_),
-            got="not offered for this group",
-            why=f"block_size {format_.block_size} does not divide its {group.shape[1]} columns",
-        )
-        for group in groups
-        for format_ in formats
-        if not fits(group, format_)
-    ]
+    unused = [str(f) for f in formats if not any(f in fitting for fitting in offered.values())]
+    if unused:
+        log.info("no weight group has rows that blocks of %s divide", ", ".join(unused))
+    return offered
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,9 @@ def test_the_ledger_equals_the_disk_to_the_byte(artifact: Path, manifest: Manife
 
 
 def test_the_budget_is_kept_and_the_embedding_stored_once(artifact: Path, manifest: Manifest) -> None:
-    assert sum(entry.bytes for entry in manifest.ledger) <= 330_000
+    taken = sum(entry.bytes for entry in manifest.ledger)
+    # The prediction bounds what is written later than the plan; a loose one would waste bits.
+    assert taken <= manifest.plan.predicted_artifact_bytes <= taken + 10_000
     assert manifest.plan.predicted_artifact_bytes <= 330_000
     graph = onnx.load(str(artifact / "model.onnx"), load_external_data=False).graph
     ranges = {}

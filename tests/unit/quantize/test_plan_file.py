@@ -36,7 +36,7 @@ def test_json_and_yaml_are_read(tmp_path: Path, kind: str) -> None:
     plan = _plan(embedding=INT8)
     path = tmp_path / f"plan.{kind}"
     path.write_text(plan.model_dump_json(indent=1) if kind == "json" else dump_yaml(plan))
-    found = read_plan(path, groups=GROUPS, formats=FORMATS)
+    found = read_plan(path, groups=GROUPS, formats=FORMATS, model_digest="x")
     assert found == {**dict.fromkeys([g.name for g in GROUPS], INT4), "embedding": INT8}
     assert list(found) == [group.name for group in GROUPS]
 
@@ -50,7 +50,7 @@ def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(written, indent=1))
     with pytest.raises(SpecError) as caught:
-        read_plan(path, groups=GROUPS, formats=FORMATS)
+        read_plan(path, groups=GROUPS, formats=FORMATS, model_digest="x")
     lines = path.read_text().splitlines()
     said = [
         (problem.found, problem.expected, lines[(problem.line or 1) - 1]) for problem in caught.value.problems
@@ -71,4 +71,15 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text("version: 1\ngroups: []\n")
     with pytest.raises(SpecError, match="model_digest"):
-        read_plan(path, groups=GROUPS, formats=FORMATS)
+        read_plan(path, groups=GROUPS, formats=FORMATS, model_digest="x")
+
+
+def test_a_plan_for_other_weights_is_used_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(_plan().model_dump_json())
+    read_plan(path, groups=GROUPS, formats=FORMATS, model_digest="x")
+    assert not caplog.records
+    read_plan(path, groups=GROUPS, formats=FORMATS, model_digest="y")
+    assert "was made for other weights (x) than these (y)" in caplog.text

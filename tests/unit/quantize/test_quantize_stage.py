@@ -15,7 +15,7 @@ from edgeicl.models.anatomy import EMBEDDING
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.numerics.affine import QuantizedMatrix, dequantize
 from edgeicl.numerics.size import group_bytes, held_bytes, prefill_bytes
-from edgeicl.quantize.budget import weight_budget
+from edgeicl.quantize.budget import task_file_bytes, weight_budget
 from edgeicl.quantize.stage import quantize
 from edgeicl.quantize.stored_weights import stored_values
 from edgeicl.quantize.student_weights import StudentWeights, read_config
@@ -86,11 +86,14 @@ def _run(
 
 def _artifact_bytes(student: Path, groups: int) -> int:
     """The artifact budget that leaves `groups` bytes for the weight groups."""
-    tokenizer_bytes = len(load_tokenizer(student).to_str().encode())
-    target = _target(ALL, artifact_bytes=1)
-    return weight_budget(target, read_config(student), tokenizer_bytes=tokenizer_bytes)[0].artifact_bytes(
-        groups
+    task = _recipe().task
+    budget, _ = weight_budget(
+        _target(ALL, artifact_bytes=1),
+        read_config(student),
+        tokenizer_bytes=len(load_tokenizer(student).to_str().encode()),
+        task_bytes=task_file_bytes(task.pattern, task.verbalizers, task.separator),
     )
+    return budget.artifact_bytes(groups)
 
 
 def _plan(output: StageOutput) -> QuantPlan:
@@ -221,8 +224,11 @@ def test_an_edited_plan_is_used_as_it_is(student: Path, store: Path, tmp_path: P
     assert [entry.format.bits for entry in _plan(output).groups] == [2, 8] * 4 + [4]
     assert _plan(output).predicted_weight_bytes != written["predicted_weight_bytes"]
 
-    with pytest.raises(BudgetError, match=r"budget\.artifact_bytes is 50000.*the plan .*edited\.json takes"):
-        _run(student, store, _target(ALL, artifact_bytes=50_000), plan=str(edited))
+    taken = _plan(output).predicted_artifact_bytes
+    with pytest.raises(
+        BudgetError, match=rf"budget\.artifact_bytes is {taken - 1}.*the plan .*edited\.json takes"
+    ):
+        _run(student, store, _target(ALL, artifact_bytes=taken - 1), plan=str(edited))
     with pytest.raises(SpecError, match="4 problems"):
         _run(student, store, _target([INT4, INT8], artifact_bytes=LARGEST_BYTES), plan=str(edited))
 
@@ -246,11 +252,10 @@ def test_a_format_that_does_not_fit_a_group_is_not_offered_there(tmp_path: Path)
     (folder / "train.jsonl").write_text('{"text": "w1", "label": "yes"}\n')
     target = _target([INT4, {"bits": 8, "block_size": 16}], artifact_bytes=LARGEST_BYTES)
     output = _run(folder, tmp_path / "store", target)
-    deviations = json.loads((output.path / "deviations.json").read_text())
-    assert [(d["where"], d["asked"]) for d in deviations] == [
-        (f"layers.{i}.mlp.down", "int4/block32") for i in range(2)
-    ]
-    assert "block_size 32 does not divide its 48 columns" in deviations[0]["why"]
+    formats = _plan(output).formats()
+    assert {str(formats[f"layers.{i}.mlp.down"]) for i in range(2)} == {"int8/block16"}
+    # What a target offers is no request: that some of it fits nothing here is no deviation.
+    assert json.loads((output.path / "deviations.json").read_text()) == []
     with pytest.raises(DataError, match=r"fits layers\.0\.mlp\.down \(48 columns\), layers\.1\.mlp\.down"):
         _run(folder, tmp_path / "store", _target([INT4, INT8], artifact_bytes=LARGEST_BYTES))
 
