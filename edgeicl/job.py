@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeicl.artifact import refuse_foreign_folder
+from edgeicl.artifact import MANIFEST
 from edgeicl.errors import Problem, SpecError
+from edgeicl.replacement import replaceable
 from edgeicl.specs.catalog import find_recipe, load_recipe, load_target, shipped
 from edgeicl.specs.loading import load_spec
 from edgeicl.specs.nearest import one_of
@@ -38,12 +39,16 @@ def resolve(
     output: Path | None = None,
     recipe_overrides: Sequence[str] = (),
     target_overrides: Sequence[str] = (),
+    builds: bool = True,
 ) -> Job:
     """Everything that can be checked before any work: recipe, targets, plan file, output folders.
 
+    Args:
+        builds: Whether the output folders will be written, and so are checked too.
+
     Raises:
         SpecError: a file or override that can't be used, no target, or a target named twice.
-        DataError: an output folder that holds something else.
+        DataError: an output folder that holds something else or can't be written.
     """
     path = find_recipe(recipe)
     wanted = load_recipe(recipe, recipe_overrides)
@@ -61,6 +66,7 @@ def resolve(
     base = output or Path("build") / wanted.name
     alone = output is not None and len(loaded) == 1
     folders = tuple(base if alone else base / target.name for target in loaded)
-    for folder in folders:
-        refuse_foreign_folder(folder)
+    if builds:
+        for folder in folders:
+            replaceable(folder, MANIFEST)
     return Job(wanted, path, loaded, folders)
