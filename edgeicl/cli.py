@@ -88,7 +88,11 @@ def check(
     from edgeicl.specs.loading import dump_yaml
 
     job = resolve(
-        recipe, targets=target or (), recipe_overrides=overrides or (), target_overrides=target_overrides or ()
+        recipe,
+        targets=target or (),
+        recipe_overrides=overrides or (),
+        target_overrides=target_overrides or (),
+        builds=False,
     )
     if show:
         typer.echo(dump_yaml(job.recipe).rstrip())
@@ -211,24 +215,27 @@ def targets(as_json: JsonOption = False) -> None:
 
 @cache_app.command("list")
 def cache_list() -> None:
-    """List stored stage outputs with their sizes."""
+    """List stored stage outputs with their sizes, and what stopped builds left."""
     from edgeicl.report.tables import aligned
     from edgeicl.specs.byte_size import format_byte_size
     from edgeicl.store import cache_root
     from edgeicl.stored import stored
 
-    rows = [(stage, digest, format_byte_size(count)) for stage, digest, count in stored(cache_root())]
-    typer.echo(f"{cache_root()}\n{aligned(('stage', 'digest', 'size'), rows)}")
+    rows = [
+        (entry.stage, entry.digest, format_byte_size(entry.bytes), "" if entry.finished else "unfinished")
+        for entry in stored(cache_root())
+    ]
+    typer.echo(f"{cache_root()}\n{aligned(('stage', 'digest', 'size', 'state'), rows)}")
 
 
 @cache_app.command("clear")
 def cache_clear() -> None:
-    """Remove stored stage outputs; artifacts stay."""
+    """Remove stored stage outputs, unless a build uses them; artifacts stay."""
     from edgeicl.store import cache_root
     from edgeicl.stored import clear
 
     removed, left = clear(cache_root())
-    typer.echo(f"{cache_root()}: removed {removed} stage outputs" + f", left {left} in use" * bool(left))
+    typer.echo(f"{cache_root()}: removed {removed} stage outputs" + f", left {left} half built" * bool(left))
 
 
 def main(arguments: list[str] | None = None) -> None:

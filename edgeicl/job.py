@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeicl.artifact import refuse_foreign_folder
+from edgeicl.artifact import MANIFEST
 from edgeicl.errors import Problem, SpecError
+from edgeicl.replacement import replaceable
 from edgeicl.specs.catalog import find_recipe, load_recipe, load_target, shipped
 from edgeicl.specs.loading import load_spec
 from edgeicl.specs.nearest import one_of
@@ -39,13 +40,17 @@ def resolve(
     output: Path | None = None,
     recipe_overrides: Sequence[str] = (),
     target_overrides: Sequence[str] = (),
+    builds: bool = True,
 ) -> Job:
     """Everything that can be checked before any work: recipe, targets, plan file, output folders.
+
+    Args:
+        builds: Whether the output folders will be written, and so are checked too.
 
     Raises:
         SpecError: what can't be used, of all files and overrides: an entry, a data file that isn't there, no
             target, or a target named twice.
-        DataError: an output folder that holds something else.
+        DataError: an output folder that holds something else or can't be written.
     """
     errors: list[SpecError] = []
     path, wanted = Path(recipe), None
@@ -73,8 +78,9 @@ def resolve(
     base = output or Path("build") / wanted.name
     alone = output is not None and len(loaded) == 1
     folders = tuple(base if alone else base / target.name for target in loaded)
-    for folder in folders:
-        refuse_foreign_folder(folder)
+    if builds:
+        for folder in folders:
+            replaceable(folder, MANIFEST)
     return Job(wanted, path, tuple(loaded), folders)
 
 

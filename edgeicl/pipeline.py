@@ -9,13 +9,16 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeicl.artifact import replacing, write_manifest
+from edgeicl.artifact import MANIFEST, write_manifest
+from edgeicl.cache_lock import alone, in_use
 from edgeicl.errors import DeviationError
 from edgeicl.job import Job
+from edgeicl.replacement import replacing
 from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.loading import dump_yaml
 from edgeicl.specs.located import located
@@ -24,7 +27,7 @@ from edgeicl.specs.quant_plan import QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.steps import Steps
-from edgeicl.store import StageOutput, Store, cache_root, digest_of, library_versions
+from edgeicl.store import StageOutput, Store, Workers, cache_root, digest_of, library_versions
 
 if TYPE_CHECKING:
     from edgeicl.distill.result import DistillResult
@@ -64,9 +67,12 @@ def compile_job(
 
     Args:
         cache: Folder of stage outputs; `store.cache_root()` unless given.
-        rebuild: Builds every stage anew.
+        rebuild: Builds every stage anew, while no other build uses the cache.
         strict: Makes any deviation a DeviationError.
         measure: Benchmarks each artifact on this computer.
+
+    Raises:
+        EdgeiclError: `rebuild`, while another build uses the cache.
     """
     from edgeicl.distill.stage import distill
     from edgeicl.distill.workers import workers as launched_workers
@@ -75,18 +81,26 @@ def compile_job(
     root = cache or cache_root()
     workers = launched_workers()
     steps = Steps(_titles(job, measure), memory=root / "seconds" / f"{job.recipe.name}.json")
-    with steps.step("distill") as step:
-        store = Store(root, rebuild=rebuild, workers=workers)
-        distilled = distill(job.recipe, store=store, base_folder=job.base_folder)
-        step.reused = all(output.reused for _, output in distilled.outputs)
-    if not workers.is_writer:
-        return None
-    # From here on this process is alone, the others have gone home: a store without workers.
-    compiler = _Compiler(job, distilled, Store(root, rebuild=rebuild), steps, strict, measure)
-    built = tuple(
-        compiler.build(target, folder) for target, folder in zip(job.targets, job.folders, strict=True)
-    )
+    with _held(root, rebuild=rebuild, workers=workers):
+        with steps.step("distill") as step:
+            store = Store(root, rebuild=rebuild, workers=workers)
+            distilled = distill(job.recipe, store=store, base_folder=job.base_folder)
+            step.reused = all(output.reused for _, output in distilled.outputs)
+        if not workers.is_writer:
+            return None
+        # From here on this process is alone, the others have gone home: a store without workers.
+        compiler = _Compiler(job, distilled, Store(root, rebuild=rebuild), steps, strict, measure)
+        built = tuple(
+            compiler.build(target, folder) for target, folder in zip(job.targets, job.folders, strict=True)
+        )
     return CompileResult(job.recipe, built, time.monotonic() - started)
+
+
+def _held(root: Path, *, rebuild: bool, workers: Workers) -> AbstractContextManager[None]:
+    """The cache, so that nobody removes what this build reads; the writer holds it for its helpers."""
+    if not workers.is_writer:
+        return nullcontext()
+    return alone(root, "--rebuild") if rebuild else in_use(root)
 
 
 def _titles(job: Job, measure: bool) -> list[str]:
@@ -136,7 +150,7 @@ class _Compiler:
             deviations=(*self.distilled.deviations, *deviations, *checks.deviations),
         )
         curve = SizeCurve.model_validate_json((quantized.path / "curve.json").read_bytes())
-        with replacing(folder) as partial:
+        with replacing(folder, MANIFEST) as partial:
             for path in sorted(emitted.path.iterdir()):
                 if path.name not in _NOT_DEPLOYED:
                     shutil.copyfile(path, partial / path.name)

@@ -1,9 +1,10 @@
 """Outputs of stages, addressed by what went into them.
 
 A stage's folder is named by a digest of its inputs, its code and the versions of the libraries. It is built
-under a `.partial` name, which survives a kill so that a stage can go on from its own checkpoint, and gets
+under a `.partial` name, whose `checkpoint/` survives a kill so that a stage can go on from there, and gets
 its final name in one rename once every file's hash is written down. Whatever has the final name is whole;
-its hashes are checked before it is used again, and a damaged one is built anew.
+its hashes are checked before it is used again, and a damaged one is built anew. An older output stays until
+then. Who must not lose what was stored holds `cache_lock.in_use`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from edgeicl.errors import IntegrityError
 log = logging.getLogger(__name__)
 
 RECORD = "stage.json"
+CHECKPOINT = "checkpoint"
+"""Folder in the folder of an unfinished stage: all that survives a kill."""
 _VERSIONED = ("torch", "transformers", "onnx", "onnxruntime", "numpy", "safetensors")
 
 
@@ -131,8 +134,8 @@ class Store:
         Args:
             stage: Name of the stage; a folder of the store.
             inputs: All that decides the result, as JSON values: specs, digests of earlier stages, seeds.
-            build: Writes the output into the folder it is given. What it left there when it was last
-                killed is still there, below `checkpoint/` by convention; that folder is dropped at the end.
+            build: Writes the output into the folder it is given. What it left below `checkpoint/` when it
+                was last killed is still there, unless `rebuild`; that folder is dropped at the end.
         """
         digest = digest_of(
             {"stage": stage, "inputs": inputs, "code": code_digest(), "versions": library_versions()}
@@ -150,10 +153,11 @@ class Store:
 
         final.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(final.with_name(f"{final.name}.lock")):
-            reuse = self.workers.from_writer(self._reusable(stage, final))
+            rebuild = self.rebuild and final not in self._rebuilt
+            reuse = self.workers.from_writer(not rebuild and _sound(stage, final))
             if not reuse:
                 partial = final.with_name(f"{final.name}.partial")
-                partial.mkdir(exist_ok=True)
+                empty_folder(partial, keep=None if rebuild else CHECKPOINT)
                 self.workers.barrier()
                 build(partial)
                 self.workers.barrier()
@@ -162,41 +166,53 @@ class Store:
         self.workers.barrier()
         return StageOutput(final, digest, reuse, time.monotonic() - started)
 
-    def _reusable(self, stage: str, final: Path) -> bool:
-        if not final.exists():
-            return False
-        if self.rebuild and final not in self._rebuilt:
-            log.info("%s: rebuilding, as asked", stage)
-        else:
-            try:
-                verify_stage(final)
-            except IntegrityError as error:
-                log.warning("%s: %s; rebuilding", stage, error)
-            else:
-                return True
-        shutil.rmtree(final)
-        return False
-
     def _publish(self, partial: Path, final: Path, stage: str, digest: str) -> None:
-        shutil.rmtree(partial / "checkpoint", ignore_errors=True)
-        record = {
-            "stage": stage,
-            "digest": digest,
-            "versions": library_versions(),
-            "files": folder_hashes(partial),
-        }
-        (partial / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        shutil.rmtree(partial / CHECKPOINT, ignore_errors=True)
+        write_record(partial, stage=stage, digest=digest, versions=library_versions())
+        if final.exists():
+            shutil.rmtree(final)
         partial.rename(final)
 
 
-def verify_stage(folder: Path) -> None:
-    """IntegrityError unless `folder` holds just the files that were written, byte for byte."""
+def empty_folder(folder: Path, *, keep: str | None) -> None:
+    """Makes `folder`, or removes all that is in it except `keep`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.iterdir():
+        if left_over.name == keep:
+            continue
+        if left_over.is_dir() and not left_over.is_symlink():
+            shutil.rmtree(left_over)
+        else:
+            left_over.unlink()
+
+
+def write_record(folder: Path, **about: object) -> None:
+    """Writes the hash of every file in `folder` down, and what else is to be known `about` it."""
+    record = about | {"files": folder_hashes(folder)}
+    (folder / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+
+def verify_stage(folder: Path) -> dict[str, Any]:
+    """The record of `folder`; IntegrityError unless it holds just what was written, byte for byte."""
     try:
-        recorded: dict[str, str] = json.loads((folder / RECORD).read_text())["files"]
-    except (OSError, ValueError, KeyError) as error:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text())
+        recorded: dict[str, str] = dict(record["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{folder} has no readable {RECORD}") from error
     found = folder_hashes(folder)
     found.pop(RECORD, None)
     wrong = sorted(name for name in recorded.keys() | found.keys() if recorded.get(name) != found.get(name))
     if wrong:
         raise IntegrityError(f"{folder} was changed after it was written: {', '.join(wrong)}")
+    return record
+
+
+def _sound(stage: str, final: Path) -> bool:
+    if not final.exists():
+        return False
+    try:
+        verify_stage(final)
+    except IntegrityError as error:
+        log.warning("%s: %s; rebuilding", stage, error)
+        return False
+    return True

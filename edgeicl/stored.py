@@ -1,37 +1,75 @@
-"""The store seen as a whole: what is in it, and emptying it."""
+"""The cache seen as a whole: what is in it, and emptying it."""
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from edgeicl.cache_lock import alone
+from edgeicl.models.model_folder import CONVERTED
 from edgeicl.store import RECORD
 
+_PARTIAL = ".partial"
+# A cache may lie in a folder that holds other things too: only what has such a name is ours.
+_OUTPUT_NAME = re.compile(r"[0-9a-f]{24}(\.partial)?")
 
-def stored(root: Path) -> list[tuple[str, str, int]]:
-    """(stage, digest, bytes) of every finished stage output below `root`."""
-    folders = sorted(path.parent for path in root.glob(f"*/*/{RECORD}"))
-    return [(folder.parent.name, folder.name, _folder_bytes(folder)) for folder in folders]
+
+@dataclass(frozen=True)
+class Stored:
+    """One stage output, or what a killed run left of one."""
+
+    stage: str
+    digest: str
+    bytes: int
+    finished: bool
+
+
+def stored(root: Path) -> list[Stored]:
+    """Everything below `root` that `clear` would remove."""
+    return [
+        Stored(
+            stage=folder.parent.name,
+            digest=folder.name.removesuffix(_PARTIAL),
+            bytes=sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()),
+            finished=not folder.name.endswith(_PARTIAL)
+            and (folder.parent.name == CONVERTED or (folder / RECORD).is_file()),
+        )
+        for folder in _outputs(root)
+    ]
 
 
 def clear(root: Path) -> tuple[int, int]:
-    """Removes stage outputs, finished or not; (removed, left because a running build holds them)."""
+    """Removes stage outputs, finished or not; (removed, left because they are being built).
+
+    Raises:
+        EdgeiclError: a build uses the cache; nothing was removed.
+    """
     removed = left = 0
-    for folder in sorted({*root.glob(f"*/*/{RECORD}"), *root.glob("*/*.partial/*")}):
-        output = folder.parent
-        if not output.exists():
-            continue
-        lock = output.with_name(f"{output.name.removesuffix('.partial')}.lock")
-        try:
-            with FileLock(lock, timeout=0):
-                shutil.rmtree(output)
-                removed += 1
-        except Timeout:
-            left += 1
+    with alone(root, "cache clear"):
+        for output in _outputs(root):
+            final = output.with_name(output.name.removesuffix(_PARTIAL))
+            try:
+                with FileLock(final.with_name(f"{final.name}.lock"), timeout=0):
+                    _remove(output)
+                    removed += 1
+            except Timeout:
+                left += 1
     return removed, left
 
 
-def _folder_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def _outputs(root: Path) -> Iterator[Path]:
+    for path in sorted(root.glob("*/*"), reverse=True):  # a partial folder before the finished one
+        if path.is_dir() and _OUTPUT_NAME.fullmatch(path.name):
+            yield path
+
+
+def _remove(output: Path) -> None:
+    """A kill leaves what is whole or a partial folder, never half of an output under its final name."""
+    if not output.name.endswith(_PARTIAL):
+        output = output.rename(output.with_name(f"{output.name}{_PARTIAL}"))
+    shutil.rmtree(output)

@@ -12,6 +12,7 @@ from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.predictions import (
     Predictions,
     Predictor,
+    is_readable,
     read_predictions,
     remembered,
     write_predictions,
@@ -58,7 +59,7 @@ def fine_tuned_predictions(
     """Predictions of a model fine-tuned on each demonstration set; all processes train, the writer predicts."""
     paths = {name: kept / f"tuned {name}.safetensors" for name in demonstrations}
     for name, shown in demonstrations.items():
-        if paths[name].exists():
+        if is_readable(paths[name]):
             continue
         reader = load_reader()
         encoder = predictor.encoder

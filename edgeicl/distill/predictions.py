@@ -5,12 +5,14 @@ Predictions are small and models are not: what is stored is the label index of e
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from edgeicl.distill.evaluate import DataName, accuracy_row
@@ -20,6 +22,8 @@ from edgeicl.progress import track
 from edgeicl.specs.measurement import AccuracyRow
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import PromptEncoder
+
+log = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.safetensors"
 
@@ -52,9 +56,21 @@ class Predictor:
 
 def remembered(path: Path, make: Callable[[], Predictions]) -> Predictions:
     """What `make` returns, or what an earlier run, killed since, left of it at `path`."""
-    if not path.exists():
+    if not is_readable(path):
         write_predictions(path, make())
     return read_predictions(path)
+
+
+def is_readable(path: Path) -> bool:
+    """Whether predictions were written to `path`; a warning where what is there can't be read."""
+    try:
+        read_predictions(path)
+    except FileNotFoundError:
+        return False
+    except (OSError, SafetensorError) as error:
+        log.warning("checkpoint: %s can't be read (%s); predicting anew", path, error)
+        return False
+    return True
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:

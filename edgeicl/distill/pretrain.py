@@ -7,11 +7,9 @@ themselves, and attention that starts by looking for the token it stands on.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +21,20 @@ from torch import nn
 from torch.nn import functional
 from transformers import OPTConfig, OPTForCausalLM
 
+from edgeicl.distill.checkpoint import newest_checkpoint, save_checkpoint
 from edgeicl.distill.episodes import Texts, encode, episode_text, story_text
 from edgeicl.distill.learning_curve import accuracy_by_demonstrations
 from edgeicl.progress import track
+from edgeicl.replacement import replacing
+from edgeicl.specs.loading import dump_yaml
 from edgeicl.specs.pretraining import Phase, Pretraining, Shape
-from edgeicl.store import file_sha256
+from edgeicl.store import CHECKPOINT, digest_of, file_sha256
 from edgeicl.tasks.nli_tokenizer import family_tokenizer, write_tokenizer
 
 log = logging.getLogger(__name__)
+
+RECIPE = "pretraining.resolved.yaml"
+"""The recipe with every default, in the model's folder: what has it was made here and may be replaced."""
 
 _LAYERS_OF_LIKE_TO_LIKE = 3
 # Wavelengths from 2 pi to 2 pi times this. Far below the usual 10,000, which near and far tokens look alike to.
@@ -42,9 +46,25 @@ def pretrain(pretraining: Pretraining, output: Path) -> dict[str, Any]:
     """Trains the model of `pretraining` into `output`; returns accuracy by number of demonstrations.
 
     A killed run goes on from its last checkpoint, beside `output`, and ends with the same weights.
+
+    Raises:
+        DataError: `output` holds something else, or can't be written.
     """
-    working = output.with_name(f"{output.name}.partial")
-    checkpoint = working / "checkpoint"
+    with replacing(output, RECIPE, keep=CHECKPOINT) as folder:
+        model, tokenizer = _trained(pretraining, folder / CHECKPOINT)
+        model.save_pretrained(folder)
+        write_tokenizer(folder)
+        (folder / RECIPE).write_text(dump_yaml(pretraining))
+        phase = pretraining.phases[-1]
+        accuracy = accuracy_by_demonstrations(
+            model, tokenizer, tasks=phase.tasks, examples=phase.episode_examples, episodes=_EVALUATED_EPISODES
+        )
+    log.info("%s: model.safetensors %s", output, file_sha256(output / "model.safetensors"))
+    return accuracy
+
+
+def _trained(pretraining: Pretraining, checkpoint: Path) -> tuple[OPTForCausalLM, Tokenizer]:
+    recipe = digest_of(pretraining.model_dump(mode="json"))
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     set_seed(pretraining.seed)
     tokenizer = family_tokenizer()
@@ -55,7 +75,11 @@ def pretrain(pretraining: Pretraining, output: Path) -> dict[str, Any]:
         weight_decay=pretraining.weight_decay,
     )
     model, optimizer = accelerator.prepare(model, optimizer)
-    start = _resume(accelerator, checkpoint)
+    start = 0
+    if found := newest_checkpoint(checkpoint, recipe=recipe):
+        accelerator.load_state(str(found))
+        start = int(found.name)
+        log.info("going on at step %d", start)
     schedule = [(phase, step) for phase in pretraining.phases for step in range(phase.steps)]
     with track(f"train {pretraining.name}", len(schedule), already_done=start) as advance:
         for step in range(start, len(schedule)):
@@ -71,20 +95,11 @@ def pretrain(pretraining: Pretraining, output: Path) -> dict[str, Any]:
             optimizer.zero_grad()
             advance(1)
             if (step + 1) % pretraining.checkpoint_every_steps == 0:
-                _save(accelerator, checkpoint, step + 1)
+                save_checkpoint(
+                    checkpoint, step + 1, lambda folder: accelerator.save_state(str(folder)), recipe=recipe
+                )
                 log.info("step %d: training loss %.3f", step + 1, loss.item())
-    trained = accelerator.unwrap_model(model).cpu().eval()
-    trained.save_pretrained(working)
-    write_tokenizer(working)
-    phase = pretraining.phases[-1]
-    accuracy = accuracy_by_demonstrations(
-        trained, tokenizer, tasks=phase.tasks, examples=phase.episode_examples, episodes=_EVALUATED_EPISODES
-    )
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    shutil.rmtree(output, ignore_errors=True)
-    working.rename(output)
-    log.info("%s: model.safetensors %s", output, file_sha256(output / "model.safetensors"))
-    return accuracy
+    return accelerator.unwrap_model(model).cpu().eval(), tokenizer
 
 
 def new_model(shape: Shape, vocabulary: int) -> OPTForCausalLM:
@@ -179,23 +194,3 @@ def training_loss(
     at_answer = torch.from_numpy(texts.answer_mask[:, :-1]).to(device)
     elsewhere = torch.from_numpy(texts.token_mask[:, 1:]).to(device) & ~at_answer
     return losses[at_answer].mean() + language_model_weight * losses[elsewhere].mean()
-
-
-def _save(accelerator: Accelerator, checkpoint: Path, step: int) -> None:
-    """Written beside and renamed, so that a kill leaves the old checkpoint or the new one."""
-    fresh = checkpoint.with_name("checkpoint.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    accelerator.save_state(str(fresh))
-    (fresh / "step.json").write_text(json.dumps({"step": step}))
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    fresh.rename(checkpoint)
-
-
-def _resume(accelerator: Accelerator, checkpoint: Path) -> int:
-    marker = checkpoint / "step.json"
-    if not marker.exists():
-        return 0
-    accelerator.load_state(str(checkpoint))
-    step: int = json.loads(marker.read_text())["step"]
-    log.info("going on at step %d", step)
-    return step

@@ -7,7 +7,6 @@ share a batch. With several, each takes every n-th example of each batch and gra
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from edgeicl.distill.checkpoint import newest_checkpoint, save_checkpoint
 from edgeicl.distill.label_batch import padded_batch
 from edgeicl.distill.label_reader import LabelReader, Over
 from edgeicl.distill.training_plan import batch_order, learning_rate_at
@@ -23,7 +23,7 @@ from edgeicl.progress import track
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT = "training.pt"
+_STATE = "training.pt"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ def train(
         rows: Token ids of each prompt; the label is read at its last token.
         loss: From log-probabilities (see `Over`) and indices into `rows` to one loss per example.
         checkpoint_folder: Where the state is kept every `checkpoint_every_steps` steps. A run that finds
-            it goes on from there and ends with the same bits as one that was never stopped.
+            it goes on from there and ends with the same bits as one that was never stopped; a damaged one
+            is told and not used.
     """
     accelerator = Accelerator(mixed_precision="no")
     reader.eval()
@@ -68,8 +69,7 @@ def train(
     batches = batch_order(
         [len(row) for row in rows], batch_size=settings.batch_size, epochs=settings.epochs, seed=seed
     )
-    checkpoint = checkpoint_folder / CHECKPOINT if checkpoint_folder else None
-    losses = _restore(checkpoint, reader, optimizer) if checkpoint else []
+    losses = _restore(checkpoint_folder, reader, optimizer) if checkpoint_folder else []
     accelerator.wait_for_everyone()
     wrapped = accelerator.prepare_model(reader)
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -97,31 +97,25 @@ def train(
             advance(1)
             done = step + 1
             due = done % settings.checkpoint_every_steps == 0 and done < len(batches)
-            if checkpoint and due and accelerator.is_main_process:
-                _save(checkpoint, reader, optimizer, losses)
+            if checkpoint_folder and due and accelerator.is_main_process:
+                _save(checkpoint_folder, reader, optimizer, losses)
     accelerator.wait_for_everyone()
     return losses
 
 
-def _save(path: Path, reader: LabelReader, optimizer: torch.optim.Optimizer, losses: list[float]) -> None:
-    """Writes beside and renames, so that a kill leaves the earlier checkpoint or this one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _save(folder: Path, reader: LabelReader, optimizer: torch.optim.Optimizer, losses: list[float]) -> None:
     state = {"model": reader.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
-    beside = path.with_suffix(".writing")
-    with beside.open("wb") as stream:
-        torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.rename(path)
+    save_checkpoint(folder, len(losses), lambda beside: torch.save(state, beside / _STATE))
 
 
-def _restore(path: Path, reader: LabelReader, optimizer: torch.optim.Optimizer) -> list[float]:
+def _restore(folder: Path, reader: LabelReader, optimizer: torch.optim.Optimizer) -> list[float]:
     """The losses so far; empty where there is no checkpoint."""
-    if not path.exists():
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is None:
         return []
-    state = torch.load(path, map_location=reader.device, weights_only=True)
+    state = torch.load(checkpoint / _STATE, map_location=reader.device, weights_only=True)
     reader.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     losses: list[float] = state["losses"]
-    log.info("training goes on from step %d (%s)", len(losses), path)
+    log.info("training goes on from step %d (%s)", len(losses), checkpoint)
     return losses

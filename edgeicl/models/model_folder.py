@@ -20,6 +20,8 @@ from edgeicl.store import cache_root, digest_of, file_sha256
 
 log = logging.getLogger(__name__)
 
+CONVERTED = "converted"
+"""Folder of the cache for the copies that had to be made."""
 BUILTIN = Path(__file__).parent / "builtin"
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -122,7 +124,7 @@ def _complete(folder: Path) -> Path:
         return folder
     sources = [folder / "config.json", *binaries, *weight_files(folder), *(folder / n for n in TOKENIZER_FILES)]
     digest = digest_of({path.name: file_sha256(path) for path in sources if path.is_file()})
-    final = cache_root() / "converted" / digest[:24]
+    final = cache_root() / CONVERTED / digest[:24]
     final.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(final.with_name(f"{final.name}.lock")):
         if not final.exists():

@@ -175,5 +175,5 @@ def test_jaccard_importance_builds_too(program: Program, tmp_path: Path) -> None
 
 
 def test_the_repository_is_left_as_it_was(artifact: Path) -> None:
-    assert not (REPOSITORY / "build.partial").exists()
-    assert not list(artifact.parent.glob("*.partial"))
+    assert not list(REPOSITORY.glob(".*.edgeicl-*"))
+    assert [path.name for path in artifact.parent.iterdir()] == [artifact.name]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edgeicl.bench.workload import Workload
-from edgeicl.errors import DataError, DeviationError, SpecError
+from edgeicl.errors import DataError, DeviationError, EdgeiclError, SpecError
 from edgeicl.job import Job, resolve
 from edgeicl.pipeline import CompileResult, compile_job
 from edgeicl.specs.loading import load_spec
@@ -21,6 +21,7 @@ from edgeicl.specs.manifest import Manifest
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.store import SingleProcess, Store, verify_stage
+from edgeicl.stored import clear, stored
 from tests.unit.samples import CURVE, DEVIATION, PLAN, bench_result, emit_checks, evaluation
 from tests.unit.specs.test_loading import GOOD
 
@@ -127,10 +128,10 @@ def test_distilled_once_and_compiled_for_each_target(stages: Stages, tmp_path: P
         "distill",
         "quantize a",
         "emit a",
-        "bench a.partial",
+        "bench .a.edgeicl-partial",
         "quantize b",
         "emit b",
-        "bench b.partial",
+        "bench .b.edgeicl-partial",
     ]
     folder = tmp_path / "build" / "good" / "a"
     assert [built.folder for built in result.built] == [Path("build/good/a"), Path("build/good/b")]
@@ -160,7 +161,7 @@ def test_a_second_run_skips_what_is_unchanged_and_measures_again(
     stages.done.clear()
     caplog.set_level("INFO", logger="edgeicl")
     compile_job(resolve("good.yaml", targets=["a.yaml"]))
-    assert stages.done == ["bench a.partial"]
+    assert stages.done == ["bench .a.edgeicl-partial"]
     skipped = [r.getMessage() for r in caplog.records if r.getMessage().endswith("unchanged, skipped")]
     assert [line.split(" ...")[0] for line in skipped] == [
         "[1/5] distill",
@@ -182,7 +183,7 @@ def test_a_failure_leaves_no_artifact_and_the_next_run_goes_on_from_there(
     assert not (tmp_path / "build/good/a").exists()
     before, stages.fails_in = list(stages.done), ""
     compile_job(resolve("good.yaml", targets=["a.yaml"]))
-    assert stages.done == ["distill", "quantize a", "emit a", "bench a.partial"]
+    assert stages.done == ["distill", "quantize a", "emit a", "bench .a.edgeicl-partial"]
     assert stages.done[: len(before)] == before
     assert (tmp_path / "build/good/a/edgeicl.json").exists()
 
@@ -259,6 +260,46 @@ def test_what_can_be_refused_is_refused_before_any_work(stages: Stages, tmp_path
     with pytest.raises(DataError, match="will not be replaced"):
         resolve("good.yaml", targets=["a.yaml"], output=Path("o"))
     assert stages.done == []
+
+
+def test_bad_outputs_are_refused_before_any_work(stages: Stages, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for output in (Path(), tmp_path / "file", tmp_path / "file" / "o"):
+        with pytest.raises(DataError, match="output: "):
+            resolve("good.yaml", targets=["a.yaml"], output=output)
+    with pytest.raises(DataError, match="is a file"):
+        resolve("good.yaml", output=tmp_path / "file")
+    assert resolve("good.yaml", output=tmp_path / "file", builds=False).recipe.name == "good"
+
+
+def test_a_linked_output_is_built_where_it_leads(stages: Stages, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for _ in range(2):
+        compiled(resolve("good.yaml", targets=["a.yaml"], output=Path("link")))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "edgeicl.json").exists()
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"real", "link", "cache"}
+
+
+def test_a_running_build_keeps_clear_and_rebuild_away(stages: Stages, tmp_path: Path) -> None:
+    """What it was given by the store is still there when it comes to read it."""
+    job = resolve("good.yaml", targets=["a.yaml"])
+    told = []
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        for other in (lambda: clear(tmp_path / "cache"), lambda: compile_job(job, rebuild=True)):
+            with pytest.raises(EdgeiclError, match="nothing was removed") as caught:
+                other()
+            told.append(str(caught.value))
+        raise KeyboardInterrupt
+
+    sys.modules["edgeicl.quantize.stage"].quantize = interrupted  # type: ignore[attr-defined]
+    with pytest.raises(KeyboardInterrupt):
+        compile_job(job)
+    assert [text.split(":")[0] for text in told] == ["cache clear", "--rebuild"]
+    assert stages.done == ["distill"]
+    assert [entry.stage for entry in stored(tmp_path / "cache")] == ["distill"]
 
 
 def test_overrides_reach_the_stages(stages: Stages) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -13,7 +12,7 @@ import pytest
 
 from edgeicl.errors import IntegrityError
 from edgeicl.store import RECORD, Store, cache_root, digest_of, verify_stage
-from edgeicl.stored import clear, stored
+from edgeicl.stored import stored
 
 
 class Builder:
@@ -46,6 +45,52 @@ def test_rebuild_builds_anew_but_once_in_a_run(tmp_path: Path) -> None:
     assert build.calls == 2
 
 
+def test_the_older_output_stays_until_it_is_rebuilt(tmp_path: Path) -> None:
+    output = Store(tmp_path).run("stage", {}, Builder("old"))
+
+    def fails(folder: Path) -> None:
+        assert (output.path / "out.txt").read_text() == "old"
+        raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        Store(tmp_path, rebuild=True).run("stage", {}, fails)
+    verify_stage(output.path)
+    Store(tmp_path, rebuild=True).run("stage", {}, Builder("new"))
+    assert (output.path / "out.txt").read_text() == "new"
+
+
+def test_rebuild_starts_without_the_checkpoint_of_a_stopped_run(tmp_path: Path) -> None:
+    def stops(folder: Path) -> None:
+        (folder / "checkpoint").mkdir()
+        raise KeyboardInterrupt
+
+    def starts(folder: Path) -> None:
+        assert list(folder.iterdir()) == []
+
+    with pytest.raises(KeyboardInterrupt):
+        Store(tmp_path).run("stage", {}, stops)
+    Store(tmp_path, rebuild=True).run("stage", {}, starts)
+
+
+def test_killed_before_it_got_its_name_an_output_is_built_without_the_left_overs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Store(tmp_path).run("stage", {}, Builder())
+    assert [entry.finished for entry in stored(tmp_path)] == [False]
+    (half,) = (tmp_path / "stage").glob("*.partial")
+    (half / "sub").mkdir()
+    output = Store(tmp_path).run("stage", {}, Builder())
+    verify_stage(output.path)
+    assert {path.name for path in output.path.iterdir()} == {"out.txt", RECORD}
+    assert Store(tmp_path).run("stage", {}, Builder()).reused
+
+
 @pytest.mark.parametrize("damage", ["change", "remove", "add", "record"])
 def test_a_damaged_output_is_found_and_built_anew(tmp_path: Path, damage: str) -> None:
     build = Builder()
@@ -59,7 +104,7 @@ def test_a_damaged_output_is_found_and_built_anew(tmp_path: Path, damage: str) -
     elif damage == "add":
         (output.path / "stray").write_text("")
     else:
-        (output.path / RECORD).write_text("{")
+        (output.path / RECORD).write_text("[]")
     with pytest.raises(IntegrityError, match=r"changed after|no readable"):
         verify_stage(output.path)
     assert not Store(tmp_path).run("stage", {}, build).reused
@@ -75,7 +120,7 @@ def test_a_failed_build_leaves_no_output_but_its_checkpoint(tmp_path: Path) -> N
 
     with pytest.raises(RuntimeError, match="out of luck"):
         Store(tmp_path).run("stage", {}, fails)
-    assert stored(tmp_path) == []
+    assert not any(entry.finished for entry in stored(tmp_path))
 
     def resumes(folder: Path) -> None:
         (folder / "out.txt").write_text((folder / "checkpoint" / "step").read_text())
@@ -118,7 +163,7 @@ def test_killed_while_building_the_next_run_builds_it_whole(tmp_path: Path) -> N
     assert run.pid is not None
     os.kill(run.pid, signal.SIGKILL)
     run.join(timeout=30)
-    assert stored(tmp_path / "s") == []
+    assert not any(entry.finished for entry in stored(tmp_path / "s"))
     build = Builder()
     output = Store(tmp_path / "s").run("stage", {}, build)
     assert build.calls == 1
@@ -137,23 +182,3 @@ def test_the_cache_folder_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDGEICL_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     assert cache_root() == Path("/xdg/edgeicl")
-
-
-def test_what_is_stored_is_listed_and_cleared_but_not_what_is_in_use(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    store.run("one", {}, Builder("12345"))
-    held = store.run("two", {}, Builder())
-    listed = {stage: count for stage, _, count in stored(tmp_path)}
-    record = json.loads((held.path / RECORD).read_text())
-    assert record["stage"] == "two"
-    assert set(listed) == {"one", "two"}
-    assert listed["one"] > 5
-
-    def while_building(folder: Path) -> None:
-        (folder / "half").write_text("")
-        assert clear(tmp_path) == (2, 1)
-
-    store.run("three", {}, while_building)
-    assert [stage for stage, _, _ in stored(tmp_path)] == ["three"]
-    assert clear(tmp_path) == (1, 0)
-    assert stored(tmp_path) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,22 @@ import torch
 
 from edgeicl.distill import pretrain as pretraining_module
 from edgeicl.distill.episodes import encode, episode_text, story_text
-from edgeicl.distill.pretrain import draw_batch, learning_rate, new_model, pretrain, training_loss
+from edgeicl.distill.pretrain import RECIPE, draw_batch, learning_rate, new_model, pretrain, training_loss
+from edgeicl.errors import DataError
+from edgeicl.specs.loading import load_spec
 from edgeicl.specs.pretraining import Phase, Pretraining, Shape
 from edgeicl.store import file_sha256
 from edgeicl.tasks.nli_tokenizer import family_tokenizer
 
 SHAPE = Shape(layers=2, width=16, heads=2, ffn_width=32, positions=128, initial_std=0.08)
+
+
+@pytest.fixture(autouse=True)
+def _quick_and_with_its_own_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretraining_module, "_EVALUATED_EPISODES", 4)
+    monkeypatch.setenv("EDGEICL_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
 
 
 def tiny(steps: int = 6) -> Pretraining:
@@ -75,24 +86,76 @@ def test_an_untrained_model_is_near_chance_on_average_and_the_loss_sees_every_te
     assert training_loss(model, texts, first, 0.5, device).item() == pytest.approx(1.5 * uniform, abs=0.05)
 
 
-def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretraining_module, "_EVALUATED_EPISODES", 4)
-    pretrain(tiny(), tmp_path / "whole")
+def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, pretraining: Pretraining, output: Path) -> None:
+    """Pretrains until a certain step."""
     drawn = pretraining_module.draw_batch
 
-    def killed(pretraining: Pretraining, phase: Phase, step: int, tokenizer: object) -> object:
-        if step == 5:
+    def draw(pretraining: Pretraining, phase: Phase, now: int, tokenizer: Any) -> Any:
+        if now == step:
             raise KeyboardInterrupt
-        return drawn(pretraining, phase, step, tokenizer)  # type: ignore[arg-type]
+        return drawn(pretraining, phase, now, tokenizer)
 
-    monkeypatch.setattr(pretraining_module, "draw_batch", killed)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(tiny(), tmp_path / "resumed")
-    assert not (tmp_path / "resumed").exists()
-    monkeypatch.setattr(pretraining_module, "draw_batch", drawn)
+    with monkeypatch.context() as patch:
+        patch.setattr(pretraining_module, "draw_batch", draw)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(pretraining, output)
+    assert not output.exists()
+
+
+def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretrain(tiny(), tmp_path / "whole")
+    killed_at(5, monkeypatch, tiny(), tmp_path / "resumed")
     accuracy = pretrain(tiny(), tmp_path / "resumed")
     assert file_sha256(tmp_path / "resumed/model.safetensors") == file_sha256(
         tmp_path / "whole/model.safetensors"
     )
     assert set(accuracy["in_domain"]["entailment"]) == {0, 1, 2}
     assert not (tmp_path / "resumed/checkpoint").exists()
+
+
+def test_a_checkpoint_of_another_recipe_is_told_and_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = tiny().model_copy(update={"seed": 1})
+    pretrain(other, tmp_path / "whole")
+    killed_at(5, monkeypatch, tiny(), tmp_path / "resumed")
+    caplog.clear()
+    pretrain(other, tmp_path / "resumed")
+    assert "is of another recipe; starting over" in caplog.text
+    assert weights(tmp_path / "resumed") == weights(tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint_is_told_and_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pretrain(tiny(), tmp_path / "whole")
+    killed_at(5, monkeypatch, tiny(), tmp_path / "resumed")
+    (state,) = (tmp_path / ".resumed.edgeicl-partial").rglob("model.safetensors")
+    state.write_bytes(b"half")
+    pretrain(tiny(), tmp_path / "resumed")
+    assert "was changed after it was written: model.safetensors; starting over" in caplog.text
+    assert weights(tmp_path / "resumed") == weights(tmp_path / "whole")
+
+
+def test_only_what_it_wrote_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "mine"
+    output.mkdir()
+    (output / "config.json").write_text("{}")
+
+    def trains(*_: object) -> None:
+        raise AssertionError("trained first")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretraining_module, "new_model", trains)
+        with pytest.raises(DataError, match="was not made by this command"):
+            pretrain(tiny(), output)
+    assert [path.name for path in output.iterdir()] == ["config.json"]
+    (output / "config.json").unlink()
+    for steps in (1, 2):
+        pretrain(tiny(steps), output)
+        assert load_spec(output / RECIPE, Pretraining) == tiny(steps)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def weights(folder: Path) -> str:
+    return file_sha256(folder / "model.safetensors")

@@ -159,6 +159,25 @@ def test_a_killed_run_goes_on_to_the_same_bits(
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_checkpoint_is_told_and_not_used(
+    opt: Callable[..., OPTForCausalLM],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: str,
+) -> None:
+    losses = distill(LabelReader(opt(seed=8)), tmp_path)
+    (state,) = tmp_path.rglob("training.pt")
+    contents = bytearray(state.read_bytes())
+    contents[len(contents) // 2] ^= 1
+    if damage == "remove":
+        state.unlink()
+    else:
+        state.write_bytes(contents if damage == "flip" else contents[:-100])
+    assert distill(LabelReader(opt(seed=8)), tmp_path) == losses
+    assert "training.pt; starting over" in caplog.text
+
+
 def test_other_seeds_end_elsewhere(opt: Callable[..., OPTForCausalLM]) -> None:
     """The negative control of the test above."""
     first, second = LabelReader(opt(seed=8)), LabelReader(opt(seed=8))
