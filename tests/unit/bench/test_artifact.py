@@ -110,3 +110,12 @@ def test_context_is_what_the_target_sets_memory_aside_for(make_artifact: Make) -
     config["search"]["max_length"] = 20
     _rewrite(folder, "genai_config.json", json.dumps(config).encode())
     assert open_artifact(folder).context_tokens == 20
+
+
+def test_what_people_read_may_be_edited_or_left_out(make_artifact: Make) -> None:
+    folder = make_artifact()
+    (folder / "report.md").write_text("first")
+    manifest = json.loads((folder / "edgeicl.json").read_text())
+    manifest["files"] |= dict.fromkeys(("report.md", "plan.json"), "0" * 64)
+    (folder / "edgeicl.json").write_text(json.dumps(manifest))
+    assert open_artifact(folder).path == folder
