@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from edgeicl.errors import DataError
 from edgeicl.specs.local_path import local_path
+from edgeicl.specs.model_name import is_local
 from edgeicl.store import cache_root, digest_of, file_sha256
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def model_folder(name: str, *, base_folder: Path | None = None) -> Path:
     local = local_path(name, base_folder or Path())
     if local.is_dir():
         return _complete(local)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if is_local(name):
         raise DataError(f"model {name}: found no folder {local}", next_step="check the path of the model")
     return _complete(_downloaded(name))
 

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from edgeicl.specs import builtin_names
 from edgeicl.specs.local_path import local_path
+from edgeicl.specs.model_name import ModelName
 from edgeicl.specs.nearest import one_of
 from edgeicl.specs.pattern import Pattern
 
@@ -43,9 +45,11 @@ class Source(Spec):
 
     @field_validator("source")
     @classmethod
-    def _file_there(cls, source: str, info: ValidationInfo) -> str:
-        """Only where the context says in which folder paths start; a recipe can be read without its data."""
+    def _data_there(cls, source: str, info: ValidationInfo) -> str:
+        """Files only where the context says where paths start: a recipe can be read without its data."""
         kind, _, name = source.partition(":")
+        if kind == "builtin":
+            builtin_names.check_task(name)
         if kind == "file" and info.context is not None:
             path = local_path(name, info.context["base_folder"])
             if not path.is_file():
@@ -60,6 +64,8 @@ class Source(Spec):
             raise ValueError(f"{split!r}; expected none: a `file:` has no splits (`split: null` takes it out)")
         if kind in ("hub", "builtin") and split is None:
             raise ValueError(f"missing; expected the split of `{kind}:` to read, such as train or test")
+        if kind == "builtin" and split is not None:
+            builtin_names.check_split(split)
         return split
 
     def __str__(self) -> str:
@@ -100,14 +106,14 @@ class Task(Spec):
 class Teacher(Spec):
     """The large model that sees demonstrations."""
 
-    model: str = Field(description="Hub name, local folder, or `builtin:nli-teacher`.")
+    model: ModelName = Field(description="Hub name, local folder, or `builtin:nli-teacher`.")
     load_in: Literal["fp32", "bf16", "8bit", "4bit"] = "fp32"
 
 
 class Student(Spec):
     """The small model that is trained, compiled and deployed."""
 
-    model: str = Field(description="Hub name, local folder, or `builtin:nli-student`.")
+    model: ModelName = Field(description="Hub name, local folder, or `builtin:nli-student`.")
     adapter: Literal["none"] = "none"
 
 
