@@ -5,6 +5,7 @@ Nothing is skipped in silence: a row that can't be used is a DataError with its 
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from edgeicl.tasks.builtin_source import builtin_rows
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.file_source import file_rows
 from edgeicl.tasks.hub_source import hub_rows
+
+log = logging.getLogger(__name__)
 
 Row = tuple[str, Mapping[str, Any]]
 """Where a row stands, and its values by column."""
@@ -55,6 +58,15 @@ def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -
         examples.append(Example(texts, label, where))
     if not examples:
         raise DataError(f"{source.source}: found no example; expected at least one after drop_labels")
+    empty = [example for example in examples if not all(text.strip() for text in example.columns.values())]
+    if empty:
+        log.warning(
+            "%s: %d of %d rows have a column without text, first %s",
+            source,
+            len(empty),
+            len(examples),
+            empty[0].where,
+        )
     if source.limit is None or source.limit >= len(examples):
         return examples
     # A sample, not the first rows: files are often sorted by label. In the file's order.

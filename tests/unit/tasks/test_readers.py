@@ -232,6 +232,13 @@ def test_builtin_doubt_contradicts_entailment(tmp_path: Path) -> None:
     assert labels("/doubt") == [other[label] for label in labels("")]
 
 
+def test_rows_without_text_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.csv").write_text("a,b,label\nx,y,entailment\n , y,entailment\nx,,contradiction\n")
+    assert len(read_examples(_source("file:a.csv"), labels=LABELS, base_folder=tmp_path)) == 3
+    assert "file:a.csv: 2 of 3 rows have a column without text, first" in caplog.text
+    assert "a.csv line 3" in caplog.text
+
+
 def test_builtin_names_are_those_there_are() -> None:
     assert set(builtin_names.TASKS) == set(nli_family.TASKS)
     for split in builtin_names.SPLITS:
