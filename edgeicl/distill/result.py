@@ -12,10 +12,14 @@ from edgeicl.store import StageOutput
 
 @dataclass(frozen=True)
 class DistillResult:
-    """The student to compile (a folder in the hub's layout), and all that was found out on the way."""
+    """The student to compile (a folder in the hub's layout), and all that was found out on the way.
+
+    `source` is the folder of the model that the student was before.
+    """
 
     student: Path
     digest: str
     evaluation: Evaluation
     outputs: tuple[tuple[str, StageOutput], ...]
+    source: Path
     deviations: tuple[Deviation, ...] = ()
