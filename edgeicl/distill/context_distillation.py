@@ -53,13 +53,14 @@ class ContextDistillation:
 
     def distill(self) -> DistillResult:
         """Runs every stage that does not stand in the store."""
+        alone, shown = self._longest_prompts()
         self.missing_baseline = check_models(
             self.teacher_folder,
             self.run.student_folder,
             self.encoder.tokens,
             over=self.over,
-            query_tokens=len(self.encoder.leading) + self._longest_query,
-            prompt_tokens=max(map(len, self.contexts.values())) + self._longest_query,
+            query_tokens=alone,
+            prompt_tokens=shown,
         )
         gain_output = self.run.stage("teacher-gain", self._gain_inputs(), self._build_gain)
         gain = read_gain(gain_output.path)
@@ -126,13 +127,14 @@ class ContextDistillation:
         """Token ids of the examples that the teacher scores."""
         return self.encoder.queries(self.data.scored)
 
-    @cached_property
-    def _longest_query(self) -> int:
-        """Tokens of the longest query and of what is read after it."""
+    def _longest_prompts(self) -> tuple[int, int]:
+        """Tokens of the longest prompt without demonstrations, and with them."""
+        answer = max(map(len, self.encoder.tokens.values())) - 1
+        query = max(self.run.predictor.longest_tokens, *map(len, self.queries)) + answer
+        # Demonstrations are prompts themselves where the baseline is fine-tuned on them.
         shown = [example for examples in self.data.demonstrations.values() for example in examples]
-        queries = [*self.queries, *self.encoder.queries(shown)]
-        longest = max(self.run.predictor.longest_tokens, *map(len, queries))
-        return longest + max(map(len, self.encoder.tokens.values())) - 1
+        alone = max(query, *(len(row) + answer for row in self.encoder.queries(shown)))
+        return len(self.encoder.leading) + alone, max(map(len, self.contexts.values())) + query
 
     def _gain_inputs(self) -> dict[str, Any]:
         return self.run.task_inputs() | {
