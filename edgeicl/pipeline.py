@@ -63,7 +63,7 @@ class CompileResult:
 def compile_job(
     job: Job, *, cache: Path | None = None, rebuild: bool = False, strict: bool = False, measure: bool = True
 ) -> CompileResult | None:
-    """Builds every artifact of `job`; None in the helping processes of `accelerate launch`.
+    """Builds every artifact of `job`; None in the helping processes of a launcher.
 
     Args:
         cache: Folder of stage outputs; `store.cache_root()` unless given.
@@ -223,7 +223,13 @@ class _Compiler:
         from edgeicl.emit.model_card import model_card
         from edgeicl.report.stage import write_report
 
-        card = model_card(manifest, recipe=self.job.recipe, target=target, student=self.distilled.student)
+        card = model_card(
+            manifest,
+            recipe=self.job.recipe,
+            target=target,
+            source=self.distilled.source,
+            base_folder=self.job.base_folder,
+        )
         (folder / "README.md").write_text(card)
         (folder / "plan.json").write_text(manifest.plan.model_dump_json(indent=1) + "\n")
         recipe = located(self.job.recipe, self.job.base_folder)

@@ -10,6 +10,7 @@ from edgeicl.distill import evaluate as methods
 from edgeicl.distill.fine_tuning import fine_tune
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.predictions import (
+    ONLY,
     Predictions,
     Predictor,
     is_readable,
@@ -36,7 +37,7 @@ def untrained_predictions(
     """
     found = remembered(
         kept / f"{zero_shot}.safetensors",
-        partial(predictor.predict, reader, zero_shot, "only", predictor.encoder.leading),
+        partial(predictor.predict, reader, zero_shot, ONLY, predictor.encoder.leading),
     )
     for name, before in contexts.items():
         found |= remembered(

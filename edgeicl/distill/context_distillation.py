@@ -18,7 +18,7 @@ from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.predictions import PREDICTIONS, write_predictions
 from edgeicl.distill.preflight import check_models
 from edgeicl.distill.result import DistillResult
-from edgeicl.distill.student import MODEL, build_student, read_held_out_kl
+from edgeicl.distill.student import MODEL, best_student, build_student, read_held_out_kl
 from edgeicl.distill.task_data import TaskData, deal
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import (
@@ -33,7 +33,7 @@ from edgeicl.models.loading import load_model
 from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.recipe import Teacher
-from edgeicl.store import StageOutput
+from edgeicl.store import StageOutput, digest_of
 from edgeicl.tasks.examples_digest import examples_digest
 
 log = logging.getLogger(__name__)
@@ -54,12 +54,14 @@ class ContextDistillation:
 
     def distill(self) -> DistillResult:
         """Runs every stage that does not stand in the store."""
+        alone, shown = self._longest_prompts()
         self.missing_baseline = check_models(
             self.teacher_folder,
             self.run.student_folder,
             self.encoder.tokens,
             over=self.over,
-            prompt_tokens=self._longest_prompt(),
+            query_tokens=alone,
+            prompt_tokens=shown,
         )
         gain_output = self.run.stage("teacher-gain", self._gain_inputs(), self._build_gain)
         gain = read_gain(gain_output.path)
@@ -72,7 +74,7 @@ class ContextDistillation:
         )
         students = {seed: self._student(seed, targets) for seed in self.settings.demonstrations.seeds}
         divergences = {seed: read_held_out_kl(output.path) for seed, output in students.items()}
-        deployed = min(students, key=lambda seed: (divergences[seed], seed))
+        deployed, diverged = best_student(divergences)
         log.info("held-out KL by demonstration seed %s: seed %d is deployed", divergences, deployed)
         baselines = self.run.stage("baselines", self._baseline_inputs(targets), self._build_baselines)
         evaluation = self.run.evaluate(
@@ -85,7 +87,8 @@ class ContextDistillation:
             digest=weights_digest(students[deployed].path / MODEL),
             evaluation=evaluation.model_copy(update={"gain_points": gain.points, "deployed_seed": deployed}),
             outputs=tuple(self.run.outputs),
-            deviations=self.data.deviations + self.missing_baseline,
+            deviations=self.data.deviations + self.missing_baseline + diverged,
+            source=self.run.student_folder,
         )
 
     @property
@@ -120,16 +123,29 @@ class ContextDistillation:
             for seed, shown in self.data.demonstrations.items()
         }
 
-    def _longest_prompt(self) -> int:
-        queries = self.encoder.queries(self.data.scored)
-        longest = max(self.run.predictor.longest_tokens, *map(len, queries))
-        return max(map(len, self.contexts.values())) + longest + max(map(len, self.encoder.tokens.values())) - 1
+    @cached_property
+    def queries(self) -> list[list[int]]:
+        """Token ids of the examples that the teacher scores."""
+        return self.encoder.queries(self.data.scored)
+
+    def _longest_prompts(self) -> tuple[int, int]:
+        """Tokens of the longest prompt without demonstrations, and with them."""
+        answer = max(map(len, self.encoder.tokens.values())) - 1
+        query = max(self.run.predictor.longest_tokens, *map(len, self.queries)) + answer
+        # Demonstrations are prompts themselves where the baseline is fine-tuned on them.
+        shown = [example for examples in self.data.demonstrations.values() for example in examples]
+        alone = max(query, *(len(row) + answer for row in self.encoder.queries(shown)))
+        return len(self.encoder.leading) + alone, max(map(len, self.contexts.values())) + query
 
     def _gain_inputs(self) -> dict[str, Any]:
         return self.run.task_inputs() | {
             "teacher": weights_digest(self.teacher_folder),
             "load_in": self.teacher.load_in,
             "data": self.data.digest,
+            # The prompts are the student's tokenizer's work, which the teacher's digest does not cover.
+            "prompts": digest_of(
+                [list(self.encoder.tokens.values()), self.encoder.leading, self.contexts, self.queries]
+            ),
             "over": self.over,
         }
 

@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 PREDICTIONS = "predictions.safetensors"
 
 Predictions = dict[str, NDArray[Any]]
-"""Label indices [N] by `METHOD/DATA/RUN`, the run being a demonstration set or `only`."""
+"""Label indices [N] by `METHOD/DATA/RUN`, the run being a demonstration set or `ONLY`."""
+
+ONLY = "only"
+"""The run of a method that no demonstration set has a part in."""
 
 
 class Predictor:
@@ -92,14 +95,16 @@ def accuracy_rows(
     predictions: Predictions,
     evaluation: Mapping[DataName, Sequence[Example]],
     encoder: PromptEncoder,
+    *,
+    runs: Sequence[str],
 ) -> tuple[AccuracyRow, ...]:
-    """A row for each method and evaluation set that there are predictions for, methods in the order given."""
+    """A row for each method and evaluation set that there are predictions for; methods and runs as ordered."""
     rows = []
     for method in methods:
         for data, examples in evaluation.items():
-            prefix = f"{method}/{data}/"
-            runs = [values for name, values in sorted(predictions.items()) if name.startswith(prefix)]
-            if runs:
+            names = [f"{method}/{data}/{run}" for run in runs]
+            found = [predictions[name] for name in names if name in predictions]
+            if found:
                 gold = encoder.label_indices(examples)
-                rows.append(accuracy_row(method, data, runs, gold, encoder.labels))
+                rows.append(accuracy_row(method, data, found, gold, encoder.labels))
     return tuple(rows)

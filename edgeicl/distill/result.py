@@ -15,11 +15,12 @@ class DistillResult:
     """The student to compile (a folder in the hub's layout), and all that was found out on the way.
 
     `digest` is of its weights as they are, not of what they were made from: two trainings from the same inputs
-    on other processors differ in their last bits.
+    on other processors differ in their last bits. `source` is the folder of the model it was before.
     """
 
     student: Path
     digest: str
     evaluation: Evaluation
     outputs: tuple[tuple[str, StageOutput], ...]
+    source: Path
     deviations: tuple[Deviation, ...] = ()

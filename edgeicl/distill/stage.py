@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgeicl.distill import evaluate as methods
 from edgeicl.distill.context_distillation import ContextDistillation
+from edgeicl.distill.predictions import ONLY
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL
 from edgeicl.distill.task_run import TaskRun
@@ -20,7 +21,7 @@ from edgeicl.store import Store
 
 
 def distill(recipe: Recipe, *, store: Store, base_folder: Path) -> DistillResult:
-    """Runs the recipe layer. Under `accelerate launch` every process calls it.
+    """Runs the recipe layer. Under a launcher every process calls it.
 
     Raises:
         DataError: data or models that are missing or don't fit together; found before anything is trained.
@@ -38,6 +39,6 @@ def _unchanged(run: TaskRun) -> DistillResult:
             save_model(load_model(run.student_folder), run.student_folder, folder / MODEL)
 
     student = run.stage("student", {"weights": run.student_digest}, build)
-    evaluated = run.evaluate({"only": student}, methods.ZERO_SHOT_STUDENT, baselines=None)
+    evaluated = run.evaluate({ONLY: student}, methods.ZERO_SHOT_STUDENT, baselines=None)
     model = student.path / MODEL
-    return DistillResult(model, weights_digest(model), evaluated, tuple(run.outputs))
+    return DistillResult(model, weights_digest(model), evaluated, tuple(run.outputs), source=run.student_folder)

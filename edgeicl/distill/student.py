@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from edgeicl.distill.label_reader import LabelReader, Over
 from edgeicl.distill.objective import distillation_loss, kl_to_teacher
 from edgeicl.distill.scoring import score_queries
 from edgeicl.distill.trainer import TrainingSettings, train
+from edgeicl.errors import EdgeiclError
 from edgeicl.models.loading import load_model, save_model
+from edgeicl.specs.manifest import Deviation
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import PromptEncoder
 
@@ -80,6 +83,33 @@ def build_student(
 def read_held_out_kl(folder: Path) -> float:
     """Of a student that `build_student` wrote: mean KL to its teacher targets on held-out examples."""
     return float(json.loads((folder / RECORD).read_text())["held_out_kl"])
+
+
+def best_student(divergences: Mapping[int, float]) -> tuple[int, tuple[Deviation, ...]]:
+    """The demonstration seed with the lowest held-out KL, and a deviation for each student that diverged.
+
+    Raises:
+        EdgeiclError: all of them have.
+    """
+    finite = {seed: value for seed, value in divergences.items() if math.isfinite(value)}
+    if not finite:
+        raise EdgeiclError(
+            f"training diverged under every demonstration seed; found the held-out KL {dict(divergences)}, "
+            "expected a finite one",
+            next_step="lower distill.training.learning_rate, or raise distill.training.warmup_ratio",
+        )
+    diverged = tuple(
+        Deviation(
+            what="student",
+            where=f"demonstration seed {seed}",
+            asked="a student to choose from",
+            got=f"a held-out KL of {value}",
+            why="its training diverged",
+        )
+        for seed, value in divergences.items()
+        if seed not in finite
+    )
+    return min(finite, key=lambda seed: (finite[seed], seed)), diverged
 
 
 def distill_student(

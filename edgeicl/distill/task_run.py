@@ -13,6 +13,7 @@ from accelerate import PartialState
 from edgeicl.distill.evaluate import TABLE_ORDER, DataName
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.predictions import (
+    ONLY,
     PREDICTIONS,
     Predictor,
     accuracy_rows,
@@ -100,7 +101,10 @@ class TaskRun:
             "evaluation": examples_digest(self.evaluation.items()),
         }
         predictions = read_predictions(self.stage("evaluation", inputs, build).path / PREDICTIONS)
-        return Evaluation(rows=accuracy_rows(TABLE_ORDER, predictions, self.evaluation, self.encoder))
+        runs = tuple(dict.fromkeys((ONLY, *students)))
+        return Evaluation(
+            rows=accuracy_rows(TABLE_ORDER, predictions, self.evaluation, self.encoder, runs=runs)
+        )
 
     @property
     def writes(self) -> bool:

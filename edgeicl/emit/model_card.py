@@ -5,20 +5,31 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 from edgeicl.emit.deployment_files import WEIGHTS_FILE
+from edgeicl.models.model_folder import MODEL_CARD, is_on_hub
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.manifest import Manifest
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 
-_LICENSE_LINE = re.compile(r"^license: *['\"]?([\w.-]+)", re.MULTILINE)
+_FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)^---\s*$", re.MULTILINE | re.DOTALL)
+_LICENSE_KEYS = ("license", "license_name", "license_link")
 
 
-def model_card(manifest: Manifest, *, recipe: Recipe, target: Target, student: Path) -> str:
-    """Markdown with the hub's front matter, from the manifest of an artifact."""
+def model_card(manifest: Manifest, *, recipe: Recipe, target: Target, source: Path, base_folder: Path) -> str:
+    """Markdown with the hub's front matter, from the manifest of an artifact.
+
+    Args:
+        source: Folder of the model that the student was made from, with its own card.
+        base_folder: Where the recipe's relative paths start.
+    """
     base = recipe.distill.student.model
+    on_hub = is_on_hub(base, base_folder=base_folder)
     sections = [
-        _front_matter(base, base_license(base, student)),
+        _front_matter(base if on_hub else None, base_license(base, source)),
         f"# {manifest.name} for {manifest.target}\n\nMade by edgeicl "
         f"{manifest.versions.get('edgeicl', '(version unknown)')} from `{base}`"
         + (f", taught by `{recipe.distill.teacher.model}`" if recipe.distill.teacher else "")
@@ -33,24 +44,32 @@ def model_card(manifest: Manifest, *, recipe: Recipe, target: Target, student: P
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def base_license(base: str, student: Path) -> dict[str, str]:
+def base_license(base: str, source: Path) -> dict[str, str]:
     """The licence of the student's weights, as front matter: that of its own model card where there is one."""
     if base.startswith("builtin:"):
-        return {"license": "apache-2.0"}
-    card = student / "README.md"
-    if card.is_file() and (named := _LICENSE_LINE.search(card.read_text(encoding="utf-8"))):
-        return {"license": named[1]}
+        return {"license": "mit"}
+    card = source / MODEL_CARD
+    named = _named_license(card.read_text(encoding="utf-8")) if card.is_file() else {}
     if base.startswith("facebook/opt-"):
-        return {"license": "other", "license_name": "opt-license"}
-    return {"license": "unknown"}
+        return {"license": "other", "license_name": "opt-license"} | named
+    return named or {"license": "unknown"}
 
 
-def _front_matter(base: str, license_: dict[str, str]) -> str:
-    # base_model takes names on the hub only: one slash, no path
-    on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", base) is not None and not base.startswith(".")
+def _named_license(card: str) -> dict[str, str]:
+    matter = _FRONT_MATTER.search(card)
+    try:
+        values = YAML(typ="safe").load(matter[1]) if matter else None
+    except YAMLError:
+        return {}
+    found = {key: values[key] for key in _LICENSE_KEYS if values.get(key)} if isinstance(values, dict) else {}
+    # old cards list their licences
+    return {key: str(value[0] if isinstance(value, list) else value) for key, value in found.items()}
+
+
+def _front_matter(base_on_hub: str | None, license_: dict[str, str]) -> str:
     lines = [f"{key}: {value}" for key, value in license_.items()]
-    if on_hub:
-        lines += [f"base_model: {base}", "base_model_relation: quantized"]
+    if base_on_hub:
+        lines += [f"base_model: {base_on_hub}", "base_model_relation: quantized"]
     lines += ["library_name: onnx", "pipeline_tag: text-generation", "tags: [onnx, onnxruntime-genai, edgeicl]"]
     return "\n".join(["---", *lines, "---"])
 

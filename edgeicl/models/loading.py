@@ -5,23 +5,17 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from edgeicl.errors import DataError
-from edgeicl.models.model_folder import (
-    TOKENIZER_FILES,
-    model_config,
-    model_folder,
-    parameter_count,
-    weight_files,
-    weights_digest,
-)
+from edgeicl.models.memory import LoadIn, available_bytes, check_memory
+from edgeicl.models.model_folder import TOKENIZER_FILES, model_folder, weight_files, weights_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,10 +24,14 @@ __all__ = ["check_same_tokens", "load_model", "load_tokenizer", "model_folder", 
 
 log = logging.getLogger(__name__)
 
-LoadIn = Literal["fp32", "bf16", "8bit", "4bit"]
-
-_BYTES_PER_WEIGHT = {"fp32": 4.0, "bf16": 2.0, "8bit": 1.0, "4bit": 0.5}
-_WORKING_MEMORY_RATIO = 1.15  # activations and the loader's own buffers beside the weights
+# Of every kind that tokenizers treat in ways of their own: case, digits, accents, signs, white space.
+_PROBES = (
+    "The old dog chased the cat, didn't it? Yes",
+    " no leading word; UPPER case",
+    "3.14 and 2,000,000 at 50 %",
+    "Zoë's naïve café: 東京 🙂",
+    "two  spaces\n\nand lines\tand tabs",
+)
 
 
 def load_model(
@@ -47,13 +45,13 @@ def load_model(
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
-    on_cuda = torch.device(device).type == "cuda"
-    if load_in in ("8bit", "4bit") and not on_cuda:
+    device = torch.device(device)
+    if load_in in ("8bit", "4bit") and device.type != "cuda":
         raise DataError(
             f"{folder}: load_in {load_in} needs CUDA (bitsandbytes); found the device {device}",
             next_step="set load_in: bf16 or fp32, or run on a machine with a CUDA device",
         )
-    check_memory(folder, load_in, available_bytes=_available_bytes(on_cuda))
+    check_memory(folder, load_in, available_bytes=available_bytes(device))
     if not weight_files(folder):
         raise DataError(f"{folder}: found no *.safetensors; expected a folder that model_folder() returned")
     transformers_logging.disable_progress_bar()
@@ -65,7 +63,7 @@ def load_model(
         options = {
             "dtype": torch.float16,
             "quantization_config": BitsAndBytesConfig(**quantized),
-            "device_map": {"": torch.device(device)},
+            "device_map": {"": device},
         }
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -90,29 +88,13 @@ def load_model(
     return loaded
 
 
-def check_memory(folder: Path, load_in: LoadIn, *, available_bytes: int) -> None:
-    """DataError if the weights don't fit in `available_bytes`, with what would."""
-    weights = parameter_count(folder)
-    needed = int(weights * _BYTES_PER_WEIGHT[load_in] * _WORKING_MEMORY_RATIO)
-    if needed <= available_bytes:
-        return
-    smaller = [name for name, size in _BYTES_PER_WEIGHT.items() if size < _BYTES_PER_WEIGHT[load_in]]
-    raise DataError(
-        f"{folder}: {weights:,} weights in {load_in} need about {needed:,} bytes of memory; "
-        f"found {available_bytes:,} available",
-        next_step=f"set load_in: {smaller[0]}, or free memory"
-        if smaller
-        else "free memory, or take a smaller model",
-    )
-
-
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a model folder. DataError if it can't be read."""
+    """The tokenizer of a model folder, which neither pads nor cuts. DataError if it can't be read."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return fast_tokenizer(folder)
     try:
-        return Tokenizer.from_file(str(path))
+        return _whole_texts(Tokenizer.from_file(str(path)))
     except Exception as error:  # the library raises plain Exception
         raise DataError(f"{path} can't be read: {error}") from error
 
@@ -127,15 +109,24 @@ def fast_tokenizer(folder: Path) -> Tokenizer:
         ).backend_tokenizer
     except Exception as error:  # many kinds, all meaning that no fast tokenizer is to be had
         raise DataError(f"{folder}: found no usable tokenizer; expected tokenizer.json: {error}") from error
+    return _whole_texts(tokenizer)
+
+
+def _whole_texts(tokenizer: Tokenizer) -> Tokenizer:
+    # A file may have been saved with the padding and the length of somebody's training.
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     return tokenizer
 
 
 def check_same_tokens(teacher: Path, student: Path, *, same_head: bool) -> None:
-    """DataError unless both folders have one vocabulary, so that a token id means the same to both.
+    """DataError unless both tokenizers have one vocabulary and cut texts alike.
 
+    A token id then means the same to both, and prompts of the one are what the other is used to.
     `same_head` also asks for logits of the same length, as a loss over the vocabulary needs.
     """
-    teacher_tokens, student_tokens = (load_tokenizer(folder).get_vocab() for folder in (teacher, student))
+    tokenizers = [load_tokenizer(folder) for folder in (teacher, student)]
+    teacher_tokens, student_tokens = (tokenizer.get_vocab() for tokenizer in tokenizers)
     different = sorted(
         token
         for token in teacher_tokens.keys() | student_tokens.keys()
@@ -151,7 +142,17 @@ def check_same_tokens(teacher: Path, student: Path, *, same_head: bool) -> None:
             f"{len(teacher_tokens.keys() | student_tokens.keys()):,} tokens differ (ids: {shown})",
             next_step="take a teacher and a student of one model family",
         )
-    widths = [int(model_config(folder)["vocab_size"]) for folder in (teacher, student)]
+    for text in _PROBES:
+        of_teacher, of_student = (tokenizer.encode(text).tokens for tokenizer in tokenizers)
+        if of_teacher != of_student:
+            differ = next(n for n, pair in enumerate(zip_longest(of_teacher, of_student)) if len(set(pair)) > 1)
+            raise DataError(
+                f"teacher {teacher} and student {student} have the same tokens but cut texts differently: "
+                f"{text!r} becomes {of_teacher[differ:][:5]} and {of_student[differ:][:5]} "
+                f"from token {differ} on",
+                next_step="give both the same tokenizer.json, or take models of one family",
+            )
+    widths = [config_number(folder, "vocab_size") for folder in (teacher, student)]
     if min(widths) <= max(teacher_tokens.values()):
         raise DataError(
             f"the tokenizer has ids up to {max(teacher_tokens.values()):,}; found vocab_size {widths[0]:,} "
@@ -163,6 +164,26 @@ def check_same_tokens(teacher: Path, student: Path, *, same_head: bool) -> None:
             "a loss over the vocabulary needs the same",
             next_step="set distill.objective.over: verbalizers",
         )
+
+
+def config_number(folder: Path, key: str) -> int:
+    """A number of the model's configuration, by the name that transformers has for it.
+
+    Architectures write it under names of their own (GPT-2: `n_positions`) and leave out their defaults.
+
+    Raises:
+        DataError: an unknown architecture, or one that has no such number.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder}: config.json can't be used: {error}") from error
+    number = getattr(config, key, None)
+    if not isinstance(number, int):
+        raise DataError(f"{folder}: config.json ({config.model_type}) has no {key}; expected a whole number")
+    return number
 
 
 def save_model(model: PreTrainedModel, source_folder: Path, destination: Path) -> None:
@@ -193,9 +214,3 @@ def binaries_to_safetensors(binaries: Sequence[Path], destination: Path) -> None
                 seen.add(place)
                 kept[name] = tensor.contiguous()
     save_file(kept, destination, metadata={"format": "pt"})
-
-
-def _available_bytes(on_cuda: bool) -> int:
-    if on_cuda:
-        return int(torch.cuda.mem_get_info()[0])
-    return int(psutil.virtual_memory().available)

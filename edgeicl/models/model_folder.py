@@ -33,7 +33,8 @@ TOKENIZER_FILES = (
     "merges.txt",
     "tokenizer.model",
 )
-_HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+MODEL_CARD = "README.md"
+_HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", MODEL_CARD]
 
 
 def model_folder(name: str, *, base_folder: Path | None = None) -> Path:
@@ -46,12 +47,17 @@ def model_folder(name: str, *, base_folder: Path | None = None) -> Path:
     """
     if name.startswith("builtin:"):
         return _builtin(name.removeprefix("builtin:"))
-    local = local_path(name, base_folder or Path())
+    local = _local(name, base_folder)
     if local.is_dir():
         return _complete(local)
     if is_local(name):
         raise DataError(f"model {name}: found no folder {local}", next_step="check the path of the model")
     return _complete(_downloaded(name))
+
+
+def is_on_hub(name: str, *, base_folder: Path | None = None) -> bool:
+    """Whether `model_folder` takes `name` for one on the hub."""
+    return not name.startswith("builtin:") and not _local(name, base_folder).is_dir()
 
 
 def weights_digest(folder: Path) -> str:
@@ -74,19 +80,19 @@ def model_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def parameter_count(folder: Path) -> int:
-    """Number of stored weights, read from the headers of the safetensors files."""
-    total = 0
+def parameter_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every stored weight, read from the headers of the safetensors files."""
+    shapes: dict[str, tuple[int, ...]] = {}
     for path in weight_files(folder):
         with path.open("rb") as stream:
             header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        for name, entry in header.items():
-            if name != "__metadata__":
-                count = 1
-                for size in entry["shape"]:
-                    count *= size
-                total += count
-    return total
+        header.pop("__metadata__", None)
+        shapes |= {name: tuple(entry["shape"]) for name, entry in header.items()}
+    return shapes
+
+
+def _local(name: str, base_folder: Path | None) -> Path:
+    return local_path(name, base_folder or Path())
 
 
 def _builtin(name: str) -> Path:
@@ -123,7 +129,8 @@ def _complete(folder: Path) -> Path:
         raise DataError(f"{folder}: found no weights; expected *.safetensors or pytorch_model*.bin")
     if not binaries and (folder / "tokenizer.json").is_file():
         return folder
-    sources = [folder / "config.json", *binaries, *weight_files(folder), *(folder / n for n in TOKENIZER_FILES)]
+    sources = [folder / "config.json", *binaries, *weight_files(folder)]
+    sources += [folder / name for name in (*TOKENIZER_FILES, MODEL_CARD)]
     digest = digest_of({path.name: file_sha256(path) for path in sources if path.is_file()})
     final = cache_root() / CONVERTED / digest[:24]
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +148,8 @@ def _complete(folder: Path) -> Path:
 def _convert(folder: Path, binaries: list[Path], destination: Path) -> None:
     from edgeicl.models.loading import binaries_to_safetensors, fast_tokenizer
 
-    names = ["config.json", "generation_config.json", "model.safetensors.index.json", *TOKENIZER_FILES]
+    names = ["config.json", "generation_config.json", "model.safetensors.index.json", MODEL_CARD]
+    names += TOKENIZER_FILES
     for source in (folder / name for name in names):
         if source.is_file():
             shutil.copyfile(source, destination / source.name)

@@ -40,18 +40,6 @@ def pack_rows(codes: Bytes, bits: int) -> Bytes:
     return packed
 
 
-def unpack_rows(packed: Bytes, bits: int, columns: int) -> Bytes:
-    """Inverse of `pack_rows`: [N, ceil(columns * bits / 8)] -> codes [N, columns]."""
-    per_byte = _codes_per_byte(bits)
-    if packed.ndim != 2 or packed.shape[1] != -(-columns // per_byte):
-        raise DataError(f"packed rows {list(packed.shape)} don't hold {columns} codes of {bits} bits")
-    codes = np.empty((packed.shape[0], packed.shape[1] * per_byte), np.uint8)
-    mask = np.uint8(2**bits - 1)
-    for place in range(per_byte):
-        codes[:, place::per_byte] = (packed >> np.uint8(place * bits)) & mask
-    return codes[:, :columns]
-
-
 def matmul_shape(rows: int, columns: int, bits: int, block_size: int) -> tuple[int, int, int]:
     """Shape in which MatMulNBits reads the packed codes: [N, blocks, bytes of a block]."""
     return rows, columns // block_size, block_size * bits // 8

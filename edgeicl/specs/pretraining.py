@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgeicl.specs.recipe import Name, Share, Spec
+
+TaskName = Literal["entailment", "doubt", "animal", "today", "action"]
+"""The tasks of the built-in family."""
+
+EXAMPLE_TOKENS = 21
+"""Most tokens that one example of the built-in family has, label and line end included."""
 
 
 class Shape(Spec):
@@ -18,6 +24,12 @@ class Shape(Spec):
     ffn_width: int = Field(ge=1)
     positions: int = Field(ge=1)
     initial_std: float = Field(gt=0.0)
+
+    @model_validator(mode="after")
+    def _width_divides(self) -> Shape:
+        if self.width % self.heads or self.width % 2:
+            raise ValueError(f"width {self.width}; expected an even multiple of heads, which are {self.heads}")
+        return self
 
 
 class Phase(Spec):
@@ -40,7 +52,15 @@ class Phase(Spec):
         0.6, ge=0.0, le=1.0, description="Share of named texts that ask for entailment, the hardest task."
     )
     story_share: float = Field(0.0, ge=0.0, le=1.0)
-    tasks: tuple[str, ...] = Field(min_length=1)
+    tasks: tuple[TaskName, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _shares_within_all(self) -> Phase:
+        shares = self.named_share + self.story_share
+        # a hair of slack: 0.9 + 0.1 may come out above 1 in floating point
+        if shares > 1.0 + 1e-9:
+            raise ValueError(f"named_share and story_share together {shares:g}; expected at most 1")
+        return self
 
 
 class Pretraining(Spec):
@@ -57,3 +77,16 @@ class Pretraining(Spec):
     story_premises: int = Field(3, ge=1, le=3)
     phases: tuple[Phase, ...] = Field(min_length=1)
     checkpoint_every_steps: int = Field(250, ge=1)
+
+    @model_validator(mode="after")
+    def _episodes_fit(self) -> Pretraining:
+        for number, phase in enumerate(self.phases, 1):
+            premises = self.story_premises if phase.story_share else 0
+            examples = max(phase.episode_examples, phase.named_examples, premises)
+            tokens = 1 + examples * EXAMPLE_TOKENS
+            if tokens > self.model.positions:
+                raise ValueError(
+                    f"phase {number}: texts of {examples} examples, up to {tokens} tokens; "
+                    f"expected at most model.positions, {self.model.positions}"
+                )
+        return self

@@ -37,6 +37,7 @@ class Distilled:
     digest: str
     evaluation: Any
     outputs: tuple[Any, ...]
+    source: Path = Path("source")
     deviations: tuple[Any, ...] = ()
 
 
@@ -100,7 +101,9 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
         "edgeicl.distill.workers": {"workers": lambda: stages.workers},
         "edgeicl.quantize.stage": {"quantize": stages.quantize},
         "edgeicl.emit.stage": {"emit": stages.emit},
-        "edgeicl.emit.model_card": {"model_card": lambda manifest, **_: f"# {manifest.name}\n"},
+        "edgeicl.emit.model_card": {
+            "model_card": lambda manifest, *, source, **_: f"# {manifest.name} from {source}\n"
+        },
         "edgeicl.bench.stage": {"bench": stages.bench},
         "edgeicl.bench.runner": {"usable_cores": lambda: 4},
     }
@@ -146,6 +149,7 @@ def test_distilled_once_and_compiled_for_each_target(stages: Stages, tmp_path: P
         "report.md",
         "report.html",
     }
+    assert (folder / "README.md").read_text() == "# good from source\n"
     manifest = Manifest.model_validate_json((folder / "edgeicl.json").read_bytes())
     assert manifest == result.built[0].manifest
     assert set(manifest.files) == names - {"edgeicl.json"}

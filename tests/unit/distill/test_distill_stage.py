@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import socket
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import OPTForCausalLM
+from tokenizers import normalizers
+from transformers import GPT2Config, GPT2LMHeadModel, OPTForCausalLM
 
-from edgeicl.distill import baselines, context_distillation
+from edgeicl.distill import baselines, context_distillation, trainer
 from edgeicl.distill.stage import distill
-from edgeicl.errors import DataError, GainError
+from edgeicl.distill.student import best_student
+from edgeicl.distill.workers import workers
+from edgeicl.errors import DataError, EdgeiclError, GainError
 from edgeicl.specs.recipe import Recipe
-from edgeicl.store import Store
+from edgeicl.store import SingleProcess, Store
+from tests.trained_weights import ROUNDING, relative_difference, weights_in
+from tests.unit.byte_tokenizer import byte_tokenizer
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -29,6 +35,7 @@ def test_the_whole_layer_and_its_second_run(recipe: Recipe, tmp_path: Path) -> N
     result = distill(recipe, store=Store(tmp_path), base_folder=tmp_path)
     names = {path.name for path in result.student.iterdir()}
     assert {"config.json", "model.safetensors", "generation_config.json", "tokenizer.json"} <= names
+    assert result.source == Path(recipe.distill.student.model)
     assert OPTForCausalLM.from_pretrained(result.student).config.vocab_size == 264
 
     rows = {(row.method, row.data): row for row in result.evaluation.rows}
@@ -126,14 +133,68 @@ def test_a_student_too_short_for_demonstrations_goes_without_that_baseline(
     assert deviation.why == "the student reads 150 tokens"
 
 
-def test_two_processes_train_the_same_student(recipe: Recipe, tmp_path: Path) -> None:
-    """`accelerate launch` on two CPU processes; weights agree within 1e-4."""
+def test_a_query_that_the_student_can_not_read_is_refused_before_any_work(
+    recipe: Recipe, tmp_path: Path, tokenizer: object, opt: object
+) -> None:
+    short = tmp_path / "short"
+    opt(seed=2, layers=1, positions=40).save_pretrained(short)  # type: ignore[operator]
+    tokenizer.save(str(short / "tokenizer.json"))  # type: ignore[attr-defined]
+    wanted = changed(recipe, student={"model": str(short)})
+    with pytest.raises(DataError, match=r"without demonstrations has \d+ tokens; the student .*short reads 40"):
+        distill(wanted, store=Store(tmp_path / "cache"), base_folder=tmp_path)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_student_that_can_not_be_compiled_is_refused_before_any_work(recipe: Recipe, tmp_path: Path) -> None:
+    other = tmp_path / "gpt2"
+    GPT2LMHeadModel(GPT2Config(vocab_size=264, n_embd=8, n_layer=1, n_head=1)).save_pretrained(other)
+    byte_tokenizer().save(str(other / "tokenizer.json"))
+    with pytest.raises(DataError, match="model type 'gpt2' is not supported"):
+        distill(
+            changed(recipe, student={"model": str(other)}),
+            store=Store(tmp_path / "cache"),
+            base_folder=tmp_path,
+        )
+    assert not (tmp_path / "cache").exists()
+
+
+def test_another_tokenizer_of_the_student_makes_other_targets(recipe: Recipe, tmp_path: Path) -> None:
+    """One that differs where the probes of `check_same_tokens` don't look."""
+    student = shutil.copytree(recipe.distill.student.model, tmp_path / "student")
+    wanted = changed(recipe, student={"model": str(student)})
+    store = Store(tmp_path / "cache")
+    first = dict(distill(wanted, store=store, base_folder=tmp_path).outputs)
+    tokenizer = byte_tokenizer()
+    tokenizer.normalizer = normalizers.Replace("yesterday", "lately")
+    tokenizer.save(str(student / "tokenizer.json"))
+    second = dict(distill(wanted, store=store, base_folder=tmp_path).outputs)
+    assert first["teacher-gain"].digest != second["teacher-gain"].digest
+    assert not second["teacher-targets"].reused
+
+
+def test_training_that_diverges_under_every_seed_is_an_error(recipe: Recipe, tmp_path: Path) -> None:
+    training = recipe.distill.training.model_dump() | {"learning_rate": 1e30}
+    with pytest.raises(EdgeiclError, match=r"diverged under every .*nan.*\nnext: lower .*learning_rate"):
+        distill(changed(recipe, training=training), store=Store(tmp_path), base_folder=tmp_path)
+
+
+def test_a_diverged_student_is_not_deployed_and_told() -> None:
+    deployed, (deviation,) = best_student({0: math.nan, 1: 0.2, 2: 0.1})
+    assert deployed == 2
+    assert (deviation.where, deviation.got) == ("demonstration seed 0", "a held-out KL of nan")
+    assert best_student({3: 0.1, 1: 0.1}) == (1, ())
+
+
+def test_two_processes_train_the_same_student(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alone = distill(recipe, store=Store(tmp_path / "alone"), base_folder=tmp_path)
     (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
     program = tmp_path / "program.py"
     program.write_text(
         "import sys\n"
         "from pathlib import Path\n"
+        "import torch\n"
         "from edgeicl.distill.stage import distill\n"
         "from edgeicl.distill.workers import workers\n"
         "from edgeicl.specs.recipe import Recipe\n"
@@ -141,28 +202,42 @@ def test_two_processes_train_the_same_student(recipe: Recipe, tmp_path: Path) ->
         "folder = Path(sys.argv[1])\n"
         "recipe = Recipe.model_validate_json((folder / 'recipe.json').read_text())\n"
         "together = workers()\n"
+        "assert torch.distributed.get_world_size() == 2\n"
         "result = distill(recipe, store=Store(folder / 'two', workers=together), base_folder=folder)\n"
         "assert (result.student / 'model.safetensors').exists()\n"
         "if together.is_writer:\n"
         "    (folder / 'student.txt').write_text(str(result.student))\n"
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launch, "--main_process_port", str(port), str(program), str(tmp_path)],
-        env=environment,
+        [*launch, str(program), str(tmp_path)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    together = Path((tmp_path / "student.txt").read_text())
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (alone.student, together))
-    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-4
-    untrained = load_file(Path(recipe.distill.student.model) / "model.safetensors")
-    assert max((ours[name] - untrained[name]).abs().max().item() for name in ours) > 1e-3
+    ours, start = weights_in(alone.student), weights_in(Path(recipe.distill.student.model))
+    together = weights_in(Path((tmp_path / "student.txt").read_text()))
+    assert relative_difference(ours, together, start) < ROUNDING
+
+    # Negative control: what a process would train that never heard of the other's gradients.
+    whole = trainer.batch_order
+    monkeypatch.setattr(
+        trainer, "batch_order", lambda *args, **kw: [batch[::2] for batch in whole(*args, **kw)]
+    )
+    half = distill(recipe, store=Store(tmp_path / "half"), base_folder=tmp_path)
+    assert relative_difference(ours, weights_in(half.student), start) > 1000 * ROUNDING
+
+
+def test_a_launch_that_starts_fewer_processes_than_asked_for_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert isinstance(workers(), SingleProcess)
+    assert not caplog.messages
+    # Of `accelerate launch --cpu --num_processes 2`, which sets neither RANK nor WORLD_SIZE.
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    assert isinstance(workers(), SingleProcess)
+    assert "asked for several processes and started one" in caplog.text

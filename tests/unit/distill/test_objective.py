@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeicl.distill.objective import cross_entropy, distillation_loss, kl_to_teacher
-from edgeicl.numerics import divergence
+from tests.unit import divergence
 
 
 def logs(*rows: tuple[float, ...]) -> torch.Tensor:

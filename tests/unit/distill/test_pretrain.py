@@ -16,8 +16,9 @@ from edgeicl.distill.episodes import encode, episode_text, story_text
 from edgeicl.distill.pretrain import RECIPE, draw_batch, learning_rate, new_model, pretrain, training_loss
 from edgeicl.errors import DataError
 from edgeicl.specs.loading import load_spec
-from edgeicl.specs.pretraining import Phase, Pretraining, Shape
+from edgeicl.specs.pretraining import EXAMPLE_TOKENS, Phase, Pretraining, Shape
 from edgeicl.store import file_sha256
+from edgeicl.tasks.nli_family import DOMAINS, TASKS
 from edgeicl.tasks.nli_tokenizer import family_tokenizer
 
 SHAPE = Shape(layers=2, width=16, heads=2, ffn_width=32, positions=128, initial_std=0.08)
@@ -65,6 +66,20 @@ def test_padding_is_never_an_answer() -> None:
     assert batch.tokens.shape == batch.answer_mask.shape
     assert not batch.answer_mask[0, batch.token_mask[0].sum() - 1 :].any()
     assert batch.answer_mask[1].sum() == 5
+
+
+def test_most_tokens_of_an_example() -> None:
+    rng, tokenizer = random.Random(0), family_tokenizer()
+    lengths = {
+        # without the token that begins a text
+        len(tokenizer.encode(episode_text(rng, task=task, domains=[domain], split="train", named=named)).ids)
+        - 1
+        for _ in range(200)
+        for task in TASKS
+        for domain in DOMAINS
+        for named in (False, True)
+    }
+    assert max(lengths) == EXAMPLE_TOKENS
 
 
 def test_learning_rate_warms_up_and_falls() -> None:

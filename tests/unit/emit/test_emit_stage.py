@@ -250,7 +250,7 @@ def test_model_card(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
         parity=checks.parity,
         accuracy=checks.accuracy,
     )
-    card = model_card(manifest, recipe=recipe, target=target, student=tiny.student)
+    card = model_card(manifest, recipe=recipe, target=target, source=tiny.student, base_folder=tmp_path)
     _, front, text = card.split("---\n", 2)
     assert "license: other\nlicense_name: opt-license\nbase_model: facebook/opt-125m\n" in front
     assert "library_name: onnx\npipeline_tag: text-generation\n" in front
@@ -260,7 +260,31 @@ def test_model_card(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
     assert "parity, exact, padded batch, decode" in text
     assert "edgeicl 9.9 from `facebook/opt-125m`" in text
 
-    assert base_license("builtin:nli-student", tmp_path) == {"license": "apache-2.0"}
-    assert base_license("some/model", tmp_path) == {"license": "unknown"}
-    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
-    assert base_license("some/model", tmp_path) == {"license": "mit"}
+    (tmp_path / "facebook/opt-125m").mkdir(parents=True)
+    of_local = model_card(manifest, recipe=recipe, target=target, source=tiny.student, base_folder=tmp_path)
+    assert "base_model" not in of_local
+
+
+@pytest.mark.parametrize(
+    ("base", "card", "expected"),
+    [
+        ("builtin:nli-student", None, {"license": "mit"}),
+        ("some/model", None, {"license": "unknown"}),
+        ("some/model", "license: in the text\n", {"license": "unknown"}),
+        ("some/model", "---\nlicense: mit\n---\n", {"license": "mit"}),
+        ("some/model", "---\ntags:\n- x\nlicense:\n- 'apache-2.0'\n---\n", {"license": "apache-2.0"}),
+        ("some/model", "---\nlicense: [\n---\n", {"license": "unknown"}),
+        ("facebook/opt-125m", None, {"license": "other", "license_name": "opt-license"}),
+        (
+            "some/model",
+            "---\nlicense: other\nlicense_name: own\nlicense_link: LICENSE\n---\nlicense: mit\n",
+            {"license": "other", "license_name": "own", "license_link": "LICENSE"},
+        ),
+    ],
+)
+def test_the_licence_is_that_of_the_base_model(
+    base: str, card: str | None, expected: dict[str, str], tmp_path: Path
+) -> None:
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
+    assert base_license(base, tmp_path) == expected

@@ -11,12 +11,12 @@ from transformers import OPTForCausalLM
 
 from edgeicl.errors import DataError
 from edgeicl.numerics.affine import dequantize, round_to_nearest
-from edgeicl.numerics.divergence import kl
 from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.sensitivity import Sensitivity
 from edgeicl.quantize.stored_weights import stored_values
 from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.specs.quant_plan import Format
+from tests.unit.divergence import kl
 from tests.unit.quantize.tiny_student import SEQUENCES
 
 INT2 = Format(bits=2, block_size=16)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeicl.numerics.divergence import kl, log_softmax
+from tests.unit.divergence import kl, log_softmax
 
 
 def test_kl_on_paper() -> None:

@@ -1,4 +1,4 @@
-"""How far one distribution over tokens is from another, in nats."""
+"""How far one distribution over tokens is from another, in nats: plain numpy, to check the programme by."""
 
 from __future__ import annotations
 
