@@ -39,7 +39,7 @@ def stored(root: Path) -> list[Stored]:
             finished=not folder.name.endswith(_PARTIAL)
             and (folder.parent.name == CONVERTED or (folder / RECORD).is_file()),
         )
-        for folder in _outputs(root)
+        for folder in sorted(_outputs(root))
     ]
 
 
