@@ -224,6 +224,7 @@ class _Compiler:
         from edgeicl.report.stage import write_report
 
         card = model_card(
+            folder,
             manifest,
             recipe=self.job.recipe,
             target=target,

@@ -135,18 +135,20 @@ def compare_command(
     """Measure an artifact beside what one would use instead, in the same run."""
     from edgeicl.bench.compare import compare
     from edgeicl.bench.workload import Workload
+    from edgeicl.cache_lock import in_use
     from edgeicl.report.terminal import comparison_text
     from edgeicl.store import Store, cache_root
 
-    comparison = compare(
-        artifact,
-        Workload(threads or _threads(artifact), prompt_tokens, decode_tokens, repetitions, warmup),
-        rival=rival,
-        model=model,
-        store=Store(cache_root()),
-        rounds=rounds,
-        exporter_python=exporter_python,
-    )
+    with in_use(cache_root()):
+        comparison = compare(
+            artifact,
+            Workload(threads or _threads(artifact), prompt_tokens, decode_tokens, repetitions, warmup),
+            rival=rival,
+            model=model,
+            store=Store(cache_root()),
+            rounds=rounds,
+            exporter_python=exporter_python,
+        )
     print_json(plain(comparison)) if as_json else typer.echo(comparison_text(comparison))
 
 

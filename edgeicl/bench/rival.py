@@ -72,9 +72,8 @@ def build_rival(
     }
 
     def build(folder: Path) -> None:
-        for left_over in folder.iterdir():
-            shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
         work = folder / "checkpoint"
+        shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         checkpoint = model or write_random_checkpoint(work / "random", config)
         export(checkpoint, work / "exported", python=python, untied=rival.endswith("-untied"))

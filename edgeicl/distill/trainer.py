@@ -57,8 +57,8 @@ def train(
         rows: Token ids of each prompt; the label is read at its last token.
         loss: From log-probabilities (see `Over`) and indices into `rows` to one loss per example.
         checkpoint_folder: Where the state is kept every `checkpoint_every_steps` steps. A run that finds
-            it goes on from there and ends with the same bits as one that was never stopped; a damaged one
-            is told and not used.
+            it goes on from there and ends, on a CPU, with the same bits as one that was never stopped; a
+            damaged one is told and not used.
     """
     accelerator = Accelerator(mixed_precision="no")
     reader.eval()

@@ -13,6 +13,7 @@ from edgeicl.specs.manifest import TaskFile
 
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
+TASK_FILE = "task.json"
 
 # how a checkpoint was stored or made, which means nothing to whoever runs the artifact
 _OF_THE_CHECKPOINT = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
@@ -42,7 +43,7 @@ def write_deployment_files(
         # the vocabulary is the largest of these files: no spaces in it
         "tokenizer.json": tokenizer_json,
         "tokenizer_config.json": tokenizer_config(config, tokenizer_json),
-        "task.json": task.model_dump(mode="json"),
+        TASK_FILE: task.model_dump(mode="json"),
     }
     for name, content in files.items():
         large = name == "tokenizer.json"
@@ -51,7 +52,7 @@ def write_deployment_files(
             ensure_ascii=False,
             indent=None if large else 1,
             separators=(",", ":") if large else None,
-            sort_keys=not large and name != "task.json",
+            sort_keys=not large and name != TASK_FILE,
         )
         (folder / name).write_text(text + "\n", encoding="utf-8")
     return tuple(files)

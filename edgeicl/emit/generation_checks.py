@@ -6,11 +6,11 @@ import importlib.metadata
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from edgeicl.emit.genai_process import GenaiRun, run_genai
 from edgeicl.errors import ParityError
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.specs.manifest import Deviation
@@ -54,24 +54,20 @@ def check_genai(
         What could not be checked, or holds for everything but genai's tokenizer.
 
     Raises:
-        ParityError: genai can't load the folder, or generates other tokens.
+        ParityError: genai can't run the folder, or generates other tokens.
     """
     if genai_version() is None:
         return [_deviation("onnxruntime-genai generates the same tokens", "not checked", "it isn't installed")]
-    import onnxruntime_genai as genai
-
-    try:
-        model = genai.Model(str(folder))
-    except Exception as error:  # the library raises plain Exception
-        raise ParityError(f"onnxruntime-genai can't load {folder}: {error}") from error
+    run = run_genai(folder, prompts, [len(tokens) for tokens in expected], texts)
+    if run.generated is None:
+        raise ParityError(f"onnxruntime-genai can't run {folder}: {run.failure}")
     end = int(json.loads((folder / "genai_config.json").read_text())["model"]["eos_token_id"])
-    for prompt, tokens in zip(prompts, expected, strict=True):
-        found = _generate(genai, model, prompt, len(tokens))
+    for prompt, tokens, found in zip(prompts, expected, run.generated, strict=True):
         if _before(end, found) != _before(end, tokens):
             raise ParityError(
                 f"after {list(prompt)} onnxruntime-genai generates {found}, onnxruntime {list(tokens)}"
             )
-    deviations = _tokenizer_deviations(genai, model, folder, texts)
+    deviations = _tokenizer_deviations(run, folder, texts)
     if not any(_before(end, tokens) for tokens in expected):
         why = "after every prompt the most likely token ends the text"
         deviations.append(_deviation("onnxruntime-genai generates the same tokens", "nothing to compare", why))
@@ -96,27 +92,16 @@ def _before(end: int, tokens: Sequence[int]) -> list[int]:
     return kept[: kept.index(end)] if end in kept else kept
 
 
-def _generate(genai: Any, model: Any, prompt: Sequence[int], tokens: int) -> list[int]:
-    parameters = genai.GeneratorParams(model)
-    parameters.set_search_options(max_length=len(prompt) + tokens, do_sample=False)
-    generator = genai.Generator(model, parameters)
-    generator.append_tokens(np.asarray(prompt, dtype=np.int32))
-    while not generator.is_done():
-        generator.generate_next_token()
-    return [int(token) for token in generator.get_sequence(0)[len(prompt) :]]
-
-
-def _tokenizer_deviations(genai: Any, model: Any, folder: Path, texts: Sequence[str]) -> list[Deviation]:
+def _tokenizer_deviations(run: GenaiRun, folder: Path, texts: Sequence[str]) -> list[Deviation]:
     reference = Tokenizer.from_file(str(folder / "tokenizer.json"))
     asked = "onnxruntime-genai's tokenizer gives the ids of tokenizer.json"
-    try:
-        tokenizer = genai.Tokenizer(model)
-        # without the option genai never puts the leading token there, whatever the files say
-        tokenizer.update_options(add_special_tokens="true")
-        ids = [[int(token) for token in tokenizer.encode(text)] for text in texts]
-    except Exception as error:  # the library raises plain Exception
-        return [_deviation(asked, "its tokenizer can't read tokenizer.json", str(error).splitlines()[0])]
-    wrong = [text for text, found in zip(texts, ids, strict=True) if found != reference.encode(text).ids]
+    if run.tokenizer_ids is None:
+        return [_deviation(asked, "its tokenizer can't read tokenizer.json", run.failure)]
+    wrong = [
+        text
+        for text, found in zip(texts, run.tokenizer_ids, strict=True)
+        if found != reference.encode(text).ids
+    ]
     if not wrong:
         return []
     got = f"{len(wrong)} of {len(texts)} texts get other ids, such as {wrong[0]!r}"

@@ -8,10 +8,11 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from edgeicl.emit.deployment_files import WEIGHTS_FILE
+from edgeicl.emit.deployment_files import TASK_FILE, WEIGHTS_FILE
+from edgeicl.emit.usage import usage
 from edgeicl.models.model_folder import MODEL_CARD, is_on_hub
 from edgeicl.specs.byte_size import format_byte_size
-from edgeicl.specs.manifest import Manifest
+from edgeicl.specs.manifest import Manifest, TaskFile
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 
@@ -19,10 +20,13 @@ _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)^---\s*$", re.MULTILINE | re.DOTALL)
 _LICENSE_KEYS = ("license", "license_name", "license_link")
 
 
-def model_card(manifest: Manifest, *, recipe: Recipe, target: Target, source: Path, base_folder: Path) -> str:
+def model_card(
+    folder: Path, manifest: Manifest, *, recipe: Recipe, target: Target, source: Path, base_folder: Path
+) -> str:
     """Markdown with the hub's front matter, from the manifest of an artifact.
 
     Args:
+        folder: The artifact's, with its task.json.
         source: Folder of the model that the student was made from, with its own card.
         base_folder: Where the recipe's relative paths start.
     """
@@ -38,7 +42,7 @@ def model_card(manifest: Manifest, *, recipe: Recipe, target: Target, source: Pa
         _sizes(manifest),
         _quality(manifest),
         _speed(manifest),
-        _usage(),
+        usage(TaskFile.model_validate_json((folder / TASK_FILE).read_bytes())),
         _deviations(manifest),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -122,27 +126,10 @@ def _speed(manifest: Manifest) -> str:
     return (
         f"## Speed\n\n{bench.fidelity} on {bench.conditions.processor}, {bench.conditions.threads} threads, "
         f"{bench.conditions.runtime} {bench.conditions.runtime_version}: first token after "
-        f"{bench.first_token_ms:.0f} ms ({bench.conditions.prompt_tokens} tokens of prompt), then "
+        f"{bench.first_token_ms:.3g} ms ({bench.conditions.prompt_tokens} tokens of prompt), then "
         f"{bench.decode_tokens_per_second:.0f} tokens/s; peak memory {format_byte_size(bench.peak_rss_bytes)}."
+        + "".join(f" {note[0].upper()}{note[1:]}." for note in bench.notes)
     )
-
-
-def _usage() -> str:
-    return """## Use
-
-```python
-import onnxruntime_genai as og
-
-model = og.Model(".")
-tokenizer = og.Tokenizer(model)
-tokenizer.update_options(add_special_tokens="true")  # puts the leading token there, which the model needs
-parameters = og.GeneratorParams(model)
-parameters.set_search_options(max_length=64)
-generator = og.Generator(model, parameters)
-generator.append_tokens(tokenizer.encode("..."))
-generator.generate_next_token()
-print(tokenizer.decode(generator.get_sequence(0)))
-```"""
 
 
 def _deviations(manifest: Manifest) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -123,8 +122,6 @@ class _Emission:
 
     def run(self) -> None:
         """Writes everything, checks everything, writes `checks.json` last."""
-        for left_over in self.folder.iterdir():
-            shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
         prompts = {name: self._prompts(examples) for name, examples in self.data.items()}
         ledger = self._write()
         parity = self._parity()

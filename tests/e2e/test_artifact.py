@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import math
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -91,6 +96,24 @@ def test_run_classifies_and_generates(program: Program, artifact: Path) -> None:
     done = program.run("run", str(artifact), "the dog chased", "--generate", "4")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_the_code_of_the_model_card_runs_and_says_what_edgeicl_says(program: Program, artifact: Path) -> None:
+    columns = {"premise": "the old dog chased the cat today", "hypothesis": "the dog chased the cat"}
+    card = (artifact / "README.md").read_text()
+    with_onnxruntime, with_genai = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    code = with_onnxruntime.replace('{"premise": "...", "hypothesis": "..."}', json.dumps(columns))
+    assert json.dumps(columns) in code
+    code += "print(json.dumps(scores))"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=artifact, capture_output=True, text=True, check=True)
+    label, scores = ran.stdout.strip().splitlines()
+    said = json.loads(program.run("run", str(artifact), "--json", *columns.values()).stdout)
+    assert label == said["label"]
+    likelihoods = {name: math.exp(score) for name, score in json.loads(scores).items()}
+    for name, likelihood in likelihoods.items():
+        assert likelihood / sum(likelihoods.values()) == pytest.approx(said["probabilities"][name], abs=1e-5)
+    if importlib.util.find_spec("onnxruntime_genai"):
+        subprocess.run([sys.executable, "-c", with_genai], cwd=artifact, capture_output=True, check=True)
 
 
 def test_eval_agrees_with_the_build(program: Program, artifact: Path, manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from edgeicl.emit import generation_checks
 from edgeicl.emit.deployment_files import genai_config, write_deployment_files
+from edgeicl.emit.genai_process import GenaiRun
 from edgeicl.emit.generation_checks import check_genai, check_greedy, check_transformers_tokenizer
 from edgeicl.emit.lowering import write_model
 from edgeicl.emit.weights import QuantizedWeights
@@ -65,7 +66,7 @@ def test_a_configuration_that_genai_refuses_is_an_error(artifact: Path) -> None:
     config = json.loads((artifact / "genai_config.json").read_text())
     config["model"]["type"] = "opt"
     (artifact / "genai_config.json").write_text(json.dumps(config))
-    with pytest.raises(ParityError, match="onnxruntime-genai can't load"):
+    with pytest.raises(ParityError, match="onnxruntime-genai can't run"):
         check_genai(artifact, PROMPTS, [[1], [1]], SAMPLES)
 
 
@@ -97,6 +98,21 @@ def test_a_text_that_ends_at_once_is_no_fault_but_says_that_nothing_was_compared
     _ends_at(artifact, tokens[0])
     (deviation,) = check_genai(artifact, PROMPTS[:1], [tokens], SAMPLES)
     assert deviation.got == "nothing to compare"
+
+
+def test_a_crash_of_genai_is_told_and_ends_nothing_else(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the tokenizer it is a deviation, before that the artifact can't be used."""
+    tokens = greedy(artifact)
+    crashed = GenaiRun(tokens, None, "its process ended with exit code -11")
+    monkeypatch.setattr(generation_checks, "run_genai", lambda *_: crashed)
+    monkeypatch.setattr(generation_checks, "genai_version", lambda: "1")
+    (deviation,) = check_genai(artifact, PROMPTS, tokens, SAMPLES)
+    assert deviation.why == "its process ended with exit code -11"
+    monkeypatch.setattr(generation_checks, "run_genai", lambda *_: GenaiRun(None, None, "exit code -11"))
+    with pytest.raises(ParityError, match=r"can't run .*: exit code -11"):
+        check_genai(artifact, PROMPTS, tokens, SAMPLES)
 
 
 def test_absent_genai_is_a_deviation(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -250,7 +250,9 @@ def test_model_card(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
         parity=checks.parity,
         accuracy=checks.accuracy,
     )
-    card = model_card(manifest, recipe=recipe, target=target, source=tiny.student, base_folder=tmp_path)
+    card = model_card(
+        output.path, manifest, recipe=recipe, target=target, source=tiny.student, base_folder=tmp_path
+    )
     _, front, text = card.split("---\n", 2)
     assert "license: other\nlicense_name: opt-license\nbase_model: facebook/opt-125m\n" in front
     assert "library_name: onnx\npipeline_tag: text-generation\n" in front
@@ -261,7 +263,9 @@ def test_model_card(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
     assert "edgeicl 9.9 from `facebook/opt-125m`" in text
 
     (tmp_path / "facebook/opt-125m").mkdir(parents=True)
-    of_local = model_card(manifest, recipe=recipe, target=target, source=tiny.student, base_folder=tmp_path)
+    of_local = model_card(
+        output.path, manifest, recipe=recipe, target=target, source=tiny.student, base_folder=tmp_path
+    )
     assert "base_model" not in of_local
 
 
