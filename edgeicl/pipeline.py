@@ -74,7 +74,7 @@ def compile_job(
     started = time.monotonic()
     root = cache or cache_root()
     workers = launched_workers()
-    steps = Steps(_titles(job, measure), memory=root / "seconds" / f"{job.recipe.name}.json")
+    steps = Steps(_titles(job, measure))
     with steps.step("distill") as step:
         store = Store(root, rebuild=rebuild, workers=workers)
         distilled = distill(job.recipe, store=store, base_folder=job.base_folder)
@@ -179,6 +179,7 @@ class _Compiler:
 
     def _measured(self, folder: Path, target: Target, manifest: Manifest) -> Manifest:
         """Never taken from the store: a measurement is of this computer, now."""
+        from edgeicl.bench.conditions import whereabouts
         from edgeicl.bench.runner import usable_cores
         from edgeicl.bench.stage import bench
         from edgeicl.bench.workload import Workload
@@ -202,6 +203,8 @@ class _Compiler:
         workload = Workload(threads, prompt_tokens, decode_tokens, BENCH_REPETITIONS, BENCH_WARMUP_REPETITIONS)
         with self.steps.step(f"benchmark for {target.name}"):
             result = bench(folder, workload)
+        notes = (whereabouts(result.conditions, target), *result.notes)
+        result = result.model_copy(update={"notes": notes})
         return manifest.model_copy(update={"bench": result, "deviations": (*manifest.deviations, *deviations)})
 
     def _documented(self, folder: Path, target: Target, manifest: Manifest, curve: SizeCurve) -> Manifest:
