@@ -34,9 +34,7 @@ def _bar(description: str, total: int, already_done: int) -> Iterator[Callable[[
 
     columns = (TextColumn("  {task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, refresh_per_second=_DRAWN_PER_SECOND
-    ) as progress:
+    with Progress(*columns, console=console, transient=True, refresh_per_second=_DRAWN_PER_SECOND) as progress:
         task = progress.add_task(description, total=total, completed=already_done)
         yield lambda n: progress.update(task, advance=n)
 

@@ -44,12 +44,13 @@ class Source(Spec):
     @field_validator("source")
     @classmethod
     def _file_there(cls, source: str, info: ValidationInfo) -> str:
-        """Only where the context says in which folder paths start; a recipe can be read without its data."""
+        """Only where the context says in which folder paths start: a recipe can be read without its data."""
         kind, _, name = source.partition(":")
         if kind == "file" and info.context is not None:
             path = local_path(name, info.context["base_folder"])
             if not path.is_file():
-                raise ValueError(f"no file {path}; expected a data file, looked for from the recipe's folder")
+                found = f"{path.absolute()} is a folder" if path.is_dir() else f"no file {path.absolute()}"
+                raise ValueError(f"{found}; expected a data file")
         return source
 
     @field_validator("split")

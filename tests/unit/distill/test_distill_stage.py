@@ -45,7 +45,9 @@ def test_the_whole_layer_and_its_second_run(
     result = distill(recipe, store=Store(tmp_path), base_folder=tmp_path)
     assert len(titles) == len(set(titles))
     assert {"distilling, seed_0", "fine-tuning, seed_1", "evaluating zero-shot student"} <= set(titles)
-    assert re.search(r"held-out KL to the teacher: [0-9.e-]+ \(seed 0\), [0-9.e-]+ \(seed 1\); the", caplog.text)
+    assert re.search(
+        r"held-out KL to the teacher: [0-9.e-]+ \(seed 0\), [0-9.e-]+ \(seed 1\); the", caplog.text
+    )
     names = {path.name for path in result.student.iterdir()}
     assert {"config.json", "model.safetensors", "generation_config.json", "tokenizer.json"} <= names
     assert OPTForCausalLM.from_pretrained(result.student).config.vocab_size == 264

@@ -69,7 +69,9 @@ def test_every_key_says_what_it_is(kind: str) -> None:
     assert keys
     described = {f"#/$defs/{name}" for name, inner in sections.items() if inner.get("description")}
     assert not [
-        key for key, known in keys.items() if not known.get("description") and known.get("$ref") not in described
+        key
+        for key, known in keys.items()
+        if not known.get("description") and known.get("$ref") not in described
     ]
 
 
