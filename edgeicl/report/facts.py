@@ -66,15 +66,17 @@ def method_facts(manifest: Manifest) -> Facts | None:
         )
         for row in evaluation.rows
     )
-    seeds = max(len(row.accuracy.values) for row in evaluation.rows)
-    note = f"Means over up to {seeds} demonstration seeds"
+    note = []
     # A method that reads no demonstrations has one value: no interval, and so no confidence.
-    confidences = {row.accuracy.confidence for row in evaluation.rows if len(row.accuracy.values) > 1}
-    note += f", with {100 * max(confidences):.0f} % intervals." if confidences else "."
+    spread = [row.accuracy for row in evaluation.rows if len(row.accuracy.values) > 1]
+    if spread:
+        seeds = max(len(accuracy.values) for accuracy in spread)
+        confidence = 100 * spread[0].confidence
+        note.append(f"Means over up to {seeds} demonstration seeds, with {confidence:.0f} % intervals.")
     if evaluation.deployed_seed is not None:
-        note += f" The student of seed {evaluation.deployed_seed} is the one that was compiled."
+        note.append(f"The student of seed {evaluation.deployed_seed} is the one that was compiled.")
     headers = ("method", "data", "accuracy", "balanced", *labels, "examples")
-    return Facts("Accuracy of the methods", headers, rows, note)
+    return Facts("Accuracy of the methods", headers, rows, " ".join(note))
 
 
 def artifact_facts(manifest: Manifest) -> Facts | None:
