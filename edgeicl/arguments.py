@@ -56,25 +56,35 @@ def columns_given(texts: Sequence[str], columns: Sequence[str]) -> dict[str, str
     if len(named) == len(texts) == len(columns):
         return named
     examples = " ".join(f"{column}='...'" for column in columns)
-    found = f"{len(texts)} texts, {len(named)} of them with a column's name"
-    expected = f"expected one text for each of {', '.join(columns)}, such as: {examples}"
-    raise SpecError("run", [Problem("TEXT", found, expected)])
+    found = f"{len(texts)} text{'s' * (len(texts) != 1)}"
+    if named:
+        found += f", with names for {', '.join(named)}"
+    expected = f"expected one text for each of {', '.join(columns)}"
+    raise SpecError("run", [Problem("TEXT", found, expected)], next_step=f"give {examples}")
 
 
 def source_given(
     data: str,
     *,
+    command: str,
+    option: str,
     split: str | None,
-    label: str,
+    label: str = "label",
     limit: int | None,
-    drop_labels: Sequence[str],
-    map_labels: Sequence[str],
+    drop_labels: Sequence[str] = (),
+    map_labels: Sequence[str] = (),
 ) -> Source:
-    """The `Source` that the options of `eval` describe. SpecError lists every problem."""
+    """The `Source` that `data`, given as `option`, and other options of `command` describe.
+
+    A file's path starts at the current folder.
+
+    Raises:
+        SpecError: options that can't be used, or a file that isn't there; lists every problem.
+    """
     from edgeicl.specs.loading import parse_spec
     from edgeicl.specs.recipe import Source
 
-    options = {"source": "--data", "drop_labels": "--drop-label", "map_labels": "--map-label"}
+    options = {"source": option, "drop_labels": "--drop-label", "map_labels": "--map-label"}
     problems = [
         Problem("--map-label", repr(text), "expected FROM=TO") for text in map_labels if "=" not in text
     ]
@@ -87,13 +97,14 @@ def source_given(
         "map_labels": dict(text.split("=", 1) for text in map_labels if "=" in text),
     }
     try:
-        source = parse_spec(json.dumps(fields), Source, source="eval")
+        source = parse_spec(json.dumps(fields), Source, source=command, base_folder=Path.cwd())
     except SpecError as error:
         for problem in error.problems:
-            option = options.get(problem.key, f"--{problem.key}")
-            problems.append(replace(problem, key=option, line=None))
+            named = options.get(problem.key, f"--{problem.key}")
+            problems.append(replace(problem, key=named, line=None))
     if problems:
-        raise SpecError("eval", problems, next_step="correct these options; `edgeicl eval --help` lists all")
+        next_step = f"correct these options; `edgeicl {command} --help` lists all"
+        raise SpecError(command, problems, next_step=next_step)
     return source
 
 

@@ -80,7 +80,7 @@ def compile_job(
     started = time.monotonic()
     root = cache or cache_root()
     workers = launched_workers()
-    steps = Steps(_titles(job, measure), memory=root / "seconds" / f"{job.recipe.name}.json")
+    steps = Steps(_titles(job, measure))
     with _held(root, rebuild=rebuild, workers=workers):
         with steps.step("distill") as step:
             store = Store(root, rebuild=rebuild, workers=workers)
@@ -193,6 +193,7 @@ class _Compiler:
 
     def _measured(self, folder: Path, target: Target, manifest: Manifest) -> Manifest:
         """Never taken from the store: a measurement is of this computer, now."""
+        from edgeicl.bench.conditions import whereabouts
         from edgeicl.bench.runner import usable_cores
         from edgeicl.bench.stage import bench
         from edgeicl.bench.workload import Workload
@@ -216,6 +217,8 @@ class _Compiler:
         workload = Workload(threads, prompt_tokens, decode_tokens, BENCH_REPETITIONS, BENCH_WARMUP_REPETITIONS)
         with self.steps.step(f"benchmark for {target.name}"):
             result = bench(folder, workload)
+        notes = (whereabouts(result.conditions, target), *result.notes)
+        result = result.model_copy(update={"notes": notes})
         return manifest.model_copy(update={"bench": result, "deviations": (*manifest.deviations, *deviations)})
 
     def _documented(self, folder: Path, target: Target, manifest: Manifest, curve: SizeCurve) -> Manifest:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 10.0
+_DRAWN_PER_SECOND = 2.0  # each drawing is some 200 bytes of escape codes, which end up in recorded logs
 
 
 @contextmanager
@@ -32,7 +33,8 @@ def _bar(description: str, total: int, already_done: int) -> Iterator[Callable[[
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("  {task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, refresh_per_second=_DRAWN_PER_SECOND) as progress:
         task = progress.add_task(description, total=total, completed=already_done)
         yield lambda n: progress.update(task, advance=n)
 

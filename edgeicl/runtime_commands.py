@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -16,11 +17,15 @@ from edgeicl.arguments import (
     print_json,
     source_given,
 )
+from edgeicl.errors import Problem, SpecError
 
 RUNTIME = "Runtime"
 
 runtime_app = typer.Typer()
 
+SplitOption = Annotated[
+    str | None, typer.Option(help="Split to read; hub: and builtin: need one, file: has none.")
+]
 PromptOption = Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")]
 DecodeOption = Annotated[int, typer.Option(min=2, help="Tokens decoded one by one.")]
 RepetitionsOption = Annotated[int, typer.Option(min=1, help="Repetitions that count, in each process.")]
@@ -42,7 +47,7 @@ def bench(
     from edgeicl.bench.workload import Workload
     from edgeicl.report.terminal import bench_text
 
-    count = threads or _threads(artifact)
+    count = _threads(artifact, threads)
     result = measure(artifact, Workload(count, prompt_tokens, decode_tokens, repetitions, warmup))
     print_json(plain(result)) if as_json else typer.echo(bench_text(result))
 
@@ -69,7 +74,7 @@ def run(
     from edgeicl.specs.pattern import pattern_columns
 
     opened = open_artifact(artifact)
-    count = threads or _threads(artifact)
+    count = _threads(artifact, threads)
     if generate is not None:
         text = continuation(opened, " ".join(texts), tokens=generate, threads=count)
         print_json({"text": text}) if as_json else typer.echo(text)
@@ -88,9 +93,7 @@ def run(
 def eval_command(
     artifact: ArtifactArgument,
     data: Annotated[str, typer.Option(help="file:PATH, hub:DATASET or builtin:nli/TASK.", show_default=False)],
-    split: Annotated[
-        str | None, typer.Option(help="Split to read; hub: and builtin: need one, file: has none.")
-    ] = None,
+    split: SplitOption = None,
     label: Annotated[str, typer.Option(help="Column that holds the label.")] = "label",
     limit: Annotated[int | None, typer.Option(min=1, help="Read at most this many examples.")] = None,
     drop_label: Annotated[
@@ -107,10 +110,38 @@ def eval_command(
     from edgeicl.report.terminal import labelled_text
 
     source = source_given(
-        data, split=split, label=label, limit=limit, drop_labels=drop_label or (), map_labels=map_label or ()
+        data,
+        command="eval",
+        option="--data",
+        split=split,
+        label=label,
+        limit=limit,
+        drop_labels=drop_label or (),
+        map_labels=map_label or (),
     )
-    measured = evaluate(artifact, source, Path.cwd(), threads=threads or _threads(artifact))
+    measured = evaluate(artifact, source, Path.cwd(), threads=_threads(artifact, threads))
     print_json(plain(measured)) if as_json else typer.echo(labelled_text(measured))
+
+
+@runtime_app.command(rich_help_panel=RUNTIME)
+def data(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="file:PATH, hub:DATASET or builtin:nli/TASK.", show_default=False
+        ),
+    ],
+    split: SplitOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="Print at most this many rows.")] = 10,
+) -> None:
+    """Print rows of any data as JSON, one a line."""
+    from itertools import islice
+
+    from edgeicl.tasks.readers import source_rows
+
+    given = source_given(source, command="data", option="SOURCE", split=split, limit=limit)
+    for _, row in islice(source_rows(given, Path.cwd()), limit):
+        typer.echo(json.dumps(row, ensure_ascii=False, default=str))
 
 
 @runtime_app.command("compare", rich_help_panel=RUNTIME)
@@ -142,7 +173,7 @@ def compare_command(
     with in_use(cache_root()):
         comparison = compare(
             artifact,
-            Workload(threads or _threads(artifact), prompt_tokens, decode_tokens, repetitions, warmup),
+            Workload(_threads(artifact, threads), prompt_tokens, decode_tokens, repetitions, warmup),
             rival=rival,
             model=model,
             store=Store(cache_root()),
@@ -152,10 +183,17 @@ def compare_command(
     print_json(plain(comparison)) if as_json else typer.echo(comparison_text(comparison))
 
 
-def _threads(artifact: Path) -> int:
-    """As many as the artifact's target runs on, if this computer has them."""
+def _threads(artifact: Path, asked: int | None) -> int:
+    """As many as asked for, else as the artifact's target runs on and this computer has.
+
+    More than there are cores are refused: they wait for each other, and what is measured is that.
+    """
     from edgeicl.bench.runner import usable_cores
     from edgeicl.specs.catalog import load_target
 
+    cores = usable_cores()
+    if asked is not None and asked > cores:
+        problem = Problem("--threads", f"{asked} threads on {cores} cores", f"expected at most {cores}")
+        raise SpecError("threads", [problem], next_step="ask for fewer, or leave --threads out")
     target = artifact / "target.resolved.yaml"
-    return min(load_target(str(target)).threads, usable_cores()) if target.is_file() else usable_cores()
+    return asked or min(cores, load_target(str(target)).threads if target.is_file() else cores)

@@ -82,7 +82,8 @@ def open_artifact(path: Path) -> Artifact:
 
     Raises:
         DataError: no artifact there, or one of its files can't be read.
-        IntegrityError: a file is missing or is not the one that was written; lists all of them.
+        IntegrityError: a file is missing or is not the one that was written (lists all of them), or the
+            manifest can't be read.
     """
     if not (path / GRAPH).is_file():
         raise DataError(
@@ -150,7 +151,12 @@ def _read(path: Path, model: type[SpecType]) -> SpecType | None:
     try:
         return model.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise DataError(f"{path} can't be read: {error}") from error
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise IntegrityError(
+            f"{path} is not what edgeicl writes{f', at {key}' if key else ''}: {first['msg']}",
+            next_step="copy the artifact again, or compile it again",
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

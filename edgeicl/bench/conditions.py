@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeicl.bench.workload import Workload
 from edgeicl.specs.measurement import Conditions
+from edgeicl.specs.target import Target
 
 
 def read_back_conditions(run: Mapping[str, Any], workload: Workload, *, artifact_sha256: str) -> Conditions:
@@ -25,3 +26,12 @@ def read_back_conditions(run: Mapping[str, Any], workload: Workload, *, artifact
         warmup_repetitions=workload.warmup_repetitions,
         repetitions=workload.repetitions,
     )
+
+
+def whereabouts(at: Conditions, target: Target) -> str:
+    """Where a measurement was taken, and that it was not on the target where the processors differ in kind."""
+    of_x86 = [feature.startswith(("avx", "sse", "amx")) for feature in target.instruction_features]
+    differs = bool(of_x86) and any(of_x86) != at.machine.lower().endswith(("x86_64", "amd64"))
+    if target.provider == "cuda":
+        differs = "CUDAExecutionProvider" not in at.providers
+    return f"on this computer ({at.machine}, {at.processor})" + ", not on the target" * differs

@@ -37,10 +37,11 @@ class Workload:
         decode = min(self.decode_tokens, context_tokens - 1)
         cut = replace(self, prompt_tokens=context_tokens - decode, decode_tokens=decode)
         lengths = (
-            f"prompt {self.prompt_tokens} -> {cut.prompt_tokens}, "
-            f"decode {self.decode_tokens} -> {cut.decode_tokens}"
+            ("prompt", self.prompt_tokens, cut.prompt_tokens),
+            ("decode", self.decode_tokens, cut.decode_tokens),
         )
-        return cut, (f"lengths cut to fit the model's context of {context_tokens} tokens: {lengths}",)
+        told = ", ".join(f"{what} {asked} -> {got}" for what, asked, got in lengths if asked != got)
+        return cut, (f"cut to fit the model's context of {context_tokens} tokens: {told}",)
 
     @property
     def mean_decode_depth_tokens(self) -> float:

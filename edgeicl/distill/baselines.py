@@ -72,6 +72,7 @@ def fine_tuned_predictions(
             settings=settings,
             seed=seed,
             checkpoint_folder=kept / f"tuning {name}",
+            description=f"fine-tuning, {name}",
         )
         if is_writer:
             found = predictor.predict(reader, methods.FINE_TUNING, name, encoder.leading)

@@ -75,7 +75,8 @@ class ContextDistillation:
         students = {seed: self._student(seed, targets) for seed in self.settings.demonstrations.seeds}
         divergences = {seed: read_held_out_kl(output.path) for seed, output in students.items()}
         deployed, diverged = best_student(divergences)
-        log.info("held-out KL by demonstration seed %s: seed %d is deployed", divergences, deployed)
+        told = ", ".join(f"{kl:.3g} (seed {seed})" for seed, kl in divergences.items())
+        log.info("held-out KL to the teacher: %s; the student of seed %d is deployed", told, deployed)
         baselines = self.run.stage("baselines", self._baseline_inputs(targets), self._build_baselines)
         evaluation = self.run.evaluate(
             {seed_name(seed): output for seed, output in students.items()},
@@ -213,6 +214,7 @@ class ContextDistillation:
                 seed=self.recipe.seed,
                 device=self.run.device,
                 is_writer=self.run.writes,
+                description=f"distilling, {seed_name(seed)}",
             )
 
         return self.run.stage("student", inputs, build, name=f"student of {seed_name(seed)}")

@@ -28,6 +28,7 @@ def fine_tune(
     settings: TrainingSettings,
     seed: int,
     checkpoint_folder: Path | None = None,
+    description: str = "fine-tuning",
 ) -> list[float]:
     """Trains in place on `rows` with label indices `gold`; returns the loss of every step."""
     answers = torch.from_numpy(gold).to(reader.device)
@@ -44,5 +45,5 @@ def fine_tune(
         settings=settings,
         seed=seed,
         checkpoint_folder=checkpoint_folder,
-        description="fine-tuning",
+        description=description,
     )

@@ -50,7 +50,9 @@ class Predictor:
         """Predictions of one model after the tokens `before`, on all evaluation data."""
         tokens = list(self.encoder.tokens.values())
         predictions: Predictions = {}
-        with track(f"evaluating {method}", sum(map(len, self._queries.values()))) as advance:
+        # One without demonstrations has a single run.
+        title = f"evaluating {method}" + f", {run}" * (run != "only")
+        with track(title, sum(map(len, self._queries.values()))) as advance:
             for data, queries in self._queries.items():
                 scores = score_queries(reader, queries, tokens, before=before, advance=advance)
                 predictions[f"{method}/{data}/{run}"] = scores.argmax(-1)

@@ -44,6 +44,7 @@ def build_student(
     seed: int,
     device: torch.device,
     is_writer: bool,
+    description: str,
 ) -> None:
     """Distills the model in `source_folder` and writes it, its losses and its held-out KL into `folder`.
 
@@ -64,6 +65,7 @@ def build_student(
         settings=settings,
         seed=seed,
         checkpoint_folder=folder / "checkpoint",
+        description=description,
     )
     if is_writer:
         record = {
@@ -126,6 +128,7 @@ def distill_student(
     settings: TrainingSettings,
     seed: int,
     checkpoint_folder: Path | None,
+    description: str = "distilling",
 ) -> list[float]:
     """Context distillation (arXiv 2412.13243): trains in place on prompts without demonstrations.
 
@@ -155,7 +158,7 @@ def distill_student(
         settings=settings,
         seed=seed,
         checkpoint_folder=checkpoint_folder,
-        description="distilling",
+        description=description,
     )
 
 

@@ -12,7 +12,8 @@ def usage(task: TaskFile) -> str:
     several = any(len(tokens) > 1 for tokens in task.verbalizer_tokens.values())
     return f"""## Use
 
-With onnxruntime and tokenizers, in this folder. The tokenizer puts the leading token there itself. The graph gives logits for the last token only; rows of a batch are padded on the right, and the mask says where they end.
+With onnxruntime and tokenizers, in this folder. The tokenizer puts the leading token there itself. The graph
+gives logits for the last token only; rows of a batch are padded on the right, and the mask says where they end.
 
 ```python
 import json
@@ -48,7 +49,8 @@ scores = label_scores({{{columns}}})
 print(max(scores, key=scores.get))
 ```
 
-{_SEVERAL if several else _ONE} Feeding `present.*` back as `past_key_values.*` continues a text without reading it again.
+{_SEVERAL if several else _ONE} Feeding `present.*` back as `past_key_values.*`
+continues a text without reading it again.
 
 With onnxruntime-genai, which does that by itself:
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 from edgeicl.specs.curve import CurvePoint, SizeCurve
 
@@ -19,11 +20,29 @@ def curve_svg(curve: SizeCurve) -> bytes:
         figure = Figure(figsize=(7.2, 4.2), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        allocated = [point for point in curve.points if point.kind == "allocated"]
-        axes.plot(*_xy(allocated), color="#3b6ea5", marker=".", linewidth=1.4, label="best plan for each size")
+        best = best_by_size(curve.points)
+        # Steps, not slopes: between two plans there is nothing but the smaller one.
+        axes.plot(
+            *_xy(best),
+            color="#3b6ea5",
+            marker=".",
+            linewidth=1.4,
+            drawstyle="steps-post",
+            label="best plan for each size",
+        )
         uniform = [point for point in curve.points if point.kind == "uniform"]
         if uniform:
-            axes.plot(*_xy(uniform), color="#8a8a8a", marker="s", linestyle="", label="one format for all")
+            axes.plot(
+                *_xy(uniform),
+                color="#333333",
+                marker="s",
+                markersize=7,
+                markerfacecolor="none",
+                linestyle="",
+                zorder=4,
+                clip_on=False,
+                label="one format for all",
+            )
         for index, point in enumerate(uniform):
             axes.annotate(
                 point.label.removeprefix("uniform "),
@@ -36,12 +55,19 @@ def curve_svg(curve: SizeCurve) -> bytes:
         chosen = [point for point in curve.points if point.kind == "chosen"]
         if chosen:
             axes.plot(
-                *_xy(chosen), color="#c2410c", marker="D", markersize=8, linestyle="", label="chosen plan"
+                *_xy(chosen),
+                color="#c2410c",
+                marker="D",
+                linestyle="",
+                zorder=3,
+                clip_on=False,
+                label="chosen plan",
             )
         if curve.artifact_budget_bytes is not None:
             axes.axvline(
                 curve.artifact_budget_bytes / _MB, color="#c2410c", linestyle=":", label="artifact budget"
             )
+        axes.margins(x=0.1)  # room for the labels beside the largest
         axes.set_xlabel("artifact, MB (1 MB = 1,000,000 bytes)")
         axes.set_ylabel("predicted loss (its unit is below)")
         positive = [point.predicted_loss for point in curve.points if point.predicted_loss > 0]
@@ -54,6 +80,15 @@ def curve_svg(curve: SizeCurve) -> bytes:
         stream = io.BytesIO()
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     return stream.getvalue()
+
+
+def best_by_size(points: Sequence[CurvePoint]) -> list[CurvePoint]:
+    """By rising size, the plans that lose less than every smaller one, whatever their kind."""
+    best: list[CurvePoint] = []
+    for point in sorted(points, key=lambda point: (point.artifact_bytes, point.predicted_loss)):
+        if not best or point.predicted_loss < best[-1].predicted_loss:
+            best.append(point)
+    return best
 
 
 def _xy(points: list[CurvePoint]) -> tuple[list[float], list[float]]:

@@ -11,6 +11,7 @@ from edgeicl.specs.comparison import Comparison, Ratio
 from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.manifest import Deviation, LedgerEntry, Manifest
 from edgeicl.specs.measurement import BenchResult, Conditions, Estimate
+from edgeicl.specs.quant_plan import QuantPlan
 
 DATA_NAMES = {"in_domain": "in-domain", "out_of_domain": "out-of-domain"}
 
@@ -23,6 +24,8 @@ class Facts:
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    folded: tuple[tuple[str, ...], ...] = ()
+    """Rows for those who ask for them."""
 
 
 def percent(share: float) -> str:
@@ -35,6 +38,12 @@ def with_interval(estimate: Estimate) -> str:
     if len(estimate.values) < 2:
         return percent(estimate.mean)
     return f"{percent(estimate.mean)} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def gain_text(gain: Estimate) -> str:
+    """What the teacher gains, and of what: not the accuracy of the tables, which is on evaluation data."""
+    interval = f" [{gain.low:+.1f}, {gain.high:+.1f}]" if len(gain.values) > 1 else ""
+    return f"{gain.mean:+.1f} points{interval} of balanced accuracy on transfer examples"
 
 
 def method_facts(manifest: Manifest) -> Facts | None:
@@ -57,13 +66,17 @@ def method_facts(manifest: Manifest) -> Facts | None:
         )
         for row in evaluation.rows
     )
-    seeds = max(len(row.accuracy.values) for row in evaluation.rows)
-    confidence = evaluation.rows[0].accuracy.confidence
-    note = f"Means over up to {seeds} demonstration seeds, with {100 * confidence:.0f} % intervals."
+    note = []
+    # A method that reads no demonstrations has one value: no interval, and so no confidence.
+    spread = [row.accuracy for row in evaluation.rows if len(row.accuracy.values) > 1]
+    if spread:
+        seeds = max(len(accuracy.values) for accuracy in spread)
+        confidence = 100 * spread[0].confidence
+        note.append(f"Means over up to {seeds} demonstration seeds, with {confidence:.0f} % intervals.")
     if evaluation.deployed_seed is not None:
-        note += f" The student of seed {evaluation.deployed_seed} is the one that was compiled."
+        note.append(f"The student of seed {evaluation.deployed_seed} is the one that was compiled.")
     headers = ("method", "data", "accuracy", "balanced", *labels, "examples")
-    return Facts("Accuracy of the methods", headers, rows, note)
+    return Facts("Accuracy of the methods", headers, rows, " ".join(note))
 
 
 def artifact_facts(manifest: Manifest) -> Facts | None:
@@ -218,29 +231,43 @@ def provenance_facts(manifest: Manifest) -> Facts:
     return Facts("Provenance", ("what", "digest or version"), tuple(rows))
 
 
-def curve_facts(curve: SizeCurve) -> Facts:
-    """The points of the accuracy-size curve that have a name: chosen, uniform, and the allocated ones."""
-    rows = tuple(
-        (
-            point.label,
-            f"{point.artifact_bytes:,}",
-            f"{point.resident_bytes:,}",
-            f"{point.predicted_loss:.4g}",
-            "" if point.measured_loss is None else f"{point.measured_loss:.4g}",
+def curve_facts(curve: SizeCurve, manifest: Manifest) -> Facts:
+    """The chosen plan beside one format for all; the best plans for other sizes are folded."""
+    shown, folded = (
+        tuple(
+            (
+                point.label,
+                f"{point.artifact_bytes:,}",
+                f"{point.resident_bytes:,}",
+                f"{point.predicted_loss:.4g}",
+                "" if point.measured_loss is None else f"{point.measured_loss:.4g}",
+            )
+            for point in curve.points
+            if (point.kind == "allocated") is allocated
         )
-        for point in curve.points
+        for allocated in (False, True)
     )
     headers = ("plan", "artifact bytes", "resident bytes", "predicted loss", "measured KL, nats")
-    return Facts("Size and loss", headers, rows, f"Predicted loss: {curve.loss_unit}.")
+    note = (
+        f"Predicted loss: {curve.loss_unit}. Bytes are predicted, an upper bound: the artifact takes "
+        f"{artifact_bytes(manifest):,}."
+    )
+    return Facts("Size and loss", headers, shown, note, folded)
+
+
+def unquantized_text(plan: QuantPlan) -> str | None:
+    """Where no group had to be quantized, that it is so."""
+    if any(group.format.quantized for group in plan.groups):
+        return None
+    formats = " and ".join(sorted({str(group.format) for group in plan.groups}))
+    return f"nothing was quantized: all weights fit the target in {formats}"
 
 
 def summary_facts(manifest: Manifest, curve: SizeCurve) -> Facts:
     """The few figures that somebody wants first."""
     rows: list[tuple[str, str]] = []
     if manifest.evaluation is not None and manifest.evaluation.gain_points is not None:
-        gain = manifest.evaluation.gain_points
-        text = f"{gain.mean:+.1f} points [{gain.low:+.1f}, {gain.high:+.1f}]"
-        rows.append(("teacher's gain from demonstrations", text))
+        rows.append(("teacher's gain from demonstrations", gain_text(manifest.evaluation.gain_points)))
     rows += [
         (f"accuracy of the artifact, {DATA_NAMES[entry.data]}", percent(entry.artifact))
         for entry in manifest.accuracy
@@ -248,10 +275,14 @@ def summary_facts(manifest: Manifest, curve: SizeCurve) -> Facts:
     rows.append(("artifact", _of_budget(artifact_bytes(manifest), curve.artifact_budget_bytes)))
     resident = _of_budget(manifest.plan.predicted_resident_bytes, curve.resident_budget_bytes)
     rows.append(("resident memory, predicted", resident))
+    unquantized = unquantized_text(manifest.plan)
+    if unquantized is not None:
+        rows.append(("weights", unquantized))
     if manifest.bench is not None:
         bench = manifest.bench
         rows.append((f"decode, {bench.fidelity}", f"{bench.decode_tokens_per_second:,.0f} tokens/s"))
         rows.append((f"time to first token, {bench.fidelity}", f"{bench.first_token_ms:.2f} ms"))
+        rows += [("note on these speeds", text) for text in bench.notes]
     rows.append(("deviations from what was asked", str(len(manifest.deviations))))
     return Facts("In short", ("figure", "value"), tuple(rows))
 

@@ -28,6 +28,9 @@ def report_markdown(manifest: Manifest, curve: SizeCurve) -> str:
     parts = [f"# {_title(manifest)}"]
     for table in _tables(manifest, curve):
         parts += [f"## {table.heading}", markdown(table.headers, table.rows)]
+        if table.folded:
+            summary = f"<details><summary>{len(table.folded)} more rows</summary>"
+            parts += [summary, markdown(table.headers, table.folded), "</details>"]
         parts += [table.note] if table.note else []
         if table.heading == "Size ledger":
             parts += ["## Bits by layer", _grid_markdown(grid)]
@@ -59,7 +62,7 @@ def _tables(manifest: Manifest, curve: SizeCurve) -> list[Facts]:
         facts.deviation_facts(manifest.deviations),
         facts.method_facts(manifest),
         facts.artifact_facts(manifest),
-        facts.curve_facts(curve),
+        facts.curve_facts(curve, manifest),
         facts.size_facts(manifest),
         facts.parity_facts(manifest),
         None if manifest.bench is None else facts.bench_facts(manifest.bench),

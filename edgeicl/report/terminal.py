@@ -34,16 +34,18 @@ def built_text(manifest: Manifest, *, target: Target, folder: Path) -> str:
         for entry in manifest.accuracy
     ]
     if evaluation is not None and evaluation.gain_points is not None:
-        gain = evaluation.gain_points
-        text = f"{gain.mean:+.1f} points [{gain.low:+.1f}, {gain.high:+.1f}]"
-        figures.append(("teacher's gain from demonstrations", text))
+        figures.append(("teacher's gain from demonstrations", facts.gain_text(evaluation.gain_points)))
     figures += [("size", _size_text(manifest, target.budget))]
+    unquantized = facts.unquantized_text(manifest.plan)
+    if unquantized is not None:
+        figures.append(("weights", unquantized))
     if manifest.bench is not None:
         bench = manifest.bench
         speed = (
             f"{bench.decode_tokens_per_second:,.0f} tokens/s, first token after {bench.first_token_ms:.1f} ms"
         )
         figures.append((f"decode, {bench.fidelity}", speed))
+        figures += [("  note", text) for text in bench.notes]
     if manifest.deviations:
         figures.append(("deviations", f"{len(manifest.deviations)}; see the report"))
     figures += [("artifact", str(folder)), ("report", str(folder / "report.html"))]
@@ -101,7 +103,7 @@ def recipe_text(recipe: Recipe, resolved: str, path: Path) -> str:
 
 
 def targets_text(targets: Mapping[str, Target]) -> str:
-    """One line a target."""
+    """One line a target, within 100 columns."""
     rows = [
         (
             name,
@@ -109,12 +111,12 @@ def targets_text(targets: Mapping[str, Target]) -> str:
             str(target.threads),
             str(target.context_tokens),
             _budget_text(target.budget),
-            ", ".join(map(str, target.formats)),
-            target.description,
+            " ".join(dict.fromkeys(str(entry).partition("/")[0] for entry in target.formats)),
         )
         for name, target in targets.items()
     ]
-    return aligned(("target", "runs on", "threads", "context", "budget", "formats", "description"), rows)
+    table = aligned(("target", "runs on", "threads", "context", "budget", "formats"), rows)
+    return f"{table}\nDescriptions, block sizes and sources: `edgeicl targets --json`."
 
 
 def labelled_text(measured: LabelledAccuracy) -> str:

@@ -14,17 +14,22 @@ from edgeicl.specs.target import Target
 _PACKAGE = Path(__file__).parents[1]
 
 
-def shipped(kind: str) -> dict[str, Path]:
-    """Name -> file of the shipped `recipes` or `targets`, in the order of their names."""
+def shipped(folder: str) -> dict[str, Path]:
+    """Name -> file of what is shipped in `recipes`, `recipes/pretrain` or `targets`, in the order of names."""
     # In an installed wheel they lie in the package, in an editable install beside it.
-    folders = (_PACKAGE / kind, _PACKAGE.parent / kind)
-    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    places = (_PACKAGE / folder, _PACKAGE.parent / folder)
+    place = next((place for place in places if place.is_dir()), places[0])
+    return {path.stem: path for path in sorted(place.glob("*.yaml"))}
 
 
 def find_recipe(given: str) -> Path:
     """The recipe file `given` as a path, or as the name of a shipped one."""
-    return _find(given, "recipe")
+    return _find(given, "recipe", folder="recipes")
+
+
+def find_pretraining(given: str) -> Path:
+    """The pretraining recipe `given` as a path, or as the name of a shipped one."""
+    return _find(given, "pretraining recipe", folder="recipes/pretrain")
 
 
 def load_recipe(given: str, overrides: Sequence[str] = (), *, with_data: bool = False) -> Recipe:
@@ -34,14 +39,14 @@ def load_recipe(given: str, overrides: Sequence[str] = (), *, with_data: bool = 
 
 def load_target(given: str, overrides: Sequence[str] = ()) -> Target:
     """The target `given` as a path or a shipped name, after `overrides`."""
-    return load_spec(_find(given, "target"), Target, overrides=overrides)
+    return load_spec(_find(given, "target", folder="targets"), Target, overrides=overrides)
 
 
-def _find(given: str, kind: str) -> Path:
+def _find(given: str, kind: str, *, folder: str) -> Path:
     path = Path(given)
     if path.is_file():
         return path
-    known = shipped(f"{kind}s")
+    known = shipped(folder)
     if given in known:
         return known[given]
     expected = f"expected a {kind} file or a shipped {kind}; {one_of(path.stem, known)}"

@@ -61,7 +61,7 @@ def read_document(path: Path, *, kind: str) -> Document:
         raise SpecError(str(path), [problem], next_step=f"check the path of the {kind}") from error
     except UnicodeDecodeError as error:
         problem = Problem(kind, f"byte {error.start} is no UTF-8", "expected a UTF-8 text file", line=1)
-        raise SpecError(str(path), [problem]) from error
+        raise SpecError(str(path), [problem], next_step=f"name a {kind}, or save it as UTF-8 text") from error
     return parse_document(text, source=str(path))
 
 
@@ -70,10 +70,11 @@ def parse_document(text: str, *, source: str) -> Document:
     try:
         keys, values = _parsed(text)
     except YAMLError as error:
-        raise SpecError(source, [_syntax_problem(error)]) from error
+        next_step = f"correct the line in {source}, or one before it"
+        raise SpecError(source, [_syntax_problem(error)], next_step=next_step) from error
     if keys is None:
         problem = Problem("(whole file)", "empty", "expected keys and values", line=1)
-        raise SpecError(source, [problem])
+        raise SpecError(source, [problem], next_step=f"write them into {source}, or name another file")
     document = Document(source, values)
     for path, line, first_line in keys:
         if first_line is None:

@@ -114,14 +114,14 @@ def _meaning(path: KeyPath, model: type[BaseModel], *, otherwise: str = "") -> s
     known = section.model_fields.get(path[-1]) if section else None
     if known is None:
         return otherwise or "expected a value"
-    if known.description:
-        return f"expected: {known.description}"
     inner = _section(path, model)
-    if inner is not None:
+    if inner is not None and not _is_many(known.annotation):
         return f"expected a section with {', '.join(inner.model_fields)}"
     literals = _literals(path, model)
     if literals:
         return f"expected {' or '.join(literals)}"
+    if known.description:
+        return f"expected: {known.description}"
     return otherwise or "expected a value; it has no default"
 
 

@@ -35,9 +35,19 @@ def load_spec(
     return _validated(document, model, overrides, base_folder=path.parent if with_data else None)
 
 
-def parse_spec(text: str, model: type[SpecType], *, source: str, overrides: Sequence[str] = ()) -> SpecType:
-    """The `model` written in `text`; `source` is what problems call it."""
-    return _validated(parse_document(text, source=source), model, overrides)
+def parse_spec(
+    text: str,
+    model: type[SpecType],
+    *,
+    source: str,
+    overrides: Sequence[str] = (),
+    base_folder: Path | None = None,
+) -> SpecType:
+    """The `model` written in `text`; `source` is what problems call it.
+
+    `base_folder`: where paths start, if a data file that isn't there is to be a problem too.
+    """
+    return _validated(parse_document(text, source=source), model, overrides, base_folder=base_folder)
 
 
 def dump_yaml(spec: Spec) -> str:

@@ -107,7 +107,9 @@ class Evaluation(Spec):
 
     version: Literal[1] = 1
     gain_points: Estimate | None = Field(
-        None, description="Teacher with demonstrations minus without, points of accuracy, over seeds."
+        None,
+        description="Teacher with demonstrations minus without, over seeds: points of balanced accuracy on "
+        "transfer examples, not on the evaluation data of `rows`.",
     )
     rows: tuple[AccuracyRow, ...]
     deployed_seed: int | None = Field(None, description="Demonstration seed of the student that is compiled.")

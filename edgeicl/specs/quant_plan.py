@@ -18,9 +18,13 @@ class Format(Spec):
     them; 16 and 32 bits are floating point and have no blocks.
     """
 
-    bits: Literal[2, 4, 8, 16, 32]
-    block_size: Literal[16, 32, 64, 128, 256] | None = None
-    symmetric: bool = True
+    bits: Literal[2, 4, 8, 16, 32] = Field(
+        description="Of one weight: 2, 4 and 8 are integers, 16 and 32 floating point."
+    )
+    block_size: Literal[16, 32, 64, 128, 256] | None = Field(
+        None, description="Weights of a row that share a scale; null for floating point."
+    )
+    symmetric: bool = Field(True, description="Whether zero is the middle code; else blocks have zero points.")
 
     @model_validator(mode="after")
     def _block_where_needed(self) -> Format:
@@ -44,21 +48,21 @@ class Format(Spec):
 class GroupPlan(Spec):
     """One weight group and what is to become of it."""
 
-    group: str
+    group: str = Field(description="Name of the weight group, such as layers.0.mlp.up.")
     format: Format
     importance: float | None = Field(None, description="What the allocation went by; higher matters more.")
 
 
 class QuantPlan(Spec):
-    """The whole plan. `predicted_artifact_bytes` counts every file that the budget counts."""
+    """The whole plan."""
 
-    version: Literal[1] = 1
+    version: Literal[1] = Field(1, description="Version of the plan format.")
     model_digest: str = Field(description="Digest of the weights that the plan was made for.")
-    importance: str
-    groups: tuple[GroupPlan, ...] = Field(min_length=1)
-    predicted_weight_bytes: int
-    predicted_artifact_bytes: int
-    predicted_resident_bytes: int
+    importance: str = Field(description="How the importances were come by: sensitivity or jaccard.")
+    groups: tuple[GroupPlan, ...] = Field(min_length=1, description="Every weight group of the model, once.")
+    predicted_weight_bytes: int = Field(description="Of the file of weights.")
+    predicted_artifact_bytes: int = Field(description="Of every file that the budget counts; an upper bound.")
+    predicted_resident_bytes: int = Field(description="Of the running process, as the budget counts it.")
 
     @model_validator(mode="after")
     def _groups_distinct(self) -> QuantPlan:

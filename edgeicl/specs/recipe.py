@@ -53,7 +53,8 @@ class Source(Spec):
         if kind == "file" and info.context is not None:
             path = local_path(name, info.context["base_folder"])
             if not path.is_file():
-                raise ValueError(f"no file {path}; expected a data file, looked for from the recipe's folder")
+                found = f"{path.absolute()} is a folder" if path.is_dir() else f"no file {path.absolute()}"
+                raise ValueError(f"{found}; expected a data file")
         return source
 
     @field_validator("split")
@@ -80,9 +81,11 @@ class Task(Spec):
     )
     verbalizers: dict[str, str] = Field(min_length=2, description="Label -> the word(s) that stand for it.")
     separator: str = Field("\n\n", description="Text between demonstrations.")
-    train: Source
-    in_domain: Source
-    out_of_domain: Source | None = None
+    train: Source = Field(description="Demonstrations and transfer examples are drawn from it.")
+    in_domain: Source = Field(description="Evaluation data like `train`; no example of it is trained on.")
+    out_of_domain: Source | None = Field(
+        None, description="Evaluation data of another kind, for the same labels; reported, not limited."
+    )
 
     @field_validator("verbalizers")
     @classmethod
@@ -107,22 +110,28 @@ class Teacher(Spec):
     """The large model that sees demonstrations."""
 
     model: ModelName = Field(description="Hub name, local folder, or `builtin:nli-teacher`.")
-    load_in: Literal["fp32", "bf16", "8bit", "4bit"] = "fp32"
+    load_in: Literal["fp32", "bf16", "8bit", "4bit"] = Field(
+        "fp32", description="Precision of the teacher's weights; 8bit and 4bit need a CUDA device."
+    )
 
 
 class Student(Spec):
     """The small model that is trained, compiled and deployed."""
 
     model: ModelName = Field(description="Hub name, local folder, or `builtin:nli-student`.")
-    adapter: Literal["none"] = "none"
+    adapter: Literal["none"] = Field("none", description="What is trained; none: all weights.")
 
 
 class Demonstrations(Spec):
     """The labelled examples that the teacher sees."""
 
-    count: int = Field(16, ge=1)
-    balanced: bool = True
-    seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
+    count: int = Field(16, ge=1, description="Demonstrations in one context.")
+    balanced: bool = Field(True, description="As many of each label; else as drawn.")
+    seeds: tuple[int, ...] = Field(
+        (0, 1, 2, 3, 4),
+        min_length=1,
+        description="One demonstration set, and one student, for each; the best student is deployed.",
+    )
 
     @field_validator("seeds")
     @classmethod
@@ -135,10 +144,14 @@ class Demonstrations(Spec):
 class Objective(Spec):
     """What the student is trained to do: weights of the loss terms."""
 
-    kl: Share = 1.0
-    ce: Share = 0.0
-    temperature: float = Field(1.0, gt=0.0)
-    over: Literal["verbalizers", "vocabulary"] = "verbalizers"
+    kl: Share = Field(1.0, description="Weight of the divergence from the teacher's probabilities.")
+    ce: Share = Field(0.0, description="Weight of the cross-entropy with the true labels.")
+    temperature: float = Field(
+        1.0, gt=0.0, description="Divides the logits of both before the divergence; above 1 softens them."
+    )
+    over: Literal["verbalizers", "vocabulary"] = Field(
+        "verbalizers", description="Tokens whose probabilities the student learns: the label words, or all."
+    )
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Objective:
@@ -150,23 +163,33 @@ class Objective(Spec):
 class Training(Spec):
     """How the student, and the fine-tuned baseline, are trained."""
 
-    learning_rate: float = Field(3e-4, gt=0.0)
-    epochs: int = Field(2, ge=1)
-    batch_size: int = Field(32, ge=1)
-    warmup_ratio: float = Field(0.1, ge=0.0, le=1.0)
-    weight_decay: float = Field(0.0, ge=0.0)
-    max_gradient_norm: float = Field(1.0, gt=0.0)
-    checkpoint_every_steps: int = Field(50, ge=1)
+    learning_rate: float = Field(3e-4, gt=0.0, description="Highest, after the warm-up; then it falls.")
+    epochs: int = Field(2, ge=1, description="Passes over the transfer examples.")
+    batch_size: int = Field(32, ge=1, description="Examples in one step, over all processes.")
+    warmup_ratio: float = Field(
+        0.1, ge=0.0, le=1.0, description="Share of the steps in which the learning rate rises."
+    )
+    weight_decay: float = Field(0.0, ge=0.0, description="AdamW's decay of the weights.")
+    max_gradient_norm: float = Field(1.0, gt=0.0, description="Longer gradients are scaled down to this.")
+    checkpoint_every_steps: int = Field(
+        50, ge=1, description="A killed training goes on from its last checkpoint."
+    )
 
 
 class Distill(Spec):
-    """The recipe layer."""
+    """The recipe layer: teacher, student, and how one learns from the other."""
 
-    method: Literal["context", "none"] = "context"
-    teacher: Teacher | None = None
+    method: Literal["context", "none"] = Field(
+        "context", description="context: context distillation; none: the student is compiled as it is."
+    )
+    teacher: Teacher | None = Field(
+        None, description="The large model that sees demonstrations; method none has none."
+    )
     student: Student
     demonstrations: Demonstrations = Demonstrations()
-    transfer_examples: int = Field(4096, ge=1)
+    transfer_examples: int = Field(
+        4096, ge=1, description="Examples of `train` on which the student learns the teacher's answers."
+    )
     objective: Objective = Objective()
     training: Training = Training()
     require_gain: bool = Field(
@@ -184,17 +207,22 @@ class Distill(Spec):
 class Quantize(Spec):
     """How precision is chosen and weights are rounded."""
 
-    importance: Literal["sensitivity", "jaccard"] = "sensitivity"
+    importance: Literal["sensitivity", "jaccard"] = Field(
+        "sensitivity",
+        description="What weighs a group: the measured rise of KL, or the Jaccard similarity of LSAQ.",
+    )
     top_k: int = Field(10, ge=1, description="Tokens in each set of the Jaccard importance (LSAQ).")
-    solver: Literal["rtn"] = "rtn"
-    calibration_examples: int = Field(32, ge=1)
+    solver: Literal["rtn"] = Field("rtn", description="How weights become codes; rtn: round to nearest.")
+    calibration_examples: int = Field(
+        32, ge=1, description="Examples of `train` on which importance is measured."
+    )
     plan: str | None = Field(None, description="A plan file to use as it is, instead of allocating.")
 
 
 class Emit(Spec):
     """What the graph looks like."""
 
-    head: Literal["full"] = "full"
+    head: Literal["full"] = Field("full", description="Logits of the graph; full: of the whole vocabulary.")
 
 
 class Limits(Spec):
@@ -207,9 +235,9 @@ class Limits(Spec):
 class Recipe(Spec):
     """A whole recipe file."""
 
-    version: Literal[1]
-    name: Name
-    seed: int = 0
+    version: Literal[1] = Field(description="Version of the recipe format.")
+    name: Name = Field(description="Names the build: letters, digits, `.`, `_` and `-`.")
+    seed: int = Field(0, description="Seed of everything drawn that has no seed of its own.")
     task: Task
     distill: Distill
     quantize: Quantize = Quantize()

@@ -14,8 +14,10 @@ from edgeicl.specs.recipe import Name, Spec
 class Budget(Spec):
     """Bytes the result may take. `artifact` counts the files, `resident` the process that runs them."""
 
-    artifact_bytes: ByteSize | None = None
-    resident_bytes: ByteSize | None = None
+    artifact_bytes: ByteSize | None = Field(None, description="Bytes of all files that an app needs.")
+    resident_bytes: ByteSize | None = Field(
+        None, description="Memory of weights, key/value cache, runtime and the work of one step."
+    )
 
     @model_validator(mode="after")
     def _one_given(self) -> Budget:
@@ -27,25 +29,31 @@ class Budget(Spec):
 class Calibration(Spec):
     """Measured speeds of the device, for predictions."""
 
-    bandwidth_bytes_per_second: float = Field(gt=0.0)
+    bandwidth_bytes_per_second: float = Field(
+        gt=0.0, description="At which weights are read while tokens are decoded."
+    )
     measurements: int = Field(ge=1, description="How many measurements stand behind the figure.")
-    source: str
+    source: str = Field(description="Where the measurements come from.")
 
 
 class Target(Spec):
     """A device or a class of devices. Names no model."""
 
-    version: Literal[1]
-    name: Name
-    description: str
-    provider: Literal["cpu", "cuda"] = "cpu"
+    version: Literal[1] = Field(description="Version of the target format.")
+    name: Name = Field(description="Names the device: letters, digits, `.`, `_` and `-`.")
+    description: str = Field(description="The device in a few words, for people.")
+    provider: Literal["cpu", "cuda"] = Field("cpu", description="What runs the graph there.")
     threads: int = Field(ge=1, description="Threads to run on: the big cores of a phone.")
-    instruction_features: tuple[str, ...] = ()
+    instruction_features: tuple[str, ...] = Field(
+        (), description="What its cores can do beyond the least, such as neon, dotprod, i8mm or avx2."
+    )
     context_tokens: int = Field(ge=1, description="Context length whose key/value cache is budgeted.")
     runtime_overhead_bytes: ByteSize = Field(description="Resident memory of the runtime without a model.")
     formats: tuple[Format, ...] = Field(min_length=1, description="Formats with a fast kernel here.")
     budget: Budget
-    calibration: Calibration | None = None
+    calibration: Calibration | None = Field(
+        None, description="Measured speeds of the device, for predictions; null where there are none."
+    )
     sources: dict[str, str] = Field(description="Key -> where its figure comes from.")
 
     @field_validator("formats")

@@ -43,7 +43,7 @@ def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -
                 f"{one_of(new, labels)}"
             )
     examples: list[Example] = []
-    for where, row in _rows(source, base_folder):
+    for where, row in source_rows(source, base_folder):
         found = _label(where, row, source)
         if found in source.drop_labels:
             continue
@@ -74,7 +74,8 @@ def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -
     return [examples[index] for index in sorted(kept)]
 
 
-def _rows(source: Source, base_folder: Path) -> Iterator[Row]:
+def source_rows(source: Source, base_folder: Path) -> Iterator[Row]:
+    """Rows of `source` as they stand there, each with its place."""
     kind, _, name = source.source.partition(":")
     if source.split is None:  # only files have none
         return file_rows(local_path(name, base_folder))

@@ -17,7 +17,7 @@ STAGES = ("distill", "quantize", "emit", "bench", "report")
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("runtime_commands",),
+    ("recipe_commands", "compile_commands", "runtime_commands"),
     ("arguments",),
     ("pipeline",),
     ("job",),

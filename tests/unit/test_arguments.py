@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edgeicl.arguments import columns_given, source_given
@@ -11,7 +13,7 @@ from edgeicl.specs.recipe import Source
 
 
 def source(data: str, *, split: str | None = None, map_labels: tuple[str, ...] = ()) -> Source:
-    return source_given(data, split=split, label="label", limit=None, drop_labels=(), map_labels=map_labels)
+    return source_given(data, command="eval", option="--data", split=split, limit=None, map_labels=map_labels)
 
 
 def test_a_pattern_that_repeats_a_column_needs_its_text_once() -> None:
@@ -23,12 +25,35 @@ def test_a_pattern_that_repeats_a_column_needs_its_text_once() -> None:
             columns_given(texts, columns)
 
 
-def test_a_source_from_options() -> None:
+@pytest.mark.parametrize(
+    ("texts", "found"), [(["x"], "1 text;"), (["a=x", "y"], "2 texts, with names for a;"), ([], "0 texts;")]
+)
+def test_texts_that_do_not_match_the_columns_are_counted(texts: list[str], found: str) -> None:
+    with pytest.raises(SpecError, match=rf"TEXT +{found} expected one text for each of a, b\nnext: give a='"):
+        columns_given(texts, ("a", "b"))
+
+
+def test_a_file_is_looked_for_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.csv").mkdir()
+    for name, found in (("a.csv", f"no file {tmp_path}/a.csv"), ("folder.csv", f"{tmp_path}/folder.csv is a")):
+        with pytest.raises(
+            SpecError, match=rf"command line +--data +{found}.*; expected a data file"
+        ) as caught:
+            source(f"file:{name}")
+        assert "recipe" not in str(caught.value)
+
+
+def test_a_source_from_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").touch()
     assert source("file:a.csv", map_labels=("x=y",)).map_labels == {"x": "y"}
     assert source("builtin:nli", split="test").split == "test"
 
 
-def test_problems_name_the_options_and_come_together() -> None:
+def test_problems_name_the_options_and_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").touch()
     with pytest.raises(SpecError) as caught:
         source("train.jsonl", map_labels=("x",))
     assert [(problem.key, problem.line) for problem in caught.value.problems] == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,9 +92,81 @@ def test_check_says_so_when_nothing_is_wrong(recipe: Path, capsys: pytest.Captur
 
 
 def test_json_is_all_that_stdout_holds(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["schema", "recipe"], ["targets", "--json"], ["inspect", str(recipe), "--json"]):
+    for arguments in (
+        ["schema", "recipe"],
+        ["targets", "--json"],
+        ["inspect", str(recipe), "--json"],
+        ["check", str(recipe), "--json"],
+        ["cache", "list", "--json"],
+    ):
         assert exit_code(*arguments) == 0
         assert isinstance(json.loads(capsys.readouterr().out), dict)
+
+
+def test_problems_are_told_as_json_too(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("check", str(recipe), "--set", "seed=x", "--json") == 2
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {
+        "problems": [{"key": "seed", "found": "'x'", "expected": "expected a whole number", "line": None}]
+    }
+    assert "command line  seed" in captured.err
+
+
+def test_settings_may_stand_after_the_command(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("check", str(recipe), "-q") == exit_code("-q", "check", str(recipe)) == 0
+    assert exit_code("run", str(tmp_path), "--", "-q") == 7  # here it is a text
+    capsys.readouterr()
+    assert exit_code("check", "absent.yaml", "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_said_plainly() -> None:
+    program = f"{sys.executable} -m edgeicl schema recipe > /dev/full"
+    done = subprocess.run(program, shell=True, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, "error: No space left on device")
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_cache_folder_that_is_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    monkeypatch.setenv("EDGEICL_CACHE_DIR", str(path))
+    assert exit_code("cache", "list") == 1
+    assert f"EDGEICL_CACHE_DIR names {path}, which is no folder" in capsys.readouterr().err
+
+
+def test_more_threads_than_cores_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["bench"], ["compare", "--with", "optimum-int8"], ["eval", "--data", "builtin:nli"]):
+        split = ["--split", "test"] * (command[0] == "eval")
+        assert exit_code(*command, str(tmp_path), "--threads", "10000", *split) == 2
+        assert re.search(r"--threads +10000 threads on \d+ cores; expected at most", capsys.readouterr().err)
+
+
+def test_rows_of_any_data_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\nzwei Wörter,x\nb,y\n")
+    assert exit_code("data", f"file:{path}", "--limit", "1") == 0
+    assert capsys.readouterr().out == '{"text": "zwei Wörter", "label": "x"}\n'
+    assert exit_code("data", "builtin:nli/action", "--split", "test") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 10
+    assert {"premise", "hypothesis", "label"} <= set(rows[0])
+    assert exit_code("data", "file:absent.csv") == 2
+    assert "SOURCE" in capsys.readouterr().err
+
+
+def test_a_shipped_pretraining_recipe_is_found_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("edgeicl.distill.pretrain.pretrain", lambda recipe, output: {"name": recipe.name})
+    assert exit_code("pretrain", "nli-student", "-o", str(tmp_path)) == 0
+    assert json.loads(capsys.readouterr().out) == {"name": "nli-student"}
+    assert exit_code("pretrain", "nli-studnt", "-o", str(tmp_path)) == 2
+    assert "did you mean 'nli-student'?" in capsys.readouterr().err
 
 
 def test_an_artifact_that_is_none_is_code_7(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +185,10 @@ def test_an_artifact_that_is_none_is_code_7(tmp_path: Path, capsys: pytest.Captu
         ),
         (EdgeiclError("plain"), 1, "error: plain"),
         (ZeroDivisionError("oops"), 1, "unexpected ZeroDivisionError: oops\nnext: run it again as `edgeicl"),
-        (KeyboardInterrupt(), 130, ""),
+        (OSError(28, "No space left on device"), 1, "error: No space left on device\nnext: make room"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "error: /x: Permission denied\nnext: "),
+        (OSError("a library's own"), 1, "unexpected OSError: a library's own\nnext: run it again as"),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command again to go on\n"),
     ],
 )
 def test_errors_become_messages_and_codes(

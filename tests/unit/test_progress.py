@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import time
 
 import pytest
 
@@ -27,3 +28,15 @@ def test_a_bar_is_drawn_on_a_terminal_unless_quiet(
     with track("steps of work", 3) as advance:
         advance(3)
     assert ("steps of work" in terminal.getvalue()) is drawn
+
+
+def test_a_bar_is_drawn_seldom(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    caplog.set_level(logging.INFO, logger="edgeicl")
+    with track("steps of work", 1000) as advance:
+        for _ in range(100):
+            advance(1)
+            time.sleep(0.01)
+    assert terminal.getvalue().count("steps of work") <= 5

@@ -96,11 +96,19 @@ def test_weights_that_no_hash_is_known_of(make_artifact: Make) -> None:
         open_artifact(folder)
 
 
-def test_a_manifest_that_is_no_text(make_artifact: Make) -> None:
+def test_a_manifest_that_is_not_the_one_written(make_artifact: Make) -> None:
     folder = make_artifact()
-    (folder / "edgeicl.json").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(DataError, match=r"edgeicl\.json can't be read"):
-        open_artifact(folder)
+    whole = (folder / "edgeicl.json").read_bytes()
+    for content, said in (
+        (b"\xff\xfe{}", "Invalid JSON: "),
+        (whole[: len(whole) // 2], "Invalid JSON: EOF"),
+        (whole.replace(b'"seed":0', b'"seed":"x"'), "at seed: Input should be a valid integer"),
+    ):
+        (folder / "edgeicl.json").write_bytes(content)
+        with pytest.raises(IntegrityError, match=r"edgeicl\.json is not what edgeicl writes") as caught:
+            open_artifact(folder)
+        assert said in str(caught.value)
+        assert "pydantic" not in str(caught.value)
 
 
 def test_context_is_what_the_target_sets_memory_aside_for(make_artifact: Make) -> None:

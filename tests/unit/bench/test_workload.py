@@ -25,8 +25,10 @@ def test_lengths_that_fit_are_left_alone() -> None:
 def test_lengths_are_cut_with_a_note() -> None:
     cut, (note,) = Workload(2, 128, 64).fitted(100)
     assert cut == Workload(2, 36, 64)
-    assert "prompt 128 -> 36" in note
-    assert Workload(2, 128, 64).fitted(10)[0] == Workload(2, 1, 9)
+    assert note == "cut to fit the model's context of 100 tokens: prompt 128 -> 36"
+    shortest, (note,) = Workload(2, 128, 64).fitted(10)
+    assert shortest == Workload(2, 1, 9)
+    assert note.endswith(": prompt 128 -> 1, decode 64 -> 9")
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(2, 4096))

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,7 @@ from safetensors.torch import load_file
 from tokenizers import normalizers
 from transformers import GPT2Config, GPT2LMHeadModel, OPTForCausalLM
 
-from edgeicl.distill import baselines, context_distillation, trainer
+from edgeicl.distill import baselines, context_distillation, predictions, teacher_targets, trainer
 from edgeicl.distill.stage import distill
 from edgeicl.distill.student import best_student
 from edgeicl.distill.workers import workers
@@ -31,8 +35,25 @@ def changed(recipe: Recipe, **distill: object) -> Recipe:
     return Recipe.model_validate(recipe.model_dump() | {"distill": recipe.distill.model_dump() | distill})
 
 
-def test_the_whole_layer_and_its_second_run(recipe: Recipe, tmp_path: Path) -> None:
+def test_the_whole_layer_and_its_second_run(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    titles: list[str] = []
+
+    @contextmanager
+    def listed(description: str, total: int) -> Iterator[Callable[[int], None]]:
+        titles.append(description)
+        yield lambda n: None
+
+    for module in (predictions, teacher_targets, trainer):
+        monkeypatch.setattr(module, "track", listed)
+    caplog.set_level(logging.INFO, logger="edgeicl")
     result = distill(recipe, store=Store(tmp_path), base_folder=tmp_path)
+    assert len(titles) == len(set(titles))
+    assert {"distilling, seed_0", "fine-tuning, seed_1", "evaluating zero-shot student"} <= set(titles)
+    assert re.search(
+        r"held-out KL to the teacher: [0-9.e-]+ \(seed 0\), [0-9.e-]+ \(seed 1\); the", caplog.text
+    )
     names = {path.name for path in result.student.iterdir()}
     assert {"config.json", "model.safetensors", "generation_config.json", "tokenizer.json"} <= names
     assert result.source == Path(recipe.distill.student.model)

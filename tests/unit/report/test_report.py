@@ -9,15 +9,37 @@ from pathlib import Path
 import pytest
 
 from edgeicl.report.bit_map import bit_map
-from edgeicl.report.curve_plot import curve_svg
-from edgeicl.report.facts import artifact_bytes, method_facts, size_facts, summary_facts, with_interval
+from edgeicl.report.curve_plot import best_by_size, curve_svg
+from edgeicl.report.facts import (
+    artifact_bytes,
+    curve_facts,
+    gain_text,
+    method_facts,
+    size_facts,
+    summary_facts,
+    with_interval,
+)
 from edgeicl.report.stage import report_html, report_markdown, write_report
 from edgeicl.report.tables import aligned, markdown
-from edgeicl.report.terminal import artifact_text, bench_text, built_text
-from edgeicl.specs.target import Target
-from tests.unit.samples import CURVE, DEVIATION, INT4, PLAN, bench_result, estimate, manifest
+from edgeicl.report.terminal import artifact_text, bench_text, built_text, targets_text
+from edgeicl.specs.catalog import load_target, shipped
+from edgeicl.specs.measurement import AccuracyRow
+from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.target import Budget, Target
+from tests.unit.samples import CURVE, DEVIATION, INT4, PLAN, bench_result, estimate, evaluation, manifest
 
 FULL = manifest(deviations=(DEVIATION,), bench=bench_result())
+TARGET = Target(
+    version=1,
+    name="tiny",
+    description="",
+    threads=1,
+    context_tokens=8,
+    runtime_overhead_bytes=1,
+    formats=(INT4,),
+    budget=Budget(artifact_bytes=2000),
+    sources={},
+)
 HEADINGS = [
     "In short",
     "Deviations",
@@ -42,7 +64,41 @@ def test_the_summary_compares_with_the_budget() -> None:
     rows = dict(summary_facts(FULL, CURVE).rows)
     assert rows["artifact"] == "1,000 of 1,250 bytes (80.0 %)"
     assert rows["deviations from what was asked"] == "1"
-    assert rows["teacher's gain from demonstrations"] == "+31.5 points [+28.0, +35.0]"
+    gain = "+31.5 points [+28.0, +35.0] of balanced accuracy on transfer examples"
+    assert rows["teacher's gain from demonstrations"] == gain
+
+
+def test_a_measurement_is_shown_with_what_must_be_known_of_it() -> None:
+    noisy = bench_result().model_copy(update={"notes": ("noisy: something else was running",)})
+    built = manifest(bench=noisy)
+    assert ("note on these speeds", "noisy: something else was running") in summary_facts(built, CURVE).rows
+    lines = built_text(built, target=TARGET, folder=Path("b")).splitlines()
+    (speed,) = (number for number, line in enumerate(lines) if line.startswith("decode, measured:"))
+    assert lines[speed + 1].split(maxsplit=1) == ["note:", "noisy: something else was running"]
+
+
+def test_where_nothing_was_quantized_it_is_said() -> None:
+    said = "nothing was quantized: all weights fit the target in fp32"
+    floats = [group.model_copy(update={"format": Format(bits=32)}) for group in PLAN.groups]
+    whole = FULL.model_copy(update={"plan": PLAN.model_copy(update={"groups": tuple(floats)})})
+    assert ("weights", said) in summary_facts(whole, CURVE).rows
+    assert said in built_text(whole, target=TARGET, folder=Path("b"))
+    assert "nothing was quantized" not in report_markdown(FULL, CURVE)
+
+
+def test_the_best_plans_for_other_sizes_are_folded() -> None:
+    table = curve_facts(CURVE, FULL)
+    assert [row[0] for row in table.rows] == ["uniform int4/block32", "chosen"]
+    assert [row[0] for row in table.folded] == ["best of 850 bytes", "best of 1300 bytes"]
+    assert "Bytes are predicted, an upper bound: the artifact takes 1,000." in table.note
+    for text in (report_html(FULL, CURVE), report_markdown(FULL, CURVE)):
+        shown, folded = text.split("<details><summary>2 more rows</summary>")
+        assert "best of 850 bytes" not in shown
+        assert "best of 850 bytes" in folded.split("</details>")[0]
+
+
+def test_a_gain_of_one_seed_has_no_interval() -> None:
+    assert gain_text(estimate(5).model_copy(update={"values": (5.0,)})).startswith("+5.0 points of balanced")
 
 
 def test_an_interval_is_shown_only_where_there_are_several_values() -> None:
@@ -64,6 +120,22 @@ def test_methods_have_a_column_for_each_label() -> None:
     )
     assert table.rows[1][4:6] == ("88.0 % [87.0, 89.0]", "92.0 % [91.0, 93.0]")
     assert method_facts(FULL.model_copy(update={"evaluation": None})) is None
+
+
+def test_the_confidence_is_that_of_a_row_with_an_interval() -> None:
+    """A method that reads no demonstrations comes first, with one value and the confidence 0."""
+    single = estimate(0.5).model_copy(update={"values": (0.5,), "confidence": 0.0})
+    rows = evaluation().rows
+    first = rows[0].model_copy(update={"accuracy": single})
+
+    def note(*shown: AccuracyRow) -> str:
+        found = evaluation().model_copy(update={"rows": shown})
+        table = method_facts(FULL.model_copy(update={"evaluation": found}))
+        assert table is not None
+        return table.note
+
+    assert note(first, rows[1]).startswith("Means over up to 2 demonstration seeds, with 95 % intervals.")
+    assert note(first) == "The student of seed 3 is the one that was compiled."
 
 
 def test_the_bit_map_has_a_row_per_layer_and_keeps_the_rest_apart() -> None:
@@ -132,6 +204,12 @@ def test_the_plot_shows_the_curve_it_is_given() -> None:
     assert curve_svg(CURVE.model_copy(update={"points": ()}))
 
 
+def test_no_plan_lies_below_the_curve_and_single_formats_lie_above_what_they_cover() -> None:
+    small, best, chosen, large = CURVE.points
+    worse = small.model_copy(update={"artifact_bytes": 900, "predicted_loss": 0.35})
+    assert best_by_size([large, worse, chosen, best, small]) == [small, best, chosen, large]
+
+
 def test_tables_align_and_escape() -> None:
     assert aligned(("a", "n"), [("x", "1"), ("yy", "10")]) == "a    n\n--  --\nx    1\nyy  10"
     assert markdown(("a",), [("x|y\nz",)]) == "| a |\n| --- |\n| x\\|y z |"
@@ -140,22 +218,15 @@ def test_tables_align_and_escape() -> None:
 
 
 def test_the_terminal_says_what_was_built_and_where() -> None:
-    target = Target.model_validate(
-        {
-            "version": 1,
-            "name": "tiny",
-            "description": "",
-            "threads": 1,
-            "context_tokens": 8,
-            "runtime_overhead_bytes": 1,
-            "formats": [INT4],
-            "budget": {"artifact_bytes": 2000},
-            "sources": {},
-        }
-    )
-    text = built_text(FULL, target=target, folder=Path("build/sample/tiny"))
+    text = built_text(FULL, target=TARGET, folder=Path("build/sample/tiny"))
     assert "artifact 1.0 kB of 2.0 kB" in text
     assert "89.6 % (student 90.0 %)" in text
     assert text.splitlines()[-1].split() == ["report:", "build/sample/tiny/report.html"]
     assert "50.0 % reached" in bench_text(bench_result())
     assert "layers.1.mlp.up         fp16" in artifact_text(FULL)
+
+
+def test_the_table_of_targets_fits_a_terminal() -> None:
+    text = targets_text({name: load_target(str(path)) for name, path in shipped("targets").items()})
+    assert max(map(len, text.splitlines())) < 100
+    assert "int4 int8 fp32" in text

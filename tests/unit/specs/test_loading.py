@@ -129,6 +129,7 @@ def test_what_is_no_yaml_names_its_line(text: str, line: int, said: str) -> None
     with pytest.raises(SpecError, match=said) as caught:
         parse_spec(text, Recipe, source="r.yaml")
     (problem,) = caught.value.problems
+    assert "r.yaml" in caught.value.next_step
     assert problem.line is not None
     assert abs(problem.line - line) <= 1  # the parser notices some mistakes on the following line
 
@@ -151,7 +152,7 @@ def test_a_missing_file_and_a_binary_file_are_spec_errors(tmp_path: Path) -> Non
         load_spec(tmp_path / "none.yaml", Recipe)
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"a: \xff\xfe")
-    with pytest.raises(SpecError, match="UTF-8"):
+    with pytest.raises(SpecError, match=r"UTF-8.*\nnext: name a recipe, or save it as UTF-8 text"):
         load_spec(binary, Recipe)
 
 
@@ -175,7 +176,10 @@ def test_a_data_file_that_is_missing_is_a_problem_only_where_data_is_needed(tmp_
         load_spec(path, Recipe, with_data=True)
     assert [problem.key for problem in caught.value.problems] == ["task.train.source", "task.train.split"]
     path.write_text(path.read_text().replace(", split: x", ""))
-    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").mkdir(parents=True)
+    with pytest.raises(SpecError, match=r"data/a.csv is a folder; expected a data file"):
+        load_spec(path, Recipe, with_data=True)
+    (tmp_path / "data" / "a.csv").rmdir()
     (tmp_path / "data" / "a.csv").touch()
     assert load_spec(path, Recipe, with_data=True).task.train.source == "file:data/a.csv"
 

@@ -56,6 +56,25 @@ def test_schemas_hold_keywords_of_json_schema_only(kind: str) -> None:
     assert not unknown
 
 
+@pytest.mark.parametrize("kind", WRITTEN_SPECS)
+def test_every_key_says_what_it_is(kind: str) -> None:
+    """Of its own, or by the section that it refers to."""
+    schema = json_schema(kind)
+    sections = {"": schema, **schema.get("$defs", {})}
+    keys = {
+        f"{section}.{key}": known
+        for section, inner in sections.items()
+        for key, known in inner["properties"].items()
+    }
+    assert keys
+    described = {f"#/$defs/{name}" for name, inner in sections.items() if inner.get("description")}
+    assert not [
+        key
+        for key, known in keys.items()
+        if not known.get("description") and known.get("$ref") not in described
+    ]
+
+
 @pytest.mark.parametrize(("kind", "path"), SHIPPED, ids=lambda value: getattr(value, "stem", value))
 def test_whatever_is_shipped_fits_its_schema(kind: str, path: Path) -> None:
     validator(kind).validate(YAML(typ="safe").load(path))

@@ -1,0 +1,143 @@
+"""The commands of the compile layer: from a recipe to artifacts, and what there is of both."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeicl.arguments import (
+    JsonOption,
+    RecipeArgument,
+    SetOption,
+    TargetOption,
+    TargetSetOption,
+    plain,
+    print_json,
+)
+
+log = logging.getLogger(__name__)
+
+COMPILE = "Compile"
+
+compile_app = typer.Typer()
+cache_app = typer.Typer(help="What is stored of earlier builds.", no_args_is_help=True)
+compile_app.add_typer(cache_app, name="cache", rich_help_panel=COMPILE)
+
+
+@compile_app.command("compile", rich_help_panel=COMPILE)
+def compile_command(
+    recipe: RecipeArgument,
+    target: TargetOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the artifact, or of one folder a target.")
+    ] = None,
+    overrides: SetOption = None,
+    target_overrides: TargetSetOption = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail where something asked for can't be done.")
+    ] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build every stage anew.")] = False,
+    bench: Annotated[bool, typer.Option(help="Benchmark the artifact on this computer.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Distill, quantize for a memory budget, write and check the artifact, measure it."""
+    from edgeicl.job import resolve
+    from edgeicl.pipeline import compile_job
+    from edgeicl.report.terminal import built_text
+
+    job = resolve(
+        recipe,
+        targets=target or (),
+        output=output,
+        recipe_overrides=overrides or (),
+        target_overrides=target_overrides or (),
+    )
+    result = compile_job(job, rebuild=rebuild, strict=strict, measure=bench)
+    if result is None:  # a helping process of a launcher
+        return
+    if as_json:
+        artifacts = [
+            {
+                "folder": str(built.folder),
+                "report": str(built.folder / "report.html"),
+                "manifest": plain(built.manifest),
+            }
+            for built in result.built
+        ]
+        print_json({"recipe": job.recipe.name, "seconds": round(result.seconds, 3), "artifacts": artifacts})
+        return
+    texts = [built_text(built.manifest, target=built.target, folder=built.folder) for built in result.built]
+    typer.echo("\n\n".join(texts))
+    log.info("done in %.1f s", result.seconds)
+
+
+@compile_app.command(rich_help_panel=COMPILE)
+def inspect(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARTIFACT|RECIPE", help="Artifact folder, recipe file or name.", show_default=False
+        ),
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Show plan, size ledger and provenance of an artifact, or a recipe with its defaults."""
+    from edgeicl.bench.artifact import open_artifact
+    from edgeicl.report.terminal import artifact_text, recipe_text
+    from edgeicl.specs.catalog import find_recipe, load_recipe
+    from edgeicl.specs.loading import dump_yaml
+
+    if Path(subject).is_dir():
+        manifest = open_artifact(Path(subject)).manifest
+        print_json(plain(manifest)) if as_json else typer.echo(artifact_text(manifest))
+        return
+    recipe = load_recipe(subject)
+    print_json(plain(recipe)) if as_json else typer.echo(
+        recipe_text(recipe, dump_yaml(recipe), find_recipe(subject))
+    )
+
+
+@compile_app.command(rich_help_panel=COMPILE)
+def targets(as_json: JsonOption = False) -> None:
+    """List the shipped targets."""
+    from edgeicl.report.terminal import targets_text
+    from edgeicl.specs.catalog import load_target, shipped
+
+    loaded = {name: load_target(str(path)) for name, path in shipped("targets").items()}
+    if as_json:
+        print_json({name: plain(target) for name, target in loaded.items()})
+    else:
+        typer.echo(targets_text(loaded))
+
+
+@cache_app.command("list")
+def cache_list(as_json: JsonOption = False) -> None:
+    """List stored stage outputs with their sizes, and what stopped builds left."""
+    from edgeicl.report.tables import aligned
+    from edgeicl.specs.byte_size import format_byte_size
+    from edgeicl.store import cache_root
+    from edgeicl.stored import stored
+
+    found = stored(cache_root())
+    if as_json:
+        print_json({"folder": str(cache_root()), "outputs": [asdict(entry) for entry in found]})
+        return
+    rows = [
+        (entry.stage, entry.digest, format_byte_size(entry.bytes), "" if entry.finished else "unfinished")
+        for entry in found
+    ]
+    typer.echo(f"{cache_root()}\n{aligned(('stage', 'digest', 'size', 'state'), rows)}")
+
+
+@cache_app.command("clear")
+def cache_clear() -> None:
+    """Remove stored stage outputs, unless a build uses them; artifacts stay."""
+    from edgeicl.store import cache_root
+    from edgeicl.stored import clear
+
+    removed, left = clear(cache_root())
+    typer.echo(f"{cache_root()}: removed {removed} stage outputs" + f", left {left} half built" * bool(left))

@@ -1,0 +1,93 @@
+"""The commands of the recipe layer, but for `compile`: they look at recipes, and train the built-in models."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeicl.arguments import (
+    JsonOption,
+    RecipeArgument,
+    SetOption,
+    TargetOption,
+    TargetSetOption,
+    plain,
+    print_json,
+)
+from edgeicl.errors import Problem, SpecError
+
+RECIPE = "Recipe"
+
+recipe_app = typer.Typer()
+
+
+@recipe_app.command(rich_help_panel=RECIPE)
+def check(
+    recipe: RecipeArgument,
+    target: TargetOption = None,
+    overrides: SetOption = None,
+    target_overrides: TargetSetOption = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the recipe with every default written out.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a recipe and its targets; list every problem at once."""
+    from edgeicl.job import resolve
+    from edgeicl.specs.loading import dump_yaml
+
+    try:
+        job = resolve(
+            recipe,
+            targets=target or (),
+            recipe_overrides=overrides or (),
+            target_overrides=target_overrides or (),
+            builds=False,
+        )
+    except SpecError as error:
+        if as_json:
+            print_json({"problems": [asdict(problem) for problem in error.problems]})
+        raise
+    if as_json:
+        targets = [plain(target) for target in job.targets]
+        print_json({"problems": [], "recipe": plain(job.recipe), "targets": targets})
+    elif show:
+        typer.echo(dump_yaml(job.recipe).rstrip())
+    else:
+        names = ", ".join(target.name for target in job.targets)
+        typer.echo(f"{job.recipe_path}: nothing wrong; targets: {names}")
+
+
+@recipe_app.command(rich_help_panel=RECIPE)
+def schema(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="recipe, target or plan.", show_default=False)],
+) -> None:
+    """Print the JSON Schema of recipes, targets or plans, for editors."""
+    from edgeicl.specs.nearest import one_of
+    from edgeicl.specs.schema_export import WRITTEN_SPECS, json_schema
+
+    if kind not in WRITTEN_SPECS:
+        raise SpecError("schema", [Problem("KIND", repr(kind), one_of(kind, WRITTEN_SPECS))])
+    print_json(json_schema(kind))
+
+
+@recipe_app.command(rich_help_panel=RECIPE)
+def pretrain(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="Pretraining recipe, or the name of a shipped one.", show_default=False
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the models.", show_default=False)],
+) -> None:
+    """Train the built-in teacher and student anew."""
+    from edgeicl.distill.pretrain import pretrain as train
+    from edgeicl.specs.catalog import find_pretraining
+    from edgeicl.specs.loading import load_spec
+    from edgeicl.specs.pretraining import Pretraining
+
+    print_json(train(load_spec(find_pretraining(recipe), Pretraining), output))
