@@ -102,7 +102,7 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
         "edgeicl.quantize.stage": {"quantize": stages.quantize},
         "edgeicl.emit.stage": {"emit": stages.emit},
         "edgeicl.emit.model_card": {
-            "model_card": lambda manifest, *, source, **_: f"# {manifest.name} from {source}\n"
+            "model_card": lambda _, manifest, *, source, **__: f"# {manifest.name} from {source}\n"
         },
         "edgeicl.bench.stage": {"bench": stages.bench},
         "edgeicl.bench.runner": {"usable_cores": lambda: 4},

@@ -41,7 +41,7 @@ def test_the_whole_layer_and_its_second_run(
     titles: list[str] = []
 
     @contextmanager
-    def listed(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    def listed(description: str, total: int, already_done: int = 0) -> Iterator[Callable[[int], None]]:
         titles.append(description)
         yield lambda n: None
 
