@@ -64,13 +64,13 @@ def compare(
     config = json.loads((artifact / "config.json").read_text())
     rival_graph = build_rival(rival, config, model=model, store=store, exporter_python=exporter_python)
 
-    def run(engine: str, graph: Path) -> dict[str, Any]:
+    def run(engine: str, graph: Path, bytes_per_token: int | None = None) -> dict[str, Any]:
         found = run_local(
             graph=graph,
             engine=engine,
             workload=fitted,
             vocabulary=opened.vocabulary,
-            bytes_per_token=None,
+            bytes_per_token=bytes_per_token,
         )
         verify_threads(found, fitted.threads)
         return found
@@ -79,7 +79,7 @@ def compare(
     theirs: list[dict[str, Any]] = []
     with track("rounds", 2 * rounds) as advance:
         for _ in range(rounds):
-            ours.append(run("fused", opened.graph))
+            ours.append(run("fused", opened.graph, opened.weight_bytes_per_token))
             advance(1)
             theirs.append(run("growing", rival_graph))
             advance(1)
@@ -92,6 +92,7 @@ def compare(
         rival=rival,
         rival_weights=f"weights of {model.name}" if model else "random weights of the same shape",
         rival_bytes=rival_graph.stat().st_size,
+        bandwidths=[max(found["bandwidth"]["memory"].values()) for found in ours],
         notes=notes,
     )
 
@@ -125,6 +126,7 @@ def summarize_comparison(
     rival: str,
     rival_weights: str,
     rival_bytes: int,
+    bandwidths: Sequence[float],
     notes: tuple[str, ...],
 ) -> Comparison:
     """Ratios of the rounds, pair by pair, with a note where they disagree."""
@@ -149,6 +151,7 @@ def summarize_comparison(
             file_bytes=rival_bytes,
             rounds=tuple(rival_rounds),
         ),
+        bandwidth_bytes_per_second=median(bandwidths),
         decode_ratio=decode,
         prefill_ratio=ratio(
             [entry.prefill_tokens_per_second for entry in our_rounds],

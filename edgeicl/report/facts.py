@@ -206,7 +206,8 @@ def comparison_facts(comparison: Comparison) -> Facts:
         [
             f"{ours.name}: {ours.description}. {theirs.name}: {theirs.description}.",
             f"{comparison.fidelity}, {len(ours.rounds)} rounds in turn, on",
-            f"{conditions_text(comparison.conditions)}.",
+            f"{conditions_text(comparison.conditions)}; memory read at "
+            f"{comparison.bandwidth_bytes_per_second / 1e9:.0f} GB/s.",
             *(f"Note: {text}." for text in comparison.notes),
         ]
     )

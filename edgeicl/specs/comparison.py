@@ -48,6 +48,9 @@ class Comparison(Spec):
     conditions: Conditions
     ours: Contestant
     rival: Contestant
+    bandwidth_bytes_per_second: float = Field(
+        description="Memory bandwidth of the machine meanwhile, by a probe after each of our rounds."
+    )
     decode_ratio: Ratio = Field(description="Decode tokens per second; above 1 is faster.")
     prefill_ratio: Ratio = Field(description="Prefill tokens per second; above 1 is faster.")
     peak_rss_ratio: Ratio = Field(description="Peak resident memory; below 1 is smaller.")

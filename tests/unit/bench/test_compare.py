@@ -34,6 +34,7 @@ def run_of(decode_ms: float, *, peak: int) -> dict[str, Any]:
         "load_ms": 1.0, "first_token_ms": [10.0], "decode_ms": [[decode_ms, decode_ms]],
         "peak_rss_bytes": peak, "threads": 1, "pool_threads": 1, "providers": ["CPUExecutionProvider"],
         "runtime": "onnxruntime", "runtime_version": "1", "machine": "m", "processor": "p", "logical_cores": 2,
+        "bandwidth": {"memory": {"add": 3e9, "copy": 4e9}, "token": {"add": 9e9}},
     }  # fmt: skip
 
 
@@ -69,6 +70,7 @@ def test_rounds_alternate(monkeypatch: pytest.MonkeyPatch, make_artifact: Make, 
     assert result.peak_rss_ratio.median == 0.25
     assert result.prefill_ratio.median == 1.0
     assert result.rival.file_bytes == 5
+    assert result.bandwidth_bytes_per_second == 4e9
     assert "random weights of the same shape" in result.rival.description
     assert "int8/block32" in result.ours.description
     assert result.notes == ()
