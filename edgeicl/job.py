@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeicl.artifact import MANIFEST
 from edgeicl.errors import Problem, SpecError
 from edgeicl.replacement import replaceable
 from edgeicl.specs.catalog import find_recipe, load_recipe, load_target, shipped
+from edgeicl.specs.document import read_document
 from edgeicl.specs.loading import load_spec
 from edgeicl.specs.nearest import one_of
 from edgeicl.specs.quant_plan import QuantPlan
@@ -57,14 +58,19 @@ def resolve(
     with _collected(errors):
         path = find_recipe(recipe)
         wanted = load_recipe(recipe, recipe_overrides, with_data=True)
-    names = tuple(targets) or (wanted.targets if wanted is not None else ())
+    written, line = _written_targets(path)
+    names = tuple(targets) or (written if wanted is None else wanted.targets)
     if wanted is not None and not names:
         problem = Problem("targets", "none", f"expected a target; {one_of('', shipped('targets'))}", line=1)
         errors.append(SpecError(str(path), [problem], next_step="name one in the recipe, or with --target"))
     loaded: list[Target] = []
     for name in names:
-        with _collected(errors):
+        try:
             loaded.append(load_target(name, target_overrides))
+        except SpecError as error:
+            unknown = not targets and name in written and not Path(name).is_file() and error.source == name
+            placed = [replace(problem, key="targets", line=line) for problem in error.problems]
+            errors.append(SpecError(str(path), placed, next_step=error.next_step) if unknown else error)
     repeated = sorted({target.name for target in loaded if [t.name for t in loaded].count(target.name) > 1})
     if repeated:
         problem = Problem("targets", f"{', '.join(repeated)} twice", "expected each target once", line=1)
@@ -82,6 +88,17 @@ def resolve(
         for folder in folders:
             replaceable(folder, MANIFEST)
     return Job(wanted, path, tuple(loaded), folders)
+
+
+def _written_targets(recipe: Path) -> tuple[tuple[str, ...], int | None]:
+    """The targets that a recipe file names, whatever else is wrong with it, and their line."""
+    try:
+        document = read_document(recipe, kind="recipe")
+        named = document.values.get("targets")
+    except (SpecError, AttributeError):
+        return (), None
+    names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    return tuple(names), document.line_of(("targets",))
 
 
 @contextmanager

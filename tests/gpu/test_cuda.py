@@ -65,7 +65,9 @@ def encoder() -> PromptEncoder:
     return PromptEncoder(load_tokenizer(TEACHER), pattern=pattern, verbalizers=LABELS, separator="\n")
 
 
-EXAMPLES = read_examples(Source(source="builtin:nli", limit=44), labels=tuple(LABELS), base_folder=Path())
+EXAMPLES = read_examples(
+    Source(source="builtin:nli", split="train", limit=44), labels=tuple(LABELS), base_folder=Path()
+)
 SHOWN, QUERIES = EXAMPLES[:4], EXAMPLES[4:]
 
 

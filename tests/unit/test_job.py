@@ -31,7 +31,21 @@ def test_the_plan_and_the_targets_of_a_good_recipe_come_together(tmp_path: Path)
     recipe.write_text(GOOD.replace("tiny-cpu", "no-such") + "quantize: {plan: absent.json}\n")
     with pytest.raises(SpecError) as caught:
         resolve(str(recipe))
-    assert [problem.key for problem in caught.value.problems] == ["target", "QUANTPLAN"]
+    assert [problem.key for problem in caught.value.problems] == ["targets", "QUANTPLAN"]
+
+
+def test_a_target_that_a_wrong_recipe_names_is_looked_for_too(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(changed("count: 16", "count: 0").replace("[tiny-cpu]", "[tiny-cup]"))
+    with pytest.raises(SpecError) as caught:
+        resolve(str(recipe))
+    first, second = caught.value.problems
+    assert first.key == "distill.demonstrations.count"
+    assert (second.key, recipe.read_text().splitlines()[(second.line or 0) - 1]) == (
+        "targets",
+        "targets: [tiny-cup]",
+    )
+    assert "did you mean 'tiny-cpu'?" in second.expected
 
 
 def test_a_recipe_that_is_not_there_hides_no_bad_target() -> None:
