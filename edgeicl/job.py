@@ -13,6 +13,7 @@ from edgeicl.replacement import replaceable
 from edgeicl.specs.catalog import find_recipe, load_recipe, load_target, shipped
 from edgeicl.specs.document import read_document
 from edgeicl.specs.loading import load_spec
+from edgeicl.specs.local_path import local_path
 from edgeicl.specs.nearest import one_of
 from edgeicl.specs.quant_plan import QuantPlan
 from edgeicl.specs.recipe import Recipe
@@ -65,8 +66,10 @@ def resolve(
         errors.append(SpecError(str(path), [problem], next_step="name one in the recipe, or with --target"))
     loaded: list[Target] = []
     for name in names:
+        beside = local_path(name, path.parent)  # paths in a recipe start at its folder
+        given = str(beside) if not targets and beside.is_file() else name
         try:
-            loaded.append(load_target(name, target_overrides))
+            loaded.append(load_target(given, target_overrides))
         except SpecError as error:
             unknown = not targets and name in written and not Path(name).is_file() and error.source == name
             placed = [replace(problem, key="targets", line=line) for problem in error.problems]
@@ -77,7 +80,7 @@ def resolve(
         errors.append(SpecError(str(path), [problem], next_step="name each target once"))
     if wanted is not None and wanted.quantize.plan is not None:
         with _collected(errors):
-            load_spec(path.parent / wanted.quantize.plan, QuantPlan)
+            load_spec(local_path(wanted.quantize.plan, path.parent), QuantPlan)
     if wanted is None or errors:
         first, *others = errors
         raise SpecError(first.source, first.problems, next_step=first.next_step, others=others)

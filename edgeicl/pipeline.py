@@ -90,6 +90,7 @@ def compile_job(
             return None
         # From here on this process is alone, the others have gone home: a store without workers.
         compiler = _Compiler(job, distilled, Store(root, rebuild=rebuild), steps, strict, measure)
+        compiler.tell(distilled.deviations)
         built = tuple(
             compiler.build(target, folder) for target, folder in zip(job.targets, job.folders, strict=True)
         )
@@ -124,14 +125,13 @@ class _Compiler:
 
     def build(self, target: Target, folder: Path) -> Built:
         """One artifact; what it is measured as is what is deployed."""
-        self._tell(self.distilled.deviations)
         quantized = self._quantize(target)
         listed = json.loads((quantized.path / "deviations.json").read_text())
         deviations = tuple(Deviation.model_validate(entry) for entry in listed)
-        self._tell(deviations)
+        self.tell(deviations)
         emitted = self._emit(target, quantized)
         checks = EmitChecks.model_validate_json((emitted.path / "checks.json").read_bytes())
-        self._tell(checks.deviations)
+        self.tell(checks.deviations)
 
         recipe = self.job.recipe
         manifest = Manifest(
@@ -211,7 +211,7 @@ class _Compiler:
                     why=f"this process may use {cores} cores",
                 ),
             )
-            self._tell(deviations)
+            self.tell(deviations)
         prompt_tokens = max(1, min(BENCH_PROMPT_TOKENS, target.context_tokens // 2))
         decode_tokens = max(2, min(BENCH_DECODE_TOKENS, target.context_tokens - prompt_tokens - 1))
         workload = Workload(threads, prompt_tokens, decode_tokens, BENCH_REPETITIONS, BENCH_WARMUP_REPETITIONS)
@@ -242,7 +242,7 @@ class _Compiler:
         write_report(folder, manifest=manifest, curve=curve)
         return write_manifest(folder, manifest)
 
-    def _tell(self, deviations: Sequence[Deviation]) -> None:
+    def tell(self, deviations: Sequence[Deviation]) -> None:
         """Nothing degrades in silence: a warning each, an error under --strict."""
         lines = _lines(deviations)
         for line in lines:

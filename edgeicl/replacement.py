@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from edgeicl.errors import DataError
-from edgeicl.store import cache_root, digest_of, empty_folder
+from edgeicl.store import digest_of, empty_folder
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,8 @@ def replacing(output: Path, marker: str, *, keep: str | None = None) -> Iterator
         DataError: see `replaceable`.
     """
     final = replaceable(output, marker)
-    locks = cache_root() / "locks"
+    # Not in the cache, which runs with the same output need not share.
+    locks = Path(tempfile.gettempdir()) / f"edgeicl-locks-{getpass.getuser()}"
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / digest_of(str(final))[:24]):
         replaceable(final, marker)  # another run may have been here meanwhile

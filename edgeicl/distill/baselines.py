@@ -7,16 +7,16 @@ from functools import partial
 from pathlib import Path
 
 from edgeicl.distill import evaluate as methods
+from edgeicl.distill.checkpoint import is_kept
 from edgeicl.distill.fine_tuning import fine_tune
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.predictions import (
     ONLY,
     Predictions,
     Predictor,
-    is_readable,
+    keep_predictions,
     read_predictions,
     remembered,
-    write_predictions,
 )
 from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.tasks.example import Example
@@ -60,7 +60,7 @@ def fine_tuned_predictions(
     """Predictions of a model fine-tuned on each demonstration set; all processes train, the writer predicts."""
     paths = {name: kept / f"tuned {name}.safetensors" for name in demonstrations}
     for name, shown in demonstrations.items():
-        if is_readable(paths[name]):
+        if is_kept(paths[name]):
             continue
         reader = load_reader()
         encoder = predictor.encoder
@@ -76,7 +76,7 @@ def fine_tuned_predictions(
         )
         if is_writer:
             found = predictor.predict(reader, methods.FINE_TUNING, name, encoder.leading)
-            write_predictions(paths[name], found)
+            keep_predictions(paths[name], found)
     return {
         key: values for path in paths.values() if is_writer for key, values in read_predictions(path).items()
     }

@@ -1,4 +1,4 @@
-"""Checkpoints of training: the newest that is whole, or none and a warning."""
+"""What a run keeps for one that comes after a kill: checkpoints of training, and single files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeicl.errors import IntegrityError
-from edgeicl.store import verify_stage, write_record
+from edgeicl.store import file_sha256, verify_stage, write_record
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,29 @@ def newest_checkpoint(folder: Path, *, recipe: str = "") -> Path | None:
         log.warning("checkpoint: %s is of another recipe; starting over", found[-1])
         return None
     return found[-1]
+
+
+def keep_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Lets `write` make the file `path`, with its hash beside it; a kill leaves nothing that counts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{_WRITING}")
+    write(beside)
+    _hash_file(path).write_text(file_sha256(beside))
+    beside.replace(path)
+
+
+def is_kept(path: Path) -> bool:
+    """Whether `keep_file` made the file `path`; a warning where it is another one now."""
+    if not (path.is_file() and _hash_file(path).is_file()):
+        return False
+    if file_sha256(path) == _hash_file(path).read_text():
+        return True
+    log.warning("checkpoint: %s is not the file that was written; made anew", path)
+    return False
+
+
+def _hash_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _checkpoints(folder: Path) -> list[Path]:

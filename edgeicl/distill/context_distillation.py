@@ -33,7 +33,7 @@ from edgeicl.models.loading import load_model
 from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.recipe import Teacher
-from edgeicl.store import StageOutput, digest_of
+from edgeicl.store import CHECKPOINT, StageOutput, digest_of
 from edgeicl.tasks.examples_digest import examples_digest
 
 log = logging.getLogger(__name__)
@@ -220,7 +220,7 @@ class ContextDistillation:
         return self.run.stage("student", inputs, build, name=f"student of {seed_name(seed)}")
 
     def _build_baselines(self, folder: Path) -> None:
-        kept = folder / "checkpoint"
+        kept = folder / CHECKPOINT
         found = fine_tuned_predictions(
             lambda: self.run.label_reader(self.run.student_folder),
             self.run.predictor,

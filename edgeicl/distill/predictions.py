@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from edgeicl.distill.checkpoint import is_kept, keep_file
 from edgeicl.distill.evaluate import DataName, accuracy_row
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.scoring import score_queries
@@ -61,29 +61,19 @@ class Predictor:
 
 def remembered(path: Path, make: Callable[[], Predictions]) -> Predictions:
     """What `make` returns, or what an earlier run, killed since, left of it at `path`."""
-    if not is_readable(path):
-        write_predictions(path, make())
+    if not is_kept(path):
+        keep_predictions(path, make())
     return read_predictions(path)
 
 
-def is_readable(path: Path) -> bool:
-    """Whether predictions were written to `path`; a warning where what is there can't be read."""
-    try:
-        read_predictions(path)
-    except FileNotFoundError:
-        return False
-    except (OSError, SafetensorError) as error:
-        log.warning("checkpoint: %s can't be read (%s); predicting anew", path, error)
-        return False
-    return True
+def keep_predictions(path: Path, predictions: Predictions) -> None:
+    """Writes `predictions` for a run that comes after a kill."""
+    keep_file(path, lambda beside: write_predictions(beside, predictions))
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Writes beside and renames."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".writing")
-    save_file({name: values.astype(np.int64) for name, values in predictions.items()}, beside)
-    beside.rename(path)
+    """Writes them as int64 by name."""
+    save_file({name: values.astype(np.int64) for name, values in predictions.items()}, path)
 
 
 def read_predictions(path: Path) -> Predictions:

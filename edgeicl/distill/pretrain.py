@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from transformers import OPTConfig, OPTForCausalLM
 from edgeicl.distill.checkpoint import newest_checkpoint, save_checkpoint
 from edgeicl.distill.episodes import Texts, encode, episode_text, story_text
 from edgeicl.distill.learning_curve import accuracy_by_demonstrations
+from edgeicl.errors import EdgeiclError
 from edgeicl.progress import track
 from edgeicl.replacement import replacing
 from edgeicl.specs.loading import dump_yaml
@@ -49,7 +51,13 @@ def pretrain(pretraining: Pretraining, output: Path) -> dict[str, Any]:
 
     Raises:
         DataError: `output` holds something else, or can't be written.
+        EdgeiclError: more than one process was launched; so small a model is trained in one.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise EdgeiclError(
+            f"pretrain runs in one process; found WORLD_SIZE {os.environ['WORLD_SIZE']}",
+            next_step="start it without a launcher",
+        )
     with replacing(output, RECIPE, keep=CHECKPOINT) as folder:
         model, tokenizer = _trained(pretraining, folder / CHECKPOINT)
         model.save_pretrained(folder)

@@ -20,6 +20,7 @@ from edgeicl.distill.trainer import TrainingSettings, train
 from edgeicl.errors import EdgeiclError
 from edgeicl.models.loading import load_model, save_model
 from edgeicl.specs.manifest import Deviation
+from edgeicl.store import CHECKPOINT
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import PromptEncoder
 
@@ -64,7 +65,7 @@ def build_student(
         temperature=temperature,
         settings=settings,
         seed=seed,
-        checkpoint_folder=folder / "checkpoint",
+        checkpoint_folder=folder / CHECKPOINT,
         description=description,
     )
     if is_writer:

@@ -103,9 +103,5 @@ def deal(
                 why=f"task.train has {len(pool)} usable examples, and {len(taken)} of them are demonstrations",
             )
         )
-    for deviation in deviations:
-        log.warning(
-            "%s: asked for %s, got %s: %s", deviation.where, deviation.asked, deviation.got, deviation.why
-        )
     held_out = max(1, len(transfer) // _HELD_OUT_SHARE)
     return TaskData(shown, transfer[held_out:], transfer[:held_out], tuple(deviations))

@@ -8,6 +8,7 @@ and both together are the targets. Over verbalizers they are float32 [N, L]; ove
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from edgeicl.distill.checkpoint import is_kept, keep_file
 from edgeicl.distill.gain import Gain, measure_gain
 from edgeicl.distill.label_reader import LabelReader, Over
 from edgeicl.distill.scoring import score_queries
 from edgeicl.progress import track
+from edgeicl.store import CHECKPOINT
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import PromptEncoder
 
@@ -43,7 +46,7 @@ def build_gain(
 ) -> None:
     """Writes the gain (`gain.json`) and the targets of `examples`, with and without demonstrations."""
     everything = {WITHOUT: encoder.leading, **contexts}
-    kept = folder / "checkpoint"
+    kept = folder / CHECKPOINT
     scores = _score(reader, encoder, examples, everything, over, "measuring the teacher's gain", kept)
     of_labels = {name: _of_labels(values, encoder, over) for name, values in scores.items()}
     gain = measure_gain(
@@ -71,7 +74,7 @@ def build_targets(
     rest = examples[len(first[WITHOUT]) :]
     targets = {name: first[name] for name in contexts}
     if rest:
-        scores = _score(load_teacher(), encoder, rest, contexts, over, "teacher targets", folder / "checkpoint")
+        scores = _score(load_teacher(), encoder, rest, contexts, over, "teacher targets", folder / CHECKPOINT)
         targets = {name: np.concatenate([first[name], scores[name]]) for name in contexts}
     save_file(targets, folder / TARGETS)
 
@@ -99,17 +102,14 @@ def _score(
     """Scores by context; each is kept as soon as it is whole, for a run that comes after a kill."""
     queries, tokens = encoder.queries(examples), list(encoder.tokens.values())
     stored = np.float16 if over == "vocabulary" else np.float32
-    kept.mkdir(exist_ok=True)
     paths = {name: kept / f"{name}.safetensors" for name in contexts}
-    done = sum(path.exists() for path in paths.values())
+    done = sum(is_kept(path) for path in paths.values())
     with track(description, len(contexts) * len(queries), already_done=done * len(queries)) as advance:
         for name, before in contexts.items():
-            if paths[name].exists():
+            if is_kept(paths[name]):
                 continue
             scores = score_queries(reader, queries, tokens, before=before, over=over, advance=advance)
-            fresh = paths[name].with_suffix(".new")
-            save_file({name: scores.astype(stored)}, fresh)
-            fresh.replace(paths[name])
+            keep_file(paths[name], partial(save_file, {name: scores.astype(stored)}))
     return {name: load_file(path)[name] for name, path in paths.items()}
 
 

@@ -74,8 +74,7 @@ def train(
     wrapped = accelerator.prepare_model(reader)
     rank, world = accelerator.process_index, accelerator.num_processes
 
-    with track(description, len(batches)) as advance:
-        advance(len(losses))
+    with track(description, len(batches), already_done=len(losses)) as advance:
         for step in range(len(losses), len(batches)):
             batch = batches[step]
             # A process without a share still takes part, with an example of weight 0.

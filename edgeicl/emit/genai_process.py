@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,18 +53,19 @@ def run_genai(
         return GenaiRun(None, None, f"it did not finish within {_TIMEOUT_S} s")
     found: dict[str, Any] = {}
     for line in finished.stdout.splitlines():
-        if line.startswith('{"'):
-            found |= json.loads(line)
-    crashed = f"its process ended with exit code {finished.returncode}"
+        with suppress(ValueError):  # the library may write lines of its own
+            found |= dict(json.loads(line))
+    told = finished.stderr.strip().splitlines()[-1:]
+    crashed = ": ".join([f"its process ended with exit code {finished.returncode}", *told])
     failure = found.get("failure") or ("" if finished.returncode == 0 else crashed)
     return GenaiRun(found.get("generated"), found.get("tokenizer_ids"), failure)
 
 
 def _steps(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    import numpy as np
-    import onnxruntime_genai as genai
-
     try:
+        import numpy as np
+        import onnxruntime_genai as genai
+
         model = genai.Model(request["folder"])
         generated = []
         for prompt, count in zip(request["prompts"], request["tokens"], strict=True):
@@ -81,7 +83,7 @@ def _steps(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         texts = request["texts"]
         yield {"tokenizer_ids": [[int(token) for token in tokenizer.encode(text)] for text in texts]}
     except Exception as error:  # the library raises plain Exception
-        yield {"failure": str(error).splitlines()[0]}
+        yield {"failure": (str(error) or type(error).__name__).splitlines()[0]}
 
 
 def main() -> None:

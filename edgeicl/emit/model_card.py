@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def base_license(base: str, source: Path) -> dict[str, str]:
     if base.startswith("builtin:"):
         return {"license": "mit"}
     card = source / MODEL_CARD
-    named = _named_license(card.read_text(encoding="utf-8")) if card.is_file() else {}
+    named = _named_license(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else {}
     if base.startswith("facebook/opt-"):
         return {"license": "other", "license_name": "opt-license"} | named
     return named or {"license": "unknown"}
@@ -63,7 +64,7 @@ def _named_license(card: str) -> dict[str, str]:
     matter = _FRONT_MATTER.search(card)
     try:
         values = YAML(typ="safe").load(matter[1]) if matter else None
-    except YAMLError:
+    except (YAMLError, ValueError):
         return {}
     found = {key: values[key] for key in _LICENSE_KEYS if values.get(key)} if isinstance(values, dict) else {}
     # old cards list their licences
@@ -71,11 +72,16 @@ def _named_license(card: str) -> dict[str, str]:
 
 
 def _front_matter(base_on_hub: str | None, license_: dict[str, str]) -> str:
-    lines = [f"{key}: {value}" for key, value in license_.items()]
+    lines = [f"{key}: {_scalar(value)}" for key, value in license_.items()]
     if base_on_hub:
         lines += [f"base_model: {base_on_hub}", "base_model_relation: quantized"]
     lines += ["library_name: onnx", "pipeline_tag: text-generation", "tags: [onnx, onnxruntime-genai, edgeicl]"]
     return "\n".join(["---", *lines, "---"])
+
+
+def _scalar(value: str) -> str:
+    """A text as YAML: plain where that is safe, else in quotes."""
+    return value if re.fullmatch(r"[\w./-]+", value) else json.dumps(value)
 
 
 def _task(recipe: Recipe) -> str:

@@ -37,7 +37,7 @@ from edgeicl.specs.manifest import (
 )
 from edgeicl.specs.recipe import Recipe, Source
 from edgeicl.specs.target import Target
-from edgeicl.store import StageOutput, Store
+from edgeicl.store import CHECKPOINT, StageOutput, Store
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
 from edgeicl.tasks.prompt import PromptEncoder, query_text
@@ -162,7 +162,7 @@ class _Emission:
 
     def _parity(self) -> tuple[ParityCheck, ...]:
         cases = parity_cases(int(self.config["vocab_size"]), self.context_tokens, seed=self.recipe.seed)
-        checkpoint = self.folder / "checkpoint"
+        checkpoint = self.folder / CHECKPOINT
         checkpoint.mkdir(exist_ok=True)
         reference = all_logits(reference_model(self.config, self.weights))
         # one thread: a few hundred tokens, and many short waits for other threads are slow on a busy computer

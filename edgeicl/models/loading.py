@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from edgeicl.errors import DataError
 from edgeicl.models.memory import LoadIn, available_bytes, check_memory
 from edgeicl.models.model_folder import TOKENIZER_FILES, model_folder, weight_files, weights_digest
+from edgeicl.models.threads import fit_threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -84,6 +85,8 @@ def load_model(
         )
     if "device_map" not in options:
         model = model.to(device)
+    if device.type == "cpu":
+        fit_threads(model.num_parameters())
     loaded: PreTrainedModel = model.eval()
     return loaded
 

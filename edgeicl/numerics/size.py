@@ -50,7 +50,8 @@ def held_bytes(rows: int, columns: int, format_: Format, *, looked_up: bool) -> 
 
     The kernels of a quantized group read codes that were packed anew, with the scales and a sum for each block;
     the scales stay beside them as they were. Floating-point weights are held in fp32 whatever they are stored
-    in. A table that tokens are `looked_up` in too (the tied embedding) is there a second time, as it is stored.
+    in. Of a table that tokens are `looked_up` in too (the tied embedding) the codes, or the weights in fp32,
+    are there a second time.
     Measured with onnxruntime 1.31 on x86-64: docs/results/resident-memory.md.
     """
     weights = rows * columns

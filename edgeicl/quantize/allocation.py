@@ -127,7 +127,7 @@ def _solve(
     columns = [(unit, format_) for unit, formats in choices.items() for format_ in formats]
     # Losses above each unit's least one: a constant less, so that the digits go to what differs.
     cost = np.array([losses[unit][f] - losses[unit][choices[unit][0]] for unit, f in columns])
-    cost = cost / cost.max() * _LARGEST_OBJECTIVE
+    cost = cost / (cost.max() or 1.0) * _LARGEST_OBJECTIVE
     one_each = np.array([[unit == row for unit, _ in columns] for row in choices], float)
     constraints = [LinearConstraint(one_each, 1, 1)]
     for limit in limits:
@@ -150,11 +150,10 @@ def _solve(
             options={"mip_rel_gap": 0.0},
         )
     if result.status == _INFEASIBLE and len(limits) > 1:
-        needed = [smallest_bytes(limit.sizes) for limit in limits]
         raise BudgetError(
             "no choice of formats keeps all limits at once, though each alone can be kept: "
             + ", ".join(str(limit.limit_bytes) for limit in limits),
-            smallest_bytes=max(needed),
+            smallest_bytes=max(smallest_bytes(limit.sizes) for limit in limits),
             next_step="raise one of the budgets, or offer formats with fewer bits",
         )
     if result.x is None:

@@ -17,7 +17,7 @@ from typing import Any
 from edgeicl.errors import BudgetError
 from edgeicl.models.anatomy import fixed_tensor_bytes
 from edgeicl.numerics.size import kv_cache_bytes, prefill_bytes
-from edgeicl.quantize.allocation import Limit, SizeTable
+from edgeicl.quantize.allocation import Limit, SizeTable, allocate, plan_bytes
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.target import Target
@@ -77,6 +77,27 @@ class WeightBudget:
                     next_step=f"set budget.{kind} of target {self.target} to at least {needed}, offer it "
                     "formats with fewer bits, or choose a smaller student",
                 )
+
+    def require_together(self, stored: SizeTable, held: SizeTable) -> None:
+        """BudgetError if no plan keeps all limits at once; names the artifact bytes that one would need."""
+        nothing_lost = {unit: dict.fromkeys(by_format, 0.0) for unit, by_format in stored.items()}
+        limits = self.limits(stored, held)
+        try:
+            allocate(nothing_lost, limits)
+        except BudgetError as error:
+            if len(limits) < 2:
+                raise
+            bytes_as_losses = {unit: {f: float(n) for f, n in sizes.items()} for unit, sizes in stored.items()}
+            smallest = plan_bytes(allocate(bytes_as_losses, limits[1:]), stored)
+            needed = self.artifact_bytes(smallest)
+            raise BudgetError(
+                f"target {self.target}: no plan keeps budget.artifact_bytes {self.artifact_limit_bytes} and "
+                f"budget.resident_bytes {self.resident_limit_bytes} at once; within the latter the smallest "
+                f"artifact takes {needed} bytes ({format_byte_size(needed)})",
+                smallest_bytes=needed,
+                next_step=f"set budget.artifact_bytes of target {self.target} to at least {needed}, or allow "
+                "more resident_bytes",
+            ) from error
 
     def _parts(self, kind: str, group_bytes: int) -> str:
         rest = (

@@ -33,6 +33,7 @@ from edgeicl.quantize.plan_file import fits, read_plan
 from edgeicl.quantize.stored_weights import stored_tensors, stored_values
 from edgeicl.quantize.student_weights import read_config, read_weights
 from edgeicl.specs.importance import ImportanceTable
+from edgeicl.specs.local_path import local_path
 from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
@@ -86,7 +87,10 @@ def quantize(
     edited = None
     if settings.plan is not None:
         edited = read_plan(
-            base_folder / settings.plan, groups=groups, formats=target.formats, model_digest=student_digest
+            local_path(settings.plan, base_folder),
+            groups=groups,
+            formats=target.formats,
+            model_digest=student_digest,
         )
         budget.require(
             stored_bytes=plan_bytes(edited, stored),
@@ -99,6 +103,7 @@ def quantize(
             held_bytes=smallest_bytes(merged(held, units)),
             what="the smallest plan of its formats",
         )
+        budget.require_together(merged(stored, units), merged(held, units))
 
     sequences = calibration_sequences(
         recipe.task,

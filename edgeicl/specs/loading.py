@@ -31,7 +31,7 @@ def load_spec(
 
     `with_data`: a data file that it names and that isn't there is a problem too.
     """
-    document = read_document(path, kind=model.__name__.lower())
+    document = read_document(path, kind=model.__name__.lower().removeprefix("quant"))
     return _validated(document, model, overrides, base_folder=path.parent if with_data else None)
 
 

@@ -46,5 +46,6 @@ def located(recipe: Recipe, base_folder: Path) -> Recipe:
             "task": of_task(recipe.task),
             "distill": of_distill(recipe.distill),
             "quantize": of_quantize(recipe.quantize),
+            "targets": tuple(map(path_or_name, recipe.targets)),
         }
     )

@@ -16,7 +16,7 @@ class Budget(Spec):
 
     artifact_bytes: ByteSize | None = Field(None, description="Bytes of all files that an app needs.")
     resident_bytes: ByteSize | None = Field(
-        None, description="Memory of weights, key/value cache, runtime and the work of one step."
+        None, description="Memory of weights, key/value cache, activations of a prompt, and runtime."
     )
 
     @model_validator(mode="after")
@@ -48,7 +48,9 @@ class Target(Spec):
         (), description="What its cores can do beyond the least, such as neon, dotprod, i8mm or avx2."
     )
     context_tokens: int = Field(ge=1, description="Context length whose key/value cache is budgeted.")
-    runtime_overhead_bytes: ByteSize = Field(description="Resident memory of the runtime without a model.")
+    runtime_overhead_bytes: ByteSize = Field(
+        description="Resident memory of the runtime and its session, without weights and cache."
+    )
     formats: tuple[Format, ...] = Field(min_length=1, description="Formats with a fast kernel here.")
     budget: Budget
     calibration: Calibration | None = Field(

@@ -31,7 +31,7 @@ def test_the_plan_and_the_targets_of_a_good_recipe_come_together(tmp_path: Path)
     recipe.write_text(GOOD.replace("tiny-cpu", "no-such") + "quantize: {plan: absent.json}\n")
     with pytest.raises(SpecError) as caught:
         resolve(str(recipe))
-    assert [problem.key for problem in caught.value.problems] == ["targets", "QUANTPLAN"]
+    assert [problem.key for problem in caught.value.problems] == ["targets", "PLAN"]
 
 
 def test_a_target_that_a_wrong_recipe_names_is_looked_for_too(tmp_path: Path) -> None:

@@ -155,7 +155,9 @@ def test_distilled_once_and_compiled_for_each_target(stages: Stages, tmp_path: P
     assert set(manifest.files) == names - {"edgeicl.json"}
     where = "on this computer (x86_64, <b>a processor</b>)"
     assert manifest.bench == bench_result().model_copy(update={"notes": (where,)})
-    assert load_spec(folder / "recipe.resolved.yaml", Recipe) == result.recipe
+    written = load_spec(folder / "recipe.resolved.yaml", Recipe)
+    assert written.targets == (str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml"))
+    assert written.model_copy(update={"targets": result.recipe.targets}) == result.recipe
     assert load_spec(folder / "target.resolved.yaml", Target) == result.built[0].target
 
 

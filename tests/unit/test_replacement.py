@@ -118,13 +118,14 @@ def test_killed_at_any_moment_the_next_run_finds_the_old_one_or_the_new_one(tmp_
 
 
 def _put_slowly(folder: str, text: str) -> None:
+    os.environ["EDGEICL_CACHE_DIR"] = str(Path(folder).with_name(f"cache of {text}"))
     with replacing(Path(folder), MARKER) as partial:
         (partial / MARKER).write_text(text)
         time.sleep(0.2)
         (partial / "second").write_text(text)
 
 
-def test_two_runs_with_one_output_leave_the_folder_of_one_of_them(tmp_path: Path) -> None:
+def test_two_runs_with_one_output_and_two_caches_leave_the_folder_of_one_of_them(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     runs = [context.Process(target=_put_slowly, args=(str(tmp_path / "a"), text)) for text in ("x", "y")]
     for run in runs:

@@ -30,7 +30,7 @@ def test_predictions_are_made_once_and_anew_when_they_can_not_be_read(
     path.write_bytes(path.read_bytes()[:-4])
     assert remembered(path, make)["method/in_domain/only"].tolist() == [0, 1, 2]
     assert calls == 2
-    assert f"{path} can't be read" in caplog.text
+    assert f"{path} is not the file that was written" in caplog.text
 
 
 def test_values_stand_in_the_order_of_the_recipes_seeds() -> None:

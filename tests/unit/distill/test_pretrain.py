@@ -14,7 +14,7 @@ import torch
 from edgeicl.distill import pretrain as pretraining_module
 from edgeicl.distill.episodes import encode, episode_text, story_text
 from edgeicl.distill.pretrain import RECIPE, draw_batch, learning_rate, new_model, pretrain, training_loss
-from edgeicl.errors import DataError
+from edgeicl.errors import DataError, EdgeiclError
 from edgeicl.specs.loading import load_spec
 from edgeicl.specs.pretraining import EXAMPLE_TOKENS, Phase, Pretraining, Shape
 from edgeicl.store import file_sha256
@@ -174,3 +174,10 @@ def test_only_what_it_wrote_is_replaced(tmp_path: Path, monkeypatch: pytest.Monk
 
 def weights(folder: Path) -> str:
     return file_sha256(folder / "model.safetensors")
+
+
+def test_a_launcher_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes would wait for each other at the output folder."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(EdgeiclError, match="pretrain runs in one process; found WORLD_SIZE 2"):
+        pretrain(tiny(), tmp_path / "model")

@@ -46,6 +46,11 @@ def test_a_killed_gain_goes_on_at_the_next_demonstration_set(
         build(tmp_path / "killed", dies_at=2)
     resumed = build(tmp_path / "killed")
     assert len(scored) == 3  # without demonstrations, and two sets: each once
+    damaged = tmp_path / "killed" / "checkpoint" / "seed_0.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    again = build(tmp_path / "killed")
+    assert len(scored) == 4  # a flipped byte is not used
+    assert np.array_equal(again["seed_0"], whole["seed_0"])
     assert whole.keys() == resumed.keys()
     for name, values in whole.items():
         assert np.array_equal(values, resumed[name])

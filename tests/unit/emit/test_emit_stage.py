@@ -292,3 +292,18 @@ def test_the_licence_is_that_of_the_base_model(
     if card is not None:
         (tmp_path / "README.md").write_text(card)
     assert base_license(base, tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        (b"---\nlicense: mit\n---\ncaf\xe9\n", {"license": "mit"}),
+        (b"---\nlicense: mit\ndate: 2023-13-45\n---\n", {"license": "unknown"}),
+        (b"\xff\xfe", {"license": "unknown"}),
+    ],
+)
+def test_an_odd_card_of_the_student_stops_nothing(
+    card: bytes, expected: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "README.md").write_bytes(card)
+    assert base_license("some/model", tmp_path) == expected

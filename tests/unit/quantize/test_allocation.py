@@ -118,3 +118,12 @@ def test_never_over_a_limit_and_as_good_as_brute_force(case: tuple[dict, list[Li
 def test_merged_units_keep_the_formats_that_all_members_have() -> None:
     table = {"a": {INT2: 1, INT4: 2}, "b": {INT4: 10, INT8: 20}, "c": {INT8: 5}}
     assert merged(table, {"a": "ab", "b": "ab", "c": "c"}) == {"ab": {INT4: 12}, "c": {INT8: 5}}
+
+
+def test_equal_losses_with_two_limits() -> None:
+    """Nothing to choose by but the limits."""
+    losses = {"a": {INT4: 1.0, INT8: 1.0}, "b": {INT4: 1.0, INT8: 1.0}}
+    stored = {"a": {INT4: 1, INT8: 3}, "b": {INT4: 1, INT8: 3}}
+    held = {"a": {INT4: 3, INT8: 1}, "b": {INT4: 3, INT8: 1}}
+    found = allocate(losses, [Limit(stored, 4), Limit(held, 4)])
+    assert sorted(f.bits for f in found.values()) == [4, 8]

@@ -97,3 +97,14 @@ def test_the_task_file_is_never_larger(word: str) -> None:
     written = json.dumps(file.model_dump(mode="json"), ensure_ascii=False, indent=1).encode()
     allowed = task_file_bytes(file.pattern, file.verbalizers, file.separator)
     assert len(written) < allowed < len(written) + 1000
+
+
+def test_limits_that_can_only_be_kept_one_at_a_time_name_what_would_be_needed() -> None:
+    """int4 in small blocks is small in files, int8 in large ones in memory."""
+    int8 = Format(bits=8, block_size=256)
+    stored, held = {"a": {INT4: 100, int8: 150}}, {"a": {INT4: 300, int8: 200}}
+    _budget(270, 4600).require_together(stored, held)
+    with pytest.raises(BudgetError, match=r"artifact_bytes 269 and .* 4600 at once") as caught:
+        _budget(269, 4600).require_together(stored, held)
+    assert caught.value.smallest_bytes == 270
+    _budget(269, 4700).require_together(stored, held)

@@ -10,6 +10,7 @@ from edgeicl.specs.recipe import Recipe
 def test_paths_are_absolute_and_names_stay(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text("")
     (tmp_path / "my-student").mkdir()
+    (tmp_path / "my-phone.yaml").write_text("")
     (tmp_path / "hub").mkdir()
     recipe = Recipe.model_validate(
         {
@@ -30,6 +31,7 @@ def test_paths_are_absolute_and_names_stay(tmp_path: Path) -> None:
                 "transfer_examples": 4,
             },
             "quantize": {"plan": "absent.json"},
+            "targets": ["my-phone.yaml", "tiny-cpu"],
         }
     )
     found = located(recipe, tmp_path)
@@ -40,5 +42,6 @@ def test_paths_are_absolute_and_names_stay(tmp_path: Path) -> None:
     assert found.distill.student.model == f"{root}/my-student"
     assert found.distill.teacher == recipe.distill.teacher
     assert found.quantize.plan == "absent.json"
+    assert found.targets == (f"{root}/my-phone.yaml", "tiny-cpu")
     assert parse_spec(dump_yaml(found), Recipe, source="elsewhere") == found
     assert located(found, Path("/")) == found
