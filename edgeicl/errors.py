@@ -62,9 +62,13 @@ class SpecError(EdgeiclError):
         next_step: str = "",
         others: Sequence[SpecError] = (),
     ) -> None:
-        """`others`: the errors of further files, told with this one."""
+        """`others`: errors of further files, told with this one; `placed` has each problem with its file."""
         self.source = source
-        self.problems: tuple[Problem, ...] = (*problems, *(p for error in others for p in error.problems))
+        self.placed: tuple[tuple[str, Problem], ...] = (
+            *((source, problem) for problem in problems),
+            *(pair for error in others for pair in error.placed),
+        )
+        self.problems: tuple[Problem, ...] = tuple(problem for _, problem in self.placed)
         count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
         told = [f"{source}: {count}", *map(str, problems), *(str(error.args[0]) for error in others)]
         steps = dict.fromkeys(filter(None, [next_step, *(error.next_step for error in others)]))

@@ -49,7 +49,7 @@ def check(
         )
     except SpecError as error:
         if as_json:
-            print_json({"problems": [asdict(problem) for problem in error.problems]})
+            print_json({"problems": [{"file": file, **asdict(found)} for file, found in error.placed]})
         raise
     if as_json:
         targets = [plain(target) for target in job.targets]
@@ -82,9 +82,9 @@ def pretrain(
             metavar="RECIPE", help="Pretraining recipe, or the name of a shipped one.", show_default=False
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the models.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model.", show_default=False)],
 ) -> None:
-    """Train the built-in teacher and student anew."""
+    """Train a built-in model anew."""
     from edgeicl.distill.pretrain import pretrain as train
     from edgeicl.specs.catalog import find_pretraining
     from edgeicl.specs.loading import load_spec

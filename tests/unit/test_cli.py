@@ -107,7 +107,15 @@ def test_problems_are_told_as_json_too(recipe: Path, capsys: pytest.CaptureFixtu
     assert exit_code("check", str(recipe), "--set", "seed=x", "--json") == 2
     captured = capsys.readouterr()
     assert json.loads(captured.out) == {
-        "problems": [{"key": "seed", "found": "'x'", "expected": "expected a whole number", "line": None}]
+        "problems": [
+            {
+                "file": str(recipe),
+                "key": "seed",
+                "found": "'x'",
+                "expected": "expected a whole number",
+                "line": None,
+            }
+        ]
     }
     assert "command line  seed" in captured.err
 
