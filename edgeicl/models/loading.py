@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from edgeicl.errors import DataError
+from edgeicl.models.conversion import fast_tokenizer, whole_texts
 from edgeicl.models.memory import LoadIn, available_bytes, check_memory
 from edgeicl.models.model_folder import TOKENIZER_FILES, model_folder, weight_files, weights_digest
 from edgeicl.models.threads import fit_threads
@@ -97,29 +96,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     if not path.is_file():
         return fast_tokenizer(folder)
     try:
-        return _whole_texts(Tokenizer.from_file(str(path)))
+        return whole_texts(Tokenizer.from_file(str(path)))
     except Exception as error:  # the library raises plain Exception
         raise DataError(f"{path} can't be read: {error}") from error
-
-
-def fast_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a folder that has only vocab.json and merges.txt, as tokenizer.json would hold it."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        ).backend_tokenizer
-    except Exception as error:  # many kinds, all meaning that no fast tokenizer is to be had
-        raise DataError(f"{folder}: found no usable tokenizer; expected tokenizer.json: {error}") from error
-    return _whole_texts(tokenizer)
-
-
-def _whole_texts(tokenizer: Tokenizer) -> Tokenizer:
-    # A file may have been saved with the padding and the length of somebody's training.
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
 
 
 def check_same_tokens(teacher: Path, student: Path, *, same_head: bool) -> None:
@@ -198,22 +177,3 @@ def save_model(model: PreTrainedModel, source_folder: Path, destination: Path) -
             shutil.copyfile(source_folder / name, destination / name)
     if not (destination / "tokenizer.json").is_file():
         fast_tokenizer(source_folder).save(str(destination / "tokenizer.json"))
-
-
-def binaries_to_safetensors(binaries: Sequence[Path], destination: Path) -> None:
-    """`.bin` weights as one safetensors file; of tensors that share memory (tied heads) the first is kept."""
-    kept: dict[str, torch.Tensor] = {}
-    seen: set[tuple[int, tuple[int, ...]]] = set()
-    for path in binaries:
-        try:
-            tensors: Mapping[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # pickle, zip and torch errors alike
-            raise DataError(
-                f"{path} can't be read as plain weights (weights_only): {type(error).__name__}: {error}"
-            ) from error
-        for name, tensor in tensors.items():
-            place = (tensor.data_ptr(), tuple(tensor.shape))
-            if place not in seen:
-                seen.add(place)
-                kept[name] = tensor.contiguous()
-    save_file(kept, destination, metadata={"format": "pt"})

@@ -146,7 +146,7 @@ def _complete(folder: Path) -> Path:
 
 
 def _convert(folder: Path, binaries: list[Path], destination: Path) -> None:
-    from edgeicl.models.loading import binaries_to_safetensors, fast_tokenizer
+    from edgeicl.models.conversion import binaries_to_safetensors, fast_tokenizer
 
     names = ["config.json", "generation_config.json", "model.safetensors.index.json", MODEL_CARD]
     names += TOKENIZER_FILES
