@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeicl.specs.manifest import Manifest
+from edgeicl.specs.manifest import MANIFEST, Manifest
 from edgeicl.store import folder_hashes
-
-MANIFEST = "edgeicl.json"
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgeicl.artifact import MANIFEST
 from edgeicl.errors import Problem, SpecError
 from edgeicl.replacement import replaceable
-from edgeicl.specs.catalog import find_recipe, load_recipe, load_target, shipped
+from edgeicl.specs.catalog import find_recipe, find_target, load_recipe, shipped
 from edgeicl.specs.document import read_document
 from edgeicl.specs.loading import load_spec
 from edgeicl.specs.local_path import local_path
+from edgeicl.specs.manifest import MANIFEST
 from edgeicl.specs.nearest import one_of
 from edgeicl.specs.quant_plan import QuantPlan
 from edgeicl.specs.recipe import Recipe
@@ -69,11 +69,14 @@ def resolve(
         beside = local_path(name, path.parent)  # paths in a recipe start at its folder
         given = str(beside) if not targets and beside.is_file() else name
         try:
-            loaded.append(load_target(given, target_overrides))
+            file = find_target(given)
         except SpecError as error:
-            unknown = not targets and name in written and not Path(name).is_file() and error.source == name
             placed = [replace(problem, key="targets", line=line) for problem in error.problems]
-            errors.append(SpecError(str(path), placed, next_step=error.next_step) if unknown else error)
+            of_recipe = not targets and name in written
+            errors.append(SpecError(str(path), placed, next_step=error.next_step) if of_recipe else error)
+            continue
+        with _collected(errors):
+            loaded.append(load_spec(file, Target, overrides=target_overrides))
     repeated = sorted({target.name for target in loaded if [t.name for t in loaded].count(target.name) > 1})
     if repeated:
         problem = Problem("targets", f"{', '.join(repeated)} twice", "expected each target once", line=1)

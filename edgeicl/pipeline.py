@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeicl.artifact import MANIFEST, write_manifest
+from edgeicl.artifact import write_manifest
 from edgeicl.cache_lock import alone, in_use
 from edgeicl.errors import DeviationError
 from edgeicl.job import Job
@@ -22,7 +22,7 @@ from edgeicl.replacement import replacing
 from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.loading import dump_yaml
 from edgeicl.specs.located import located
-from edgeicl.specs.manifest import Deviation, EmitChecks, Manifest
+from edgeicl.specs.manifest import MANIFEST, Deviation, EmitChecks, Manifest
 from edgeicl.specs.quant_plan import QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
@@ -80,7 +80,8 @@ def compile_job(
     started = time.monotonic()
     root = cache or cache_root()
     workers = launched_workers()
-    steps = Steps(_titles(job, measure))
+    # Of each target: plan and quantize, emit and check, benchmark, report.
+    steps = Steps(1 + len(job.targets) * (3 + measure))
     with _held(root, rebuild=rebuild, workers=workers):
         with steps.step("distill") as step:
             store = Store(root, rebuild=rebuild, workers=workers)
@@ -102,14 +103,6 @@ def _held(root: Path, *, rebuild: bool, workers: Workers) -> AbstractContextMana
     if not workers.is_writer:
         return nullcontext()
     return alone(root, "--rebuild") if rebuild else in_use(root)
-
-
-def _titles(job: Job, measure: bool) -> list[str]:
-    titles = ["distill"]
-    for target in job.targets:
-        titles += [f"plan bits and quantize for {target.name}", f"emit and check for {target.name}"]
-        titles += [f"benchmark for {target.name}"] * measure + [f"report for {target.name}"]
-    return titles
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,17 @@ class Step:
 
 
 class Steps:
-    """Counts the steps of `titles` as they run."""
+    """Counts `total` steps as they run."""
 
-    def __init__(self, titles: list[str]) -> None:
-        self._titles = titles
+    def __init__(self, total: int) -> None:
+        self._total = total
         self._done = 0
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
         """Runs one step: `[3/7] plan bits` before it and `[3/7] plan bits ... 12.3 s` after."""
         self._done += 1
-        label = f"[{self._done}/{len(self._titles)}] {title}"
+        label = f"[{self._done}/{self._total}] {title}"
         log.info(label)
         started = time.monotonic()
         step = Step()

@@ -12,16 +12,13 @@ from pydantic import ValidationError
 
 from edgeicl.errors import DataError, IntegrityError
 from edgeicl.models.onnx_decoder import OnnxDecoder
-from edgeicl.specs.manifest import Manifest, TaskFile
+from edgeicl.specs.manifest import MANIFEST, MODEL_FILE, TASK_FILE, WEIGHTS_FILE, Manifest, TaskFile
 from edgeicl.specs.recipe import Spec
 from edgeicl.store import digest_of, file_sha256
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-MANIFEST = "edgeicl.json"
-GRAPH = "model.onnx"
-WEIGHTS = "model.onnx.data"
 # Stored with the weights, but a token reads one row of it only.
 _POSITIONS = "embed_positions"
 
@@ -49,7 +46,7 @@ class Artifact:
 
     @property
     def graph(self) -> Path:
-        return self.path / GRAPH
+        return self.path / MODEL_FILE
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -65,7 +62,7 @@ class Artifact:
     @property
     def weight_bytes_per_token(self) -> int:
         """Bytes of weights that one token reads: all, the tied embedding once as the head, one position row."""
-        rows = (entry for entry in self.manifest.ledger if entry.file == WEIGHTS)
+        rows = (entry for entry in self.manifest.ledger if entry.file == WEIGHTS_FILE)
         return sum(entry.bytes for entry in rows if _POSITIONS not in entry.name)
 
     def cache_bytes(self, depth_tokens: float) -> int:
@@ -85,9 +82,9 @@ def open_artifact(path: Path) -> Artifact:
         IntegrityError: a file is missing or is not the one that was written (lists all of them), or the
             manifest can't be read.
     """
-    if not (path / GRAPH).is_file():
+    if not (path / MODEL_FILE).is_file():
         raise DataError(
-            f"{path} is no artifact: found no {GRAPH} in it",
+            f"{path} is no artifact: found no {MODEL_FILE} in it",
             next_step="name the folder that `edgeicl compile` printed",
         )
     manifest = _read(path / MANIFEST, Manifest)
@@ -106,7 +103,7 @@ def open_artifact(path: Path) -> Artifact:
             path=path,
             sha256=_content_sha256(path),
             manifest=manifest,
-            task=_read(path / "task.json", TaskFile),
+            task=_read(path / TASK_FILE, TaskFile),
             vocabulary=int(model["vocab_size"]),
             context_tokens=min(int(model["context_length"]), int(config["search"]["max_length"])),
             layers=int(decoder["num_hidden_layers"]),
@@ -123,7 +120,7 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
 
     The report and what else people read is not looked at: to edit or to leave out.
     """
-    deployed = {GRAPH, WEIGHTS, *(entry.file for entry in manifest.ledger)}
+    deployed = {MODEL_FILE, WEIGHTS_FILE, *(entry.file for entry in manifest.ledger)}
     wrong = []
     for name in sorted(deployed):
         path, sha256 = folder / name, manifest.files.get(name)
@@ -142,7 +139,7 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
 
 
 def _content_sha256(folder: Path) -> str:
-    return digest_of({name: file_sha256(folder / name) for name in (GRAPH, WEIGHTS)})
+    return digest_of({name: file_sha256(folder / name) for name in (MODEL_FILE, WEIGHTS_FILE)})
 
 
 def _read(path: Path, model: type[SpecType]) -> SpecType | None:

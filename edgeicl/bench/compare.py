@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from edgeicl.bench.artifact import WEIGHTS, Artifact, open_artifact
+from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.bench.conditions import read_back_conditions
 from edgeicl.bench.local import run_local
 from edgeicl.bench.rival import RIVALS, build_rival
@@ -27,6 +27,7 @@ from edgeicl.bench.workload import Workload
 from edgeicl.errors import Problem, SpecError
 from edgeicl.progress import track
 from edgeicl.specs.comparison import Comparison, Contestant, Ratio, Round
+from edgeicl.specs.manifest import MODEL_FILE, WEIGHTS_FILE
 from edgeicl.specs.measurement import Conditions
 from edgeicl.store import Store
 
@@ -88,7 +89,7 @@ def compare(
         rival_rounds=[round_of(found, fitted.prompt_tokens) for found in theirs],
         conditions=read_back_conditions(ours[0], fitted, artifact_sha256=opened.sha256),
         our_description=describe(opened),
-        our_bytes=sum((artifact / name).stat().st_size for name in (opened.graph.name, WEIGHTS)),
+        our_bytes=sum((artifact / name).stat().st_size for name in (MODEL_FILE, WEIGHTS_FILE)),
         rival=rival,
         rival_weights=f"weights of {model.name}" if model else "random weights of the same shape",
         rival_bytes=rival_graph.stat().st_size,

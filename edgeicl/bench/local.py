@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError
+from edgeicl.module_process import run_module
 
-_PACKAGE_PARENT = Path(__file__).parents[2]
 _TIMEOUT_S = 1800
 
 
@@ -39,20 +37,9 @@ def run_local(
         **asdict(workload),
     }
     # Numpy's own thread pool would be counted as the runtime's.
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    # "-m" puts the working folder first on the path: the package's own, so that no user's file is imported.
-    command = [sys.executable, "-m", "edgeicl.bench.runner"]
+    environment = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     try:
-        finished = subprocess.run(
-            command,
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            cwd=_PACKAGE_PARENT,
-            env=environment,
-            timeout=timeout_s,
-            check=False,
-        )
+        finished = run_module("edgeicl.bench.runner", request, timeout_s=timeout_s, environment=environment)
     except subprocess.TimeoutExpired as error:
         raise BenchError(
             f"the runner on {graph} did not finish within {timeout_s:.0f} s",
@@ -60,7 +47,7 @@ def run_local(
         ) from error
     if finished.returncode != 0:
         raise BenchError(
-            f"the runner on {graph} ended with exit code {finished.returncode}:\n{_tail(finished.stderr)}"
+            f"the runner on {graph} ended with exit code {finished.returncode}:\n{last_lines(finished.stderr)}"
         )
     return parse_runner_output(finished.stdout)
 
@@ -72,9 +59,10 @@ def parse_runner_output(text: str) -> dict[str, Any]:
         value: dict[str, Any] = json.loads(lines[-1])
         value["decode_ms"], value["first_token_ms"]
     except (IndexError, ValueError, KeyError, TypeError) as error:
-        raise BenchError(f"the runner wrote no result; its output ends with:\n{_tail(text)}") from error
+        raise BenchError(f"the runner wrote no result; its output ends with:\n{last_lines(text)}") from error
     return value
 
 
-def _tail(text: str) -> str:
+def last_lines(text: str) -> str:
+    """The end of what a process wrote."""
     return "\n".join(text.strip().splitlines()[-15:]) or "(nothing)"

@@ -19,15 +19,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeicl.bench.local import last_lines
 from edgeicl.errors import BenchError, DataError
 from edgeicl.models.anatomy import other_parameters, weight_groups
+from edgeicl.specs.manifest import MODEL_FILE
 from edgeicl.store import Store, folder_hashes
 
 RIVALS = {
     "optimum-int8": "optimum-onnx export (text-generation-with-past), dynamic int8 MatMul weights",
     "optimum-int8-untied": "optimum-onnx export without post-processing, dynamic int8 weights, head included",
 }
-MODEL_FILE = "model.onnx"
 
 _SHAPE = (
     "model_type",
@@ -133,7 +134,7 @@ def export(checkpoint: Path, output: Path, *, python: Path, untied: bool) -> Non
     except subprocess.TimeoutExpired as error:
         raise BenchError(f"optimum did not export {checkpoint} within {_EXPORT_TIMEOUT_S} s") from error
     if not (output / MODEL_FILE).is_file():
-        lines = "\n".join(finished.stderr.strip().splitlines()[-15:])
+        lines = last_lines(finished.stderr)
         raise BenchError(f"optimum could not export {checkpoint} (exit code {finished.returncode}):\n{lines}")
 
 

@@ -9,11 +9,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from edgeicl.specs.manifest import TaskFile
-
-MODEL_FILE = "model.onnx"
-WEIGHTS_FILE = "model.onnx.data"
-TASK_FILE = "task.json"
+from edgeicl.specs.manifest import MODEL_FILE, TASK_FILE, TaskFile
 
 # how a checkpoint was stored or made, which means nothing to whoever runs the artifact
 _OF_THE_CHECKPOINT = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_PACKAGE_PARENT = Path(__file__).parents[2]
+from edgeicl.module_process import run_module
+
 _TIMEOUT_S = 600
 
 
@@ -39,16 +40,7 @@ def run_genai(
         "texts": list(texts),
     }
     try:
-        # "-m" puts the working folder first on the path: the package's own, so that no user's file is imported.
-        finished = subprocess.run(
-            [sys.executable, "-m", "edgeicl.emit.genai_process"],
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            cwd=_PACKAGE_PARENT,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
+        finished = run_module("edgeicl.emit.genai_process", request, timeout_s=_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         return GenaiRun(None, None, f"it did not finish within {_TIMEOUT_S} s")
     found: dict[str, Any] = {}

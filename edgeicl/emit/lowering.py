@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeicl.emit.data_file import DataFile
-from edgeicl.emit.deployment_files import MODEL_FILE, WEIGHTS_FILE
 from edgeicl.emit.opt import build_opt
 from edgeicl.emit.weights import QuantizedWeights
-from edgeicl.specs.manifest import LedgerEntry
+from edgeicl.specs.manifest import MODEL_FILE, WEIGHTS_FILE, LedgerEntry
 
 
 def write_model(folder: Path, config: Mapping[str, Any], weights: QuantizedWeights) -> list[LedgerEntry]:

@@ -9,11 +9,10 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from edgeicl.emit.deployment_files import TASK_FILE, WEIGHTS_FILE
 from edgeicl.emit.usage import usage
 from edgeicl.models.model_folder import MODEL_CARD, is_on_hub
 from edgeicl.specs.byte_size import format_byte_size
-from edgeicl.specs.manifest import Manifest, TaskFile
+from edgeicl.specs.manifest import TASK_FILE, WEIGHTS_FILE, Manifest, TaskFile
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgeicl.emit.accuracy import artifact_logits, compare_accuracy, predict
-from edgeicl.emit.deployment_files import MODEL_FILE, write_deployment_files
+from edgeicl.emit.deployment_files import write_deployment_files
 from edgeicl.emit.generation_checks import (
     check_genai,
     check_greedy,
@@ -28,6 +28,7 @@ from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.progress import track
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.manifest import (
+    MODEL_FILE,
     ArtifactAccuracy,
     Deviation,
     EmitChecks,
@@ -226,7 +227,7 @@ class _Emission:
 
     def _prompts(self, examples: Sequence[Example]) -> list[list[int]]:
         """The queries as token ids; DataError for one that doesn't fit the context together with a label."""
-        prompts = [[*self.encoder.leading, *query] for query in self.encoder.queries(examples)]
+        prompts = self.encoder.prompts(examples)
         for example, prompt in zip(examples, prompts, strict=True):
             if len(prompt) + self.longest_label > self.context_tokens:
                 raise DataError(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from edgeicl.specs.nearest import one_of
 
 FAMILY = "nli"
-TASKS = ("entailment", "doubt", "animal", "today", "action")
+TaskName = Literal["entailment", "doubt", "animal", "today", "action"]
+TASKS: tuple[str, ...] = get_args(TaskName)
 SPLITS = ("train", "validation", "test", "out_of_domain", "out_of_domain_train")
 MODELS = ("nli-student", "nli-teacher")
 

@@ -37,9 +37,14 @@ def load_recipe(given: str, overrides: Sequence[str] = (), *, with_data: bool = 
     return load_spec(find_recipe(given), Recipe, overrides=overrides, with_data=with_data)
 
 
+def find_target(given: str) -> Path:
+    """The target file `given` as a path, or as the name of a shipped one."""
+    return _find(given, "target", folder="targets")
+
+
 def load_target(given: str, overrides: Sequence[str] = ()) -> Target:
     """The target `given` as a path or a shipped name, after `overrides`."""
-    return load_spec(_find(given, "target", folder="targets"), Target, overrides=overrides)
+    return load_spec(find_target(given), Target, overrides=overrides)
 
 
 def _find(given: str, kind: str, *, folder: str) -> Path:

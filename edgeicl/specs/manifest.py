@@ -11,6 +11,11 @@ from edgeicl.specs.pattern import Pattern
 from edgeicl.specs.quant_plan import QuantPlan
 from edgeicl.specs.recipe import Spec
 
+MANIFEST = "edgeicl.json"
+MODEL_FILE = "model.onnx"
+WEIGHTS_FILE = "model.onnx.data"
+TASK_FILE = "task.json"
+
 
 class Deviation(Spec):
     """Something asked for and not done. An error under `--strict`."""

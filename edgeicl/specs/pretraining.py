@@ -6,10 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from edgeicl.specs.builtin_names import TaskName
 from edgeicl.specs.recipe import Name, Share, Spec
-
-TaskName = Literal["entailment", "doubt", "animal", "today", "action"]
-"""The tasks of the built-in family."""
 
 EXAMPLE_TOKENS = 21
 """Most tokens that one example of the built-in family has, label and line end included."""

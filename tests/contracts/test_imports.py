@@ -27,7 +27,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("store", "cache_lock"),
     ("numerics",),
     ("specs",),
-    ("errors", "progress"),
+    ("errors", "progress", "module_process"),
     ("",),
 )
 LEVEL = {part: height for height, parts in enumerate(reversed(LEVELS)) for part in parts}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from edgeicl.artifact import MANIFEST, write_manifest
+from edgeicl.artifact import write_manifest
+from edgeicl.specs.manifest import MANIFEST
 from edgeicl.store import file_sha256
 from tests.unit.samples import manifest
 
