@@ -103,10 +103,10 @@ def _score(
     queries, tokens = encoder.queries(examples), list(encoder.tokens.values())
     stored = np.float16 if over == "vocabulary" else np.float32
     paths = {name: kept / f"{name}.safetensors" for name in contexts}
-    done = sum(is_kept(path) for path in paths.values())
-    with track(description, len(contexts) * len(queries), already_done=done * len(queries)) as advance:
+    done = {name for name, path in paths.items() if is_kept(path)}
+    with track(description, len(contexts) * len(queries), already_done=len(done) * len(queries)) as advance:
         for name, before in contexts.items():
-            if is_kept(paths[name]):
+            if name in done:
                 continue
             scores = score_queries(reader, queries, tokens, before=before, over=over, advance=advance)
             keep_file(paths[name], partial(save_file, {name: scores.astype(stored)}))
