@@ -13,7 +13,8 @@ import typer
 from edgeicl.errors import Problem, SpecError
 
 if TYPE_CHECKING:
-    from edgeicl.specs.recipe import Source, Spec
+    from edgeicl.specs.source import Source
+    from edgeicl.specs.spec import Spec
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="Recipe file, or the name of a shipped one.", show_default=False)
@@ -82,7 +83,7 @@ def source_given(
         SpecError: options that can't be used, or a file that isn't there; lists every problem.
     """
     from edgeicl.specs.loading import parse_spec
-    from edgeicl.specs.recipe import Source
+    from edgeicl.specs.source import Source
 
     options = {"source": option, "drop_labels": "--drop-label", "map_labels": "--map-label"}
     problems = [

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from edgeicl.errors import DataError, IntegrityError
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.specs.manifest import MANIFEST, MODEL_FILE, TASK_FILE, WEIGHTS_FILE, Manifest, TaskFile
-from edgeicl.specs.recipe import Spec
+from edgeicl.specs.spec import Spec
 from edgeicl.store import digest_of, file_sha256
 
 if TYPE_CHECKING:

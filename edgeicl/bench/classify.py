@@ -21,7 +21,7 @@ from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.progress import track
 from edgeicl.specs.manifest import TaskFile
 from edgeicl.specs.measurement import LabelledAccuracy
-from edgeicl.specs.recipe import Source
+from edgeicl.specs.source import Source
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import leading_tokens, query_text, right_padded
 from edgeicl.tasks.readers import read_examples

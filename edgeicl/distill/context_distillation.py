@@ -31,8 +31,8 @@ from edgeicl.distill.teacher_targets import (
 from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.models.loading import load_model
 from edgeicl.models.model_folder import model_folder, weights_digest
+from edgeicl.specs.distillation import Teacher
 from edgeicl.specs.manifest import Deviation
-from edgeicl.specs.recipe import Teacher
 from edgeicl.store import CHECKPOINT, StageOutput, digest_of
 from edgeicl.tasks.examples_digest import examples_digest
 

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edgeicl.tasks import nli_lexicon as lexicon
-from edgeicl.tasks.nli_family import CUES, STORY_WORD, TASKS, Pair, draw, split_of
+from edgeicl.tasks.nli_family import CUES, STORY_WORD, TASKS, Pair, draw_from
 
 UNNAMED = "so"
 """Stands between premise and hypothesis where the task must be told from the demonstrations."""
@@ -38,36 +37,12 @@ def example_text(pair: Pair, task: str, *, named: bool) -> str:
     return f"{pair.premise} {between} {pair.hypothesis}? {label}"
 
 
-def draw_from(rng: random.Random, split: str, domain: str) -> Pair:
-    """A pair of one domain that belongs to `split`."""
-    while True:
-        pair = draw(rng, domain)
-        if split_of(pair.premise, pair.hypothesis) == split:
-            return pair
-
-
 def episode_text(
     rng: random.Random, *, task: str, domains: Sequence[str], split: str, named: bool = False
 ) -> str:
     """One example for each entry of `domains`, each on its own line."""
     examples = (example_text(draw_from(rng, split, domain), task, named=named) for domain in domains)
     return "".join(f"{example}\n" for example in examples)
-
-
-def story_text(rng: random.Random, *, domains: Sequence[str], split: str) -> str:
-    """A premise for each entry of `domains`, no noun in two of them; then what follows from each, shuffled."""
-    pairs: list[Pair] = []
-    mentioned: set[str] = set()
-    while len(pairs) < len(domains):
-        pair = draw_from(rng, split, domains[len(pairs)])
-        nouns = set(pair.premise.split()) & set(lexicon.NOUNS)
-        if pair.follows and not nouns & mentioned:
-            pairs.append(pair)
-            mentioned |= nouns
-    premises = " ".join(f"{pair.premise}." for pair in pairs)
-    rng.shuffle(pairs)
-    conclusions = "".join(f" {pair.hypothesis}." for pair in pairs)
-    return f"{premises} {STORY_WORD}{conclusions}\n"
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Texts:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeicl.distill.label_reader import LabelReader
+from edgeicl.distill.label_training import train_on_labels
 from edgeicl.distill.objective import cross_entropy
-from edgeicl.distill.trainer import TrainingSettings, train
+from edgeicl.distill.trainer import TrainingSettings
 
 
 def fine_tune(
@@ -36,7 +37,7 @@ def fine_tune(
     def loss(words: Tensor, indices: Tensor) -> Tensor:
         return cross_entropy(words, answers[indices])
 
-    return train(
+    return train_on_labels(
         reader,
         rows=rows,
         tokens=tokens,

@@ -12,7 +12,7 @@ from pydantic import Field
 from edgeicl.errors import GainError
 from edgeicl.numerics.statistics import estimate
 from edgeicl.specs.measurement import Estimate
-from edgeicl.specs.recipe import Spec
+from edgeicl.specs.spec import Spec
 
 _STANDARD_ERRORS = 1.96
 _SEEDS_FOR_AN_INTERVAL = 4

@@ -23,7 +23,7 @@ from torch.nn import functional
 from transformers import OPTConfig, OPTForCausalLM
 
 from edgeicl.distill.checkpoint import newest_checkpoint, save_checkpoint
-from edgeicl.distill.episodes import Texts, encode, episode_text, story_text
+from edgeicl.distill.episodes import Texts, encode, episode_text
 from edgeicl.distill.learning_curve import accuracy_by_demonstrations
 from edgeicl.errors import EdgeiclError
 from edgeicl.progress import track
@@ -31,6 +31,7 @@ from edgeicl.replacement import replacing
 from edgeicl.specs.loading import dump_yaml
 from edgeicl.specs.pretraining import Phase, Pretraining, Shape
 from edgeicl.store import CHECKPOINT, digest_of, file_sha256
+from edgeicl.tasks.nli_stories import story_text
 from edgeicl.tasks.nli_tokenizer import family_tokenizer, write_tokenizer
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeicl.distill.label_reader import LabelReader, Over
+from edgeicl.distill.label_training import train_on_labels
 from edgeicl.distill.objective import distillation_loss, kl_to_teacher
 from edgeicl.distill.scoring import score_queries
-from edgeicl.distill.trainer import TrainingSettings, train
+from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.errors import EdgeiclError
 from edgeicl.models.loading import load_model, save_model
 from edgeicl.specs.manifest import Deviation
@@ -150,7 +151,7 @@ def distill_student(
             student, teacher[indices].float(), answers[indices], kl=kl, ce=ce, temperature=temperature
         )
 
-    return train(
+    return train_on_labels(
         reader,
         rows=rows,
         tokens=tokens,

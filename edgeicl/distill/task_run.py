@@ -24,7 +24,8 @@ from edgeicl.distill.student import MODEL
 from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.measurement import Evaluation
-from edgeicl.specs.recipe import Recipe, Source
+from edgeicl.specs.recipe import Recipe
+from edgeicl.specs.source import Source
 from edgeicl.store import StageOutput, Store
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest

@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from edgeicl.distill.checkpoint import newest_checkpoint, save_checkpoint
-from edgeicl.distill.label_batch import padded_batch
-from edgeicl.distill.label_reader import LabelReader, Over
-from edgeicl.distill.training_plan import batch_order, learning_rate_at
+from edgeicl.distill.training_plan import learning_rate_at
 from edgeicl.progress import track
 
 log = logging.getLogger(__name__)
@@ -39,39 +39,38 @@ class TrainingSettings:
     checkpoint_every_steps: int
 
 
+Loss = Callable[[nn.Module, NDArray[np.int64], int], Tensor]
+"""From the module as it is to be called, indices of examples and the step's number to a loss per example."""
+
+
 def train(
-    reader: LabelReader,
+    module: nn.Module,
+    loss: Loss,
     *,
-    rows: Sequence[Sequence[int]],
-    tokens: Sequence[tuple[int, ...]],
-    over: Over,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    batches: Sequence[NDArray[np.int64]],
     settings: TrainingSettings,
-    seed: int,
     checkpoint_folder: Path | None = None,
     description: str = "training",
 ) -> list[float]:
-    """Trains the reader's model in place and returns the loss of every step.
+    """Trains the parameters of `module` that require gradients, in place; returns the loss of every step.
 
     Args:
-        rows: Token ids of each prompt; the label is read at its last token.
-        loss: From log-probabilities (see `Over`) and indices into `rows` to one loss per example.
+        loss: Is called with this process's share of the step's examples. It must call the module that it is
+            given, which is `module` or, on several processes, a wrapper of it that averages gradients.
+        batches: The examples of each step; see `training_plan.batch_order`.
         checkpoint_folder: Where the state is kept every `checkpoint_every_steps` steps. A run that finds
             it goes on from there and ends, on a CPU, with the same bits as one that was never stopped; a
             damaged one is told and not used.
     """
     accelerator = Accelerator(mixed_precision="no")
-    reader.eval()
-    parameters = [parameter for parameter in reader.parameters() if parameter.requires_grad]
+    module.eval()
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
-    batches = batch_order(
-        [len(row) for row in rows], batch_size=settings.batch_size, epochs=settings.epochs, seed=seed
-    )
-    losses = _restore(checkpoint_folder, reader, optimizer) if checkpoint_folder else []
+    losses = _restore(checkpoint_folder, module, optimizer) if checkpoint_folder else []
     accelerator.wait_for_everyone()
-    wrapped = accelerator.prepare_model(reader)
+    wrapped = accelerator.prepare_model(module)
     rank, world = accelerator.process_index, accelerator.num_processes
 
     with track(description, len(batches), already_done=len(losses)) as advance:
@@ -80,9 +79,7 @@ def train(
             # A process without a share still takes part, with an example of weight 0.
             share = batch[rank::world] if len(batch) > rank else batch[:1]
             weight = world / len(batch) if len(batch) > rank else 0.0
-            indices = torch.from_numpy(share).to(reader.device)
-            scores = wrapped(padded_batch([rows[index] for index in share], tokens, reader.device), over)
-            value = loss(scores, indices).sum() * weight
+            value = loss(wrapped, share, step).sum() * weight
             accelerator.backward(value)
             torch.nn.utils.clip_grad_norm_(parameters, settings.max_gradient_norm)
             for group in optimizer.param_groups:
@@ -97,23 +94,23 @@ def train(
             done = step + 1
             due = done % settings.checkpoint_every_steps == 0 and done < len(batches)
             if checkpoint_folder and due and accelerator.is_main_process:
-                _save(checkpoint_folder, reader, optimizer, losses)
+                _save(checkpoint_folder, module, optimizer, losses)
     accelerator.wait_for_everyone()
     return losses
 
 
-def _save(folder: Path, reader: LabelReader, optimizer: torch.optim.Optimizer, losses: list[float]) -> None:
-    state = {"model": reader.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
+def _save(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, losses: list[float]) -> None:
+    state = {"model": module.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
     save_checkpoint(folder, len(losses), lambda beside: torch.save(state, beside / _STATE))
 
 
-def _restore(folder: Path, reader: LabelReader, optimizer: torch.optim.Optimizer) -> list[float]:
+def _restore(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> list[float]:
     """The losses so far; empty where there is no checkpoint."""
     checkpoint = newest_checkpoint(folder)
     if checkpoint is None:
         return []
-    state = torch.load(checkpoint / _STATE, map_location=reader.device, weights_only=True)
-    reader.load_state_dict(state["model"])
+    state = torch.load(checkpoint / _STATE, map_location="cpu", weights_only=True)
+    module.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     losses: list[float] = state["losses"]
     log.info("training goes on from step %d (%s)", len(losses), checkpoint)

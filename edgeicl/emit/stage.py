@@ -36,7 +36,8 @@ from edgeicl.specs.manifest import (
     ParityCheck,
     TaskFile,
 )
-from edgeicl.specs.recipe import Recipe, Source
+from edgeicl.specs.recipe import Recipe
+from edgeicl.specs.source import Source
 from edgeicl.specs.target import Target
 from edgeicl.store import CHECKPOINT, StageOutput, Store
 from edgeicl.tasks.example import Example

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeicl.models.loading import load_tokenizer
-from edgeicl.specs.recipe import Task
+from edgeicl.specs.task import Task
 from edgeicl.tasks.prompt import PromptEncoder
 from edgeicl.tasks.readers import read_examples
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from edgeicl.specs.measurement import Conditions, Fidelity
-from edgeicl.specs.recipe import Spec
+from edgeicl.specs.spec import Spec
 
 
 class Round(Spec):

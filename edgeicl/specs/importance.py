@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from edgeicl.specs.quant_plan import Format
-from edgeicl.specs.recipe import Spec
+from edgeicl.specs.spec import Spec
 
 
 class FormatLosses(Spec):

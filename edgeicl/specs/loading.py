@@ -19,7 +19,8 @@ from edgeicl.errors import Problem, SpecError
 from edgeicl.specs.document import Document, KeyPath, parse_document, read_document
 from edgeicl.specs.explain import can_be_left_out, explain, follows_from_another
 from edgeicl.specs.overrides import apply_overrides
-from edgeicl.specs.recipe import Recipe, Spec
+from edgeicl.specs.recipe import Recipe
+from edgeicl.specs.spec import Spec
 
 SpecType = TypeVar("SpecType", bound=Spec)
 

@@ -3,49 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, TypeVar
 
 from edgeicl.specs.local_path import local_path
-from edgeicl.specs.recipe import Distill, Quantize, Recipe, Source, Task
+from edgeicl.specs.recipe import Recipe
+from edgeicl.specs.spec import Spec
+
+_MAY_BE_PATHS = ("model", "plan", "targets")
+"""Keys whose values are paths or names; of a `source` it is what follows the colon."""
+
+SpecType = TypeVar("SpecType", bound=Spec)
 
 
 def located(recipe: Recipe, base_folder: Path) -> Recipe:
     """`recipe` with every local path made absolute; names on a hub and of built-in things stay names."""
+    return _located(recipe, base_folder.resolve())
 
-    def path_or_name(name: str) -> str:
-        path = local_path(name, base_folder.resolve())
-        return str(path.resolve()) if path.exists() else name
 
-    def of_source(source: Source) -> Source:
-        kind, _, name = source.source.partition(":")
-        local = kind in ("file", "hub")
-        return source.model_copy(update={"source": f"{kind}:{path_or_name(name)}"}) if local else source
+def _located(spec: SpecType, base_folder: Path) -> SpecType:
+    return spec.model_copy(update={key: _value(key, value, base_folder) for key, value in spec})
 
-    def of_task(task: Task) -> Task:
-        away = task.out_of_domain and of_source(task.out_of_domain)
-        return task.model_copy(
-            update={
-                "train": of_source(task.train),
-                "in_domain": of_source(task.in_domain),
-                "out_of_domain": away,
-            }
-        )
 
-    def of_distill(distill: Distill) -> Distill:
-        student = distill.student.model_copy(update={"model": path_or_name(distill.student.model)})
-        teacher = distill.teacher and distill.teacher.model_copy(
-            update={"model": path_or_name(distill.teacher.model)}
-        )
-        return distill.model_copy(update={"student": student, "teacher": teacher})
+def _value(key: str, value: Any, base_folder: Path) -> Any:
+    if isinstance(value, Spec):
+        return _located(value, base_folder)
+    if isinstance(value, tuple):
+        return tuple(_value(key, entry, base_folder) for entry in value)
+    if isinstance(value, str) and key == "source":
+        kind, _, name = value.partition(":")
+        return f"{kind}:{_path_or_name(name, base_folder)}" if kind in ("file", "hub") else value
+    return _path_or_name(value, base_folder) if isinstance(value, str) and key in _MAY_BE_PATHS else value
 
-    def of_quantize(quantize: Quantize) -> Quantize:
-        plan = quantize.plan and path_or_name(quantize.plan)
-        return quantize.model_copy(update={"plan": plan})
 
-    return recipe.model_copy(
-        update={
-            "task": of_task(recipe.task),
-            "distill": of_distill(recipe.distill),
-            "quantize": of_quantize(recipe.quantize),
-            "targets": tuple(map(path_or_name, recipe.targets)),
-        }
-    )
+def _path_or_name(name: str, base_folder: Path) -> str:
+    path = local_path(name, base_folder)
+    return str(path.resolve()) if path.exists() else name

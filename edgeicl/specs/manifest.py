@@ -9,7 +9,7 @@ from pydantic import Field
 from edgeicl.specs.measurement import BenchResult, Evaluation
 from edgeicl.specs.pattern import Pattern
 from edgeicl.specs.quant_plan import QuantPlan
-from edgeicl.specs.recipe import Spec
+from edgeicl.specs.spec import Spec
 
 MANIFEST = "edgeicl.json"
 MODEL_FILE = "model.onnx"

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from edgeicl.specs.recipe import Spec
+from edgeicl.specs.spec import Spec
 
 Fidelity = Literal["measured", "emulated", "predicted"]
 

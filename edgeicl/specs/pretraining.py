@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from edgeicl.specs.builtin_names import TaskName
-from edgeicl.specs.recipe import Name, Share, Spec
+from edgeicl.specs.spec import Name, Share, Spec
 
 EXAMPLE_TOKENS = 21
 """Most tokens that one example of the built-in family has, label and line end included."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from edgeicl.specs.recipe import Spec
+from edgeicl.specs.spec import Spec
 
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 

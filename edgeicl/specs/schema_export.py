@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from edgeicl.specs.quant_plan import QuantPlan
-from edgeicl.specs.recipe import Recipe, Spec
+from edgeicl.specs.recipe import Recipe
+from edgeicl.specs.spec import Spec
 from edgeicl.specs.target import Target
 
 WRITTEN_SPECS: dict[str, type[Spec]] = {"recipe": Recipe, "target": Target, "plan": QuantPlan}

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from edgeicl.specs.byte_size import ByteSize
 from edgeicl.specs.quant_plan import Format
-from edgeicl.specs.recipe import Name, Spec
+from edgeicl.specs.spec import Name, Spec
 
 
 class Budget(Spec):

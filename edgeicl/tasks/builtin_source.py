@@ -17,12 +17,6 @@ Row = tuple[str, Mapping[str, Any]]
 DEFAULT_TASK = "entailment"
 DEFAULT_ROWS = 2000
 
-_DOMAIN_AND_SPLIT = {
-    **{split: ("in_domain", split) for split in nli_family.SPLITS},
-    "out_of_domain": ("out_of_domain", "test"),
-    "out_of_domain_train": ("out_of_domain", "train"),
-}
-
 
 def builtin_rows(
     name: str, *, split: str, label: str, dropped: Collection[str], limit: int | None, seed: int
@@ -38,7 +32,7 @@ def builtin_rows(
     task = name.partition("/")[2] or DEFAULT_TASK
     if {nli_family.YES, nli_family.NO} <= set(dropped):
         return
-    domain, hashed_split = _DOMAIN_AND_SPLIT[split]
+    domain, hashed_split = nli_family.DOMAIN_AND_SPLIT[split]
     answer = nli_family.TASKS[task]
     wanted, found = limit or DEFAULT_ROWS, 0
     for number, pair in enumerate(nli_family.pairs(domain, hashed_split, seed), start=1):

@@ -21,6 +21,13 @@ DOMAINS = {"in_domain": IN_DOMAIN, "out_of_domain": OUT_OF_DOMAIN}
 _SPLIT_OF_SIXTEENTH = ("train",) * 12 + ("validation",) * 2 + ("test",) * 2
 SPLITS = ("train", "validation", "test")
 
+DOMAIN_AND_SPLIT = {
+    **{split: ("in_domain", split) for split in SPLITS},
+    "out_of_domain": ("out_of_domain", "test"),
+    "out_of_domain_train": ("out_of_domain", "train"),
+}
+"""Split of `builtin:nli` -> the domain of its texts, and the split that their hashes say."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -80,6 +87,14 @@ def draw(rng: random.Random, domain: str, follows: bool | None = None) -> Pair:
     return Pair(
         f"{draft.premise} {time}", draft.hypothesis, domain, name, label, draft.subject, draft.verb, time
     )
+
+
+def draw_from(rng: random.Random, split: str, domain: str) -> Pair:
+    """A pair of one domain that belongs to `split`."""
+    while True:
+        pair = draw(rng, domain)
+        if split_of(pair.premise, pair.hypothesis) == split:
+            return pair
 
 
 def pairs(domain: str, split: str, seed: int) -> Iterator[Pair]:

@@ -14,7 +14,7 @@ from typing import Any
 from edgeicl.errors import DataError
 from edgeicl.specs.local_path import local_path
 from edgeicl.specs.nearest import one_of
-from edgeicl.specs.recipe import Source
+from edgeicl.specs.source import Source
 from edgeicl.tasks.builtin_source import builtin_rows
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.file_source import file_rows

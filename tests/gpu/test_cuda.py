@@ -22,7 +22,7 @@ from edgeicl.distill.student import distill_student
 from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.models.model_folder import model_folder
-from edgeicl.specs.recipe import Source
+from edgeicl.specs.source import Source
 from edgeicl.tasks.prompt import PromptEncoder
 from edgeicl.tasks.readers import read_examples
 from tests.trained_weights import relative_difference

@@ -9,7 +9,7 @@ import pytest
 from edgeicl.arguments import columns_given, source_given
 from edgeicl.errors import SpecError
 from edgeicl.specs.pattern import pattern_columns
-from edgeicl.specs.recipe import Source
+from edgeicl.specs.source import Source
 
 
 def source(data: str, *, split: str | None = None, map_labels: tuple[str, ...] = ()) -> Source:

@@ -14,7 +14,7 @@ from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.bench.classify import classify, evaluate, log_probabilities, probabilities, query_ids, task_of
 from edgeicl.bench.generate import generate, until_end
 from edgeicl.errors import DataError
-from edgeicl.specs.recipe import Source
+from edgeicl.specs.source import Source
 from edgeicl.tasks.example import Example
 
 Make = Callable[..., Path]

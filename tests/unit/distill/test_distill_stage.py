@@ -18,7 +18,14 @@ from safetensors.torch import load_file
 from tokenizers import normalizers
 from transformers import GPT2Config, GPT2LMHeadModel, OPTForCausalLM
 
-from edgeicl.distill import baselines, context_distillation, predictions, teacher_targets, trainer
+from edgeicl.distill import (
+    baselines,
+    context_distillation,
+    label_training,
+    predictions,
+    teacher_targets,
+    trainer,
+)
 from edgeicl.distill.stage import distill
 from edgeicl.distill.student import best_student
 from edgeicl.distill.workers import workers
@@ -244,9 +251,9 @@ def test_two_processes_train_the_same_student(
     assert relative_difference(ours, together, start) < ROUNDING
 
     # Negative control: what a process would train that never heard of the other's gradients.
-    whole = trainer.batch_order
+    whole = label_training.batch_order
     monkeypatch.setattr(
-        trainer, "batch_order", lambda *args, **kw: [batch[::2] for batch in whole(*args, **kw)]
+        label_training, "batch_order", lambda *args, **kw: [batch[::2] for batch in whole(*args, **kw)]
     )
     half = distill(recipe, store=Store(tmp_path / "half"), base_folder=tmp_path)
     assert relative_difference(ours, weights_in(half.student), start) > 1000 * ROUNDING

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from edgeicl.distill import pretrain as pretraining_module
-from edgeicl.distill.episodes import encode, episode_text, story_text
+from edgeicl.distill.episodes import encode, episode_text
 from edgeicl.distill.pretrain import RECIPE, draw_batch, learning_rate, new_model, pretrain, training_loss
 from edgeicl.errors import DataError, EdgeiclError
 from edgeicl.specs.loading import load_spec
 from edgeicl.specs.pretraining import EXAMPLE_TOKENS, Phase, Pretraining, Shape
 from edgeicl.store import file_sha256
 from edgeicl.tasks.nli_family import DOMAINS, TASKS
+from edgeicl.tasks.nli_stories import story_text
 from edgeicl.tasks.nli_tokenizer import family_tokenizer
 
 SHAPE = Shape(layers=2, width=16, heads=2, ffn_width=32, positions=128, initial_std=0.08)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from edgeicl.specs.recipe import Source, Student
+from edgeicl.specs.distillation import Student
+from edgeicl.specs.source import Source
 
 
 @pytest.mark.parametrize(

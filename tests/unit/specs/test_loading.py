@@ -9,7 +9,8 @@ import pytest
 from edgeicl.errors import SpecError
 from edgeicl.specs.loading import dump_yaml, load_spec, parse_spec
 from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
-from edgeicl.specs.recipe import Recipe, Source
+from edgeicl.specs.recipe import Recipe
+from edgeicl.specs.source import Source
 from edgeicl.specs.target import Target
 
 GOOD = """\

@@ -15,7 +15,7 @@ import pytest
 from edgeicl.errors import DataError
 from edgeicl.models.model_folder import BUILTIN
 from edgeicl.specs import builtin_names
-from edgeicl.specs.recipe import Source
+from edgeicl.specs.source import Source
 from edgeicl.tasks import nli_family
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.readers import read_examples

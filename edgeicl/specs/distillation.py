@@ -1,0 +1,108 @@
+"""The recipe layer's part of a recipe: teacher, student, and how one learns from the other."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from edgeicl.specs.model_name import ModelName
+from edgeicl.specs.spec import Share, Spec
+
+
+class Teacher(Spec):
+    """The large model that sees demonstrations."""
+
+    model: ModelName = Field(description="Hub name, local folder, or `builtin:nli-teacher`.")
+    load_in: Literal["fp32", "bf16", "8bit", "4bit"] = Field(
+        "fp32", description="Precision of the teacher's weights; 8bit and 4bit need a CUDA device."
+    )
+
+
+class Student(Spec):
+    """The small model that is trained, compiled and deployed."""
+
+    model: ModelName = Field(description="Hub name, local folder, or `builtin:nli-student`.")
+    adapter: Literal["none"] = Field("none", description="What is trained; none: all weights.")
+
+
+class Demonstrations(Spec):
+    """The labelled examples that the teacher sees."""
+
+    count: int = Field(16, ge=1, description="Demonstrations in one context.")
+    balanced: bool = Field(True, description="As many of each label; else as drawn.")
+    seeds: tuple[int, ...] = Field(
+        (0, 1, 2, 3, 4),
+        min_length=1,
+        description="One demonstration set, and one student, for each; the best student is deployed.",
+    )
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("seeds must be distinct")
+        return seeds
+
+
+class Objective(Spec):
+    """What the student is trained to do: weights of the loss terms."""
+
+    kl: Share = Field(1.0, description="Weight of the divergence from the teacher's probabilities.")
+    ce: Share = Field(0.0, description="Weight of the cross-entropy with the true labels.")
+    temperature: float = Field(
+        1.0, gt=0.0, description="Divides the logits of both before the divergence; above 1 softens them."
+    )
+    over: Literal["verbalizers", "vocabulary"] = Field(
+        "verbalizers", description="Tokens whose probabilities the student learns: the label words, or all."
+    )
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Objective:
+        if self.kl == 0 and self.ce == 0:
+            raise ValueError("kl and ce are both 0; expected at least one above 0")
+        return self
+
+
+class Training(Spec):
+    """How the student, and the fine-tuned baseline, are trained."""
+
+    learning_rate: float = Field(3e-4, gt=0.0, description="Highest, after the warm-up; then it falls.")
+    epochs: int = Field(2, ge=1, description="Passes over the transfer examples.")
+    batch_size: int = Field(32, ge=1, description="Examples in one step, over all processes.")
+    warmup_ratio: float = Field(
+        0.1, ge=0.0, le=1.0, description="Share of the steps in which the learning rate rises."
+    )
+    weight_decay: float = Field(0.0, ge=0.0, description="AdamW's decay of the weights.")
+    max_gradient_norm: float = Field(1.0, gt=0.0, description="Longer gradients are scaled down to this.")
+    checkpoint_every_steps: int = Field(
+        50, ge=1, description="A killed training goes on from its last checkpoint."
+    )
+
+
+class Distill(Spec):
+    """The recipe layer: teacher, student, and how one learns from the other."""
+
+    method: Literal["context", "none"] = Field(
+        "context", description="context: context distillation; none: the student is compiled as it is."
+    )
+    teacher: Teacher | None = Field(
+        None, description="The large model that sees demonstrations; method none has none."
+    )
+    student: Student
+    demonstrations: Demonstrations = Demonstrations()
+    transfer_examples: int = Field(
+        4096, ge=1, description="Examples of `train` on which the student learns the teacher's answers."
+    )
+    objective: Objective = Objective()
+    training: Training = Training()
+    require_gain: bool = Field(
+        True, description="Refuse a teacher whose gain from demonstrations is not clearly above zero."
+    )
+    baseline_epochs: int = Field(20, ge=1, description="Epochs of pattern-based fine-tuning.")
+
+    @model_validator(mode="after")
+    def _teacher_present(self) -> Distill:
+        if self.method != "none" and self.teacher is None:
+            raise ValueError(f"method {self.method} needs a teacher")
+        return self

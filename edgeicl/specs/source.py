@@ -1,0 +1,74 @@
+"""Where data comes from: labelled examples, and plain text."""
+
+from __future__ import annotations
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from edgeicl.specs import builtin_names
+from edgeicl.specs.local_path import local_path
+from edgeicl.specs.spec import Spec
+
+
+class Data(Spec):
+    """A place that data is read from."""
+
+    source: str = Field(
+        pattern=r"^(file|hub|builtin):.+", description="`file:PATH`, `hub:DATASET` or `builtin:nli[/TASK]`."
+    )
+    split: str | None = Field(
+        None,
+        validate_default=True,
+        description="Split to read, of `hub:` and `builtin:`; a `file:` has none.",
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _data_there(cls, source: str, info: ValidationInfo) -> str:
+        """Files only where the context says where paths start: a recipe can be read without its data."""
+        kind, _, name = source.partition(":")
+        if kind == "builtin":
+            builtin_names.check_task(name)
+        if kind == "file" and info.context is not None:
+            path = local_path(name, info.context["base_folder"])
+            if not path.is_file():
+                found = f"{path.absolute()} is a folder" if path.is_dir() else f"no file {path.absolute()}"
+                raise ValueError(f"{found}; expected a data file")
+        return source
+
+    @field_validator("split")
+    @classmethod
+    def _split_where_it_means_something(cls, split: str | None, info: ValidationInfo) -> str | None:
+        kind = info.data.get("source", "").partition(":")[0]
+        if kind == "file" and split is not None:
+            raise ValueError(f"{split!r}; expected none: a `file:` has no splits (`split: null` takes it out)")
+        if kind in ("hub", "builtin") and split is None:
+            raise ValueError(f"missing; expected the split of `{kind}:` to read, such as train or test")
+        if kind == "builtin" and split is not None:
+            builtin_names.check_split(split)
+        return split
+
+    def __str__(self) -> str:
+        return self.source if self.split is None else f"{self.source} ({self.split})"
+
+
+class Source(Data):
+    """Where labelled examples come from."""
+
+    label: str = Field("label", description="Column that holds the label.")
+    drop_labels: tuple[str, ...] = Field((), description="Rows with these labels are left out.")
+    map_labels: dict[str, str] = Field(
+        default_factory=dict, description="Label in the data -> label of the verbalizers."
+    )
+    limit: int | None = Field(
+        None, ge=1, description="Use at most this many rows, drawn by `seed` after dropping labels."
+    )
+    seed: int = Field(0, description="Seed of `limit`, and of a built-in source.")
+
+
+class TextSource(Data):
+    """Where plain text comes from, for language modelling."""
+
+    column: str = Field("text", description="Column that holds a document; a .txt file has none.")
+    separator: str = Field("\n\n", description="What stands between the documents of a .txt file.")
+    limit: int | None = Field(None, ge=1, description="Use at most this many documents, drawn by `seed`.")
+    seed: int = Field(0, description="Seed of `limit`, and of a built-in source.")
