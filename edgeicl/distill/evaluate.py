@@ -16,6 +16,7 @@ ZERO_SHOT_STUDENT = "zero-shot student"
 IN_CONTEXT_STUDENT = "in-context student"
 FINE_TUNING = "pattern-based fine-tuning"
 CONTEXT_DISTILLATION = "context distillation"
+MEND = "MEND"
 ZERO_SHOT_TEACHER = "zero-shot teacher"
 IN_CONTEXT_TEACHER = "in-context teacher"
 
@@ -24,6 +25,7 @@ TABLE_ORDER = (
     IN_CONTEXT_STUDENT,
     FINE_TUNING,
     CONTEXT_DISTILLATION,
+    MEND,
     ZERO_SHOT_TEACHER,
     IN_CONTEXT_TEACHER,
 )

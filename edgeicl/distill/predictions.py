@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from edgeicl.distill.checkpoint import is_kept, keep_file
 from edgeicl.distill.evaluate import DataName, accuracy_row
 from edgeicl.distill.label_reader import LabelReader
+from edgeicl.distill.prefix_cache import Before
 from edgeicl.distill.scoring import score_queries
 from edgeicl.progress import track
 from edgeicl.specs.measurement import AccuracyRow
@@ -46,8 +47,8 @@ class Predictor:
         """Tokens of the longest query."""
         return max(len(query) for queries in self._queries.values() for query in queries)
 
-    def predict(self, reader: LabelReader, method: str, run: str, before: Sequence[int]) -> Predictions:
-        """Predictions of one model after the tokens `before`, on all evaluation data."""
+    def predict(self, reader: LabelReader, method: str, run: str, before: Before) -> Predictions:
+        """Predictions of one model with `before` before each query, on all evaluation data."""
         tokens = list(self.encoder.tokens.values())
         predictions: Predictions = {}
         # One without demonstrations has a single run.

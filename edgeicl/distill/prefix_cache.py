@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
+
+
+Before = Sequence[int] | NDArray[Any]
+"""What stands before a query: token ids, or vectors [P, H] in the place of token embeddings."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,12 @@ class Prefix:
 
 
 @torch.inference_mode()
-def encode_prefix(model: PreTrainedModel, ids: Sequence[int]) -> Prefix:
-    """One pass of `model` over `ids`, keeping keys and values only."""
-    tokens = torch.tensor([list(ids)], device=model.device)
-    cache = model.base_model(input_ids=tokens, use_cache=True).past_key_values
+def encode_prefix(model: PreTrainedModel, before: Before) -> Prefix:
+    """One pass of `model` over `before`, keeping keys and values only."""
+    values = torch.from_numpy(np.asarray(before))[None].to(model.device)
+    if values.ndim == 3:
+        cache = model.base_model(inputs_embeds=values.to(model.dtype), use_cache=True).past_key_values
+    else:
+        cache = model.base_model(input_ids=values, use_cache=True).past_key_values
     layers = tuple((layer.keys, layer.values) for layer in cache.layers)
-    return Prefix(layers, len(ids))
+    return Prefix(layers, len(before))

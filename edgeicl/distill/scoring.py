@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeicl.distill.label_batch import packed_batch
 from edgeicl.distill.label_reader import LabelReader, Over
-from edgeicl.distill.prefix_cache import encode_prefix
+from edgeicl.distill.prefix_cache import Before, encode_prefix
 from edgeicl.errors import DataError
 
 # Tokens of packed queries in a pass. More would compare more tokens that may not see each other, fewer would
@@ -24,13 +24,13 @@ def score_queries(
     queries: Sequence[Sequence[int]],
     tokens: Sequence[tuple[int, ...]],
     *,
-    before: Sequence[int],
+    before: Before,
     over: Over = "verbalizers",
     advance: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.float32]:
     """Log-probabilities [N, L] (or [N, V] over the vocabulary) of `queries`, in their order.
 
-    `before` are the tokens that stand before each query: the leading tokens, or a demonstration set, whose
+    `before` stands before each query: the leading tokens, or a demonstration set as tokens or vectors, whose
     keys and values are computed once.
 
     Raises:
@@ -38,7 +38,8 @@ def score_queries(
     """
     longest = max(map(len, queries)) + max(map(len, tokens)) - 1
     check_fits(reader, len(before) + longest)
-    prefix = encode_prefix(reader.model, before) if len(before) > 1 else None
+    shared = len(before) > 1 or isinstance(before, np.ndarray)
+    prefix = encode_prefix(reader.model, before) if shared else None
     rows = [list(query) if prefix else [*before, *query] for query in queries]
     scores: list[NDArray[np.float32]] = []
     for pack in _packs(rows, _PACK_TOKENS.get(reader.device.type, 1024)):

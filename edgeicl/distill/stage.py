@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgeicl.distill import evaluate as methods
 from edgeicl.distill.context_distillation import ContextDistillation
+from edgeicl.distill.mend import Mend
 from edgeicl.distill.predictions import ONLY
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL
@@ -28,7 +29,11 @@ def distill(recipe: Recipe, *, store: Store, base_folder: Path) -> DistillResult
         GainError: the teacher gains nothing from demonstrations, unless `distill.require_gain` is off.
     """
     run = TaskRun(recipe, store, base_folder)
-    return _unchanged(run) if recipe.distill.method == "none" else ContextDistillation(run).distill()
+    if recipe.distill.method == "none":
+        return _unchanged(run)
+    if recipe.distill.method == "mend":
+        return Mend(run).distill()
+    return ContextDistillation(run).distill()
 
 
 def _unchanged(run: TaskRun) -> DistillResult:

@@ -101,11 +101,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise DataError(f"{path} can't be read: {error}") from error
 
 
-def check_same_tokens(teacher: Path, student: Path, *, same_head: bool) -> None:
+def check_same_tokens(teacher: Path, student: Path, *, same_head: bool, role: str = "teacher") -> None:
     """DataError unless both tokenizers have one vocabulary and cut texts alike.
 
     A token id then means the same to both, and prompts of the one are what the other is used to.
-    `same_head` also asks for logits of the same length, as a loss over the vocabulary needs.
+    `same_head` also asks for logits of the same length, as a loss over the vocabulary needs. `role` is what
+    messages call the first model.
     """
     tokenizers = [load_tokenizer(folder) for folder in (teacher, student)]
     teacher_tokens, student_tokens = (tokenizer.get_vocab() for tokenizer in tokenizers)
@@ -120,16 +121,16 @@ def check_same_tokens(teacher: Path, student: Path, *, same_head: bool) -> None:
             for token in different[:3]
         )
         raise DataError(
-            f"teacher {teacher} and student {student} have different tokenizers: {len(different):,} of "
+            f"{role} {teacher} and student {student} have different tokenizers: {len(different):,} of "
             f"{len(teacher_tokens.keys() | student_tokens.keys()):,} tokens differ (ids: {shown})",
-            next_step="take a teacher and a student of one model family",
+            next_step=f"take a {role} and a student of one model family",
         )
     for text in _PROBES:
         of_teacher, of_student = (tokenizer.encode(text).tokens for tokenizer in tokenizers)
         if of_teacher != of_student:
             differ = next(n for n, pair in enumerate(zip_longest(of_teacher, of_student)) if len(set(pair)) > 1)
             raise DataError(
-                f"teacher {teacher} and student {student} have the same tokens but cut texts differently: "
+                f"{role} {teacher} and student {student} have the same tokens but cut texts differently: "
                 f"{text!r} becomes {of_teacher[differ:][:5]} and {of_student[differ:][:5]} "
                 f"from token {differ} on",
                 next_step="give both the same tokenizer.json, or take models of one family",
@@ -138,11 +139,11 @@ def check_same_tokens(teacher: Path, student: Path, *, same_head: bool) -> None:
     if min(widths) <= max(teacher_tokens.values()):
         raise DataError(
             f"the tokenizer has ids up to {max(teacher_tokens.values()):,}; found vocab_size {widths[0]:,} "
-            f"(teacher {teacher}) and {widths[1]:,} (student {student})"
+            f"({role} {teacher}) and {widths[1]:,} (student {student})"
         )
     if same_head and widths[0] != widths[1]:
         raise DataError(
-            f"teacher {teacher} has {widths[0]:,} logits and student {student} {widths[1]:,}; "
+            f"{role} {teacher} has {widths[0]:,} logits and student {student} {widths[1]:,}; "
             "a loss over the vocabulary needs the same",
             next_step="set distill.objective.over: verbalizers",
         )

@@ -10,7 +10,7 @@ from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.comparison import Comparison, Ratio
 from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.manifest import Deviation, LedgerEntry, Manifest
-from edgeicl.specs.measurement import BenchResult, Conditions, Estimate
+from edgeicl.specs.measurement import BenchResult, Conditions, Estimate, QueryCost
 from edgeicl.specs.quant_plan import QuantPlan
 
 DATA_NAMES = {"in_domain": "in-domain", "out_of_domain": "out-of-domain"}
@@ -75,8 +75,20 @@ def method_facts(manifest: Manifest) -> Facts | None:
         note.append(f"Means over up to {seeds} demonstration seeds, with {confidence:.0f} % intervals.")
     if evaluation.deployed_seed is not None:
         note.append(f"The student of seed {evaluation.deployed_seed} is the one that was compiled.")
+    if evaluation.query_cost is not None:
+        note.append(query_cost_text(evaluation.query_cost))
     headers = ("method", "data", "accuracy", "balanced", *labels, "examples")
     return Facts("Accuracy of the methods", headers, rows, " ".join(note))
+
+
+def query_cost_text(cost: QueryCost) -> str:
+    """What a query costs, in multiply-adds, behind plain demonstrations and behind what stands for them."""
+    plain, behind = (f"{count / 1e6:,.1f}" for count in (cost.plain_multiply_adds, cost.prefix_multiply_adds))
+    return (
+        f"A query of {cost.query_tokens} tokens takes {plain} million multiply-adds behind "
+        f"{cost.demonstrations} plain demonstrations ({cost.demonstration_tokens} tokens), and {behind} million "
+        f"behind {cost.prefix_tokens} positions computed once: {percent(cost.saved_share)} fewer."
+    )
 
 
 def artifact_facts(manifest: Manifest) -> Facts | None:

@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from edgeicl.specs.mend import Mend
 from edgeicl.specs.model_name import ModelName
+from edgeicl.specs.source import TextSource
 from edgeicl.specs.spec import Share, Spec
 
 
@@ -83,11 +85,15 @@ class Training(Spec):
 class Distill(Spec):
     """The recipe layer: teacher, student, and how one learns from the other."""
 
-    method: Literal["context", "none"] = Field(
-        "context", description="context: context distillation; none: the student is compiled as it is."
+    method: Literal["context", "mend", "none"] = Field(
+        "context",
+        description="context: context distillation; mend: demonstrations become vectors before the frozen "
+        "student; none: the student is compiled as it is.",
     )
     teacher: Teacher | None = Field(
-        None, description="The large model that sees demonstrations; method none has none."
+        None,
+        description="The large model that sees demonstrations; method none has none, and that of mend is the "
+        "student itself.",
     )
     student: Student
     demonstrations: Demonstrations = Demonstrations()
@@ -95,6 +101,8 @@ class Distill(Spec):
         4096, ge=1, description="Examples of `train` on which the student learns the teacher's answers."
     )
     objective: Objective = Objective()
+    mend: Mend | None = Field(None, description="What method mend trains, and on what.")
+    text: TextSource | None = Field(None, description="Plain text, for the terms that model language.")
     training: Training = Training()
     require_gain: bool = Field(
         True, description="Refuse a teacher whose gain from demonstrations is not clearly above zero."
@@ -103,6 +111,27 @@ class Distill(Spec):
 
     @model_validator(mode="after")
     def _teacher_present(self) -> Distill:
-        if self.method != "none" and self.teacher is None:
+        if self.method not in ("none", "mend") and self.teacher is None:
             raise ValueError(f"method {self.method} needs a teacher")
+        return self
+
+    @model_validator(mode="after")
+    def _mend_can_run(self) -> Distill:
+        if self.method != "mend":
+            return self
+        if self.mend is None:
+            raise ValueError("method mend needs the section mend, with a hypernetwork")
+        if self.teacher is not None:
+            raise ValueError("method mend has no teacher: it is the student itself, with plain demonstrations")
+        if self.objective != Objective():
+            raise ValueError("method mend does not read objective; its weight of kl is mend.on_tasks.kl")
+        if self.mend.on_text.steps and self.text is None:
+            raise ValueError(
+                f"mend.on_text.steps is {self.mend.on_text.steps}; expected plain text in distill.text, or 0"
+            )
+        if self.mend.votes > len(self.demonstrations.seeds):
+            raise ValueError(
+                f"mend.votes is {self.mend.votes}; expected at most the {len(self.demonstrations.seeds)} "
+                "demonstrations.seeds"
+            )
         return self

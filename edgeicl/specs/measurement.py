@@ -102,6 +102,22 @@ class AccuracyRow(Spec):
     examples: int
 
 
+class QueryCost(Spec):
+    """What one query of median length costs behind plain demonstrations, and behind what stands for them."""
+
+    query_tokens: int
+    demonstrations: int
+    demonstration_tokens: int = Field(description="Of the plain demonstrations, read anew with each query.")
+    prefix_tokens: int = Field(description="Positions whose keys and values are computed once.")
+    plain_multiply_adds: int
+    prefix_multiply_adds: int
+
+    @property
+    def saved_share(self) -> float:
+        """Share of the multiply-adds that is saved."""
+        return 1.0 - self.prefix_multiply_adds / self.plain_multiply_adds
+
+
 class Evaluation(Spec):
     """Everything the recipe layer found out."""
 
@@ -113,3 +129,4 @@ class Evaluation(Spec):
     )
     rows: tuple[AccuracyRow, ...]
     deployed_seed: int | None = Field(None, description="Demonstration seed of the student that is compiled.")
+    query_cost: QueryCost | None = Field(None, description="Of a student that something stands before.")

@@ -1,0 +1,318 @@
+"""MEND (arXiv 2403.06914), stage by stage: demonstrations become vectors that stand before a frozen student.
+
+The gain of the student from plain demonstrations, the two trainings of the hypernetwork, the vectors of every
+demonstration set, baselines, evaluation. The student with plain demonstrations is the teacher. Evaluation data
+decides nothing here: the gain and the choice among sets are measured on transfer examples.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeicl.distill import evaluate as methods
+from edgeicl.distill.baselines import fine_tuned_predictions, untrained_predictions
+from edgeicl.distill.compression import build_compression, read_deployed, read_vectors
+from edgeicl.distill.evaluate import TABLE_ORDER
+from edgeicl.distill.gain import require_gain
+from edgeicl.distill.hypernetwork import (
+    Hypernetwork,
+    load_hypernetwork,
+    new_hypernetwork,
+    save_hypernetwork,
+)
+from edgeicl.distill.label_reader import LabelReader
+from edgeicl.distill.mend_data import MendData
+from edgeicl.distill.mend_training import train_on_tasks, train_on_text
+from edgeicl.distill.meta_training import draw_episode
+from edgeicl.distill.predictions import ONLY, PREDICTIONS, accuracy_rows, read_predictions, write_predictions
+from edgeicl.distill.result import DistillResult
+from edgeicl.distill.student import MODEL
+from edgeicl.distill.task_run import TaskRun
+from edgeicl.distill.teacher_targets import build_gain, read_gain, seed_name
+from edgeicl.distill.trainer import TrainingSettings
+from edgeicl.models.flops import query_multiply_adds
+from edgeicl.models.loading import load_model, save_model
+from edgeicl.models.model_folder import model_config, model_folder, weights_digest
+from edgeicl.specs.measurement import Evaluation, QueryCost
+from edgeicl.specs.mend import OnTasks, OnText
+from edgeicl.specs.prefix import PREFIX_SOURCE
+from edgeicl.store import CHECKPOINT, StageOutput, digest_of
+from edgeicl.tasks.examples_digest import examples_digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+
+COMPRESSOR = "compressor"
+"""Folder of the hypernetwork (in the hub's layout) inside its stage output, and inside an artifact."""
+GAIN_EXAMPLES = 512
+_LOSSES = "losses.json"
+
+
+class Mend:
+    """The stages of method `mend` on one task."""
+
+    def __init__(self, run: TaskRun) -> None:
+        self.run = run
+        self.settings = run.recipe.distill
+        assert self.settings.mend is not None  # the schema sees to it
+        self.mend = self.settings.mend
+        self.encoder = run.encoder
+        self.source = model_folder(self.mend.hypernetwork.model, base_folder=run.base_folder)
+        self.data = MendData(run, self.mend, self.source)
+
+    def distill(self) -> DistillResult:
+        """Runs every stage that does not stand in the store."""
+        self.data.check()
+        gain_output = self.run.stage("teacher-gain", self._gain_inputs(), self._build_gain)
+        gain = read_gain(gain_output.path)
+        if self.settings.require_gain:
+            require_gain(gain)
+        hypernetwork = self._trained_on_tasks(self._trained_on_text())
+        assert hypernetwork is not None  # the schema asks for one stage at least
+        compressed = self.run.stage(
+            "vectors",
+            {
+                "hypernetwork": hypernetwork.digest,
+                "gain": gain_output.digest,
+                "held_out": examples_digest([("held_out", self.data.target.held_out)]),
+                "votes": self.mend.votes,
+            },
+            lambda folder: self._build_vectors(folder, hypernetwork),
+        )
+        student = self.run.stage("student", {"weights": self.run.student_digest}, self._build_student)
+        baselines = self.run.stage("baselines", self._baseline_inputs(gain_output), self._build_baselines)
+        evaluation = self._evaluated(compressed, baselines)
+        deployed = read_deployed(compressed.path)
+        log.info("deployed: the vectors of demonstration seed %s", ", ".join(map(str, deployed)))
+        return DistillResult(
+            student=student.path / MODEL,
+            digest=weights_digest(student.path / MODEL),
+            evaluation=evaluation.model_copy(
+                update={
+                    "gain_points": gain.points,
+                    "deployed_seed": deployed[0] if len(deployed) == 1 else None,
+                    "query_cost": self._query_cost(),
+                }
+            ),
+            outputs=tuple(self.run.outputs),
+            deviations=self.data.deviations,
+            source=self.run.student_folder,
+            prefix=compressed.path / PREFIX_SOURCE,
+            compressor=hypernetwork.path / COMPRESSOR,
+        )
+
+    @cached_property
+    def contexts(self) -> dict[str, list[int]]:
+        """Tokens of the evaluated demonstration sets, by name."""
+        return {seed_name(seed): context for seed, context in self.data.contexts.items()}
+
+    def _gain_inputs(self) -> dict[str, Any]:
+        return self.run.task_inputs() | {
+            "student": self.run.student_digest,
+            "load_in": self.mend.load_in,
+            "data": self.data.target.digest,
+            "prompts": list(self.contexts.values()),
+        }
+
+    def _build_gain(self, folder: Path) -> None:
+        if self.run.writes:
+            build_gain(
+                folder,
+                LabelReader(self._language_model()),
+                self.encoder,
+                self.data.target.scored[:GAIN_EXAMPLES],
+                contexts=self.contexts,
+                over="verbalizers",
+            )
+
+    def _trained_on_text(self) -> StageOutput | None:
+        """Stage 1; None where it is left out."""
+        settings = self.mend.on_text
+        if settings.steps == 0:
+            return None
+        texts = self.data.texts
+
+        def build(folder: Path) -> None:
+            hypernetwork = self._hypernetwork(None)
+            losses = train_on_text(
+                hypernetwork,
+                self._language_model(),
+                texts,
+                context_share=settings.context_share,
+                steps=settings.steps,
+                settings=self._training(settings),
+                seed=self.run.recipe.seed,
+                checkpoint_folder=folder / CHECKPOINT,
+            )
+            self._save(folder, hypernetwork, losses)
+
+        inputs = self._hypernetwork_inputs() | {
+            "settings": settings.model_dump(mode="json"),
+            "texts": digest_of(texts),
+        }
+        return self.run.stage("mend-on-text", inputs, build)
+
+    def _trained_on_tasks(self, before: StageOutput | None) -> StageOutput | None:
+        """Stage 2, from what stage 1 made; that itself where stage 2 is left out."""
+        settings = self.mend.on_tasks
+        if settings.steps == 0:
+            return before
+        shown = self.settings.demonstrations
+        tasks, room = self.data.meta_tasks, self.data.room
+
+        def build(folder: Path) -> None:
+            hypernetwork = self._hypernetwork(before)
+            losses = train_on_tasks(
+                hypernetwork,
+                self._language_model(),
+                lambda index: draw_episode(
+                    tasks,
+                    demonstrations=shown.count,
+                    balanced=shown.balanced,
+                    queries=settings.queries,
+                    room=room,
+                    seed=f"{self.run.recipe.seed}/{index}",
+                ),
+                kl=settings.kl,
+                places=settings.kl_over,
+                steps=settings.steps,
+                settings=self._training(settings),
+                checkpoint_folder=folder / CHECKPOINT,
+            )
+            self._save(folder, hypernetwork, losses)
+
+        inputs = self._hypernetwork_inputs() | {
+            "before": before and before.digest,
+            "settings": settings.model_dump(mode="json"),
+            "tasks": self.data.meta_tasks_digest,
+            "demonstrations": [shown.count, shown.balanced],
+        }
+        return self.run.stage("mend-on-tasks", inputs, build)
+
+    def _hypernetwork_inputs(self) -> dict[str, Any]:
+        # How often a checkpoint is written changes nothing; the three others are told by each stage's settings.
+        shared = {"checkpoint_every_steps", "learning_rate", "batch_size", "epochs"}
+        return {
+            "hypernetwork": weights_digest(self.source),
+            "student": self.run.student_digest,
+            "load_in": self.mend.load_in,
+            "vectors": self.mend.vectors,
+            "placeholders": self.mend.placeholders,
+            "training": self.settings.training.model_dump(mode="json", exclude=shared),
+            "seed": self.run.recipe.seed,
+        }
+
+    def _build_vectors(self, folder: Path, hypernetwork: StageOutput) -> None:
+        if self.run.writes:
+            held_out = self.data.target.held_out
+            build_compression(
+                folder,
+                load_hypernetwork(hypernetwork.path / COMPRESSOR, device=self.run.device),
+                self.run.label_reader(self.run.student_folder),
+                self.data.contexts,
+                queries=self.encoder.queries(held_out),
+                tokens=list(self.encoder.tokens.values()),
+                gold=self.encoder.label_indices(held_out),
+                votes=self.mend.votes,
+            )
+
+    def _build_student(self, folder: Path) -> None:
+        if self.run.writes:
+            save_model(load_model(self.run.student_folder), self.run.student_folder, folder / MODEL)
+
+    def _baseline_inputs(self, gain: StageOutput) -> dict[str, Any]:
+        return {
+            "gain": gain.digest,  # of the same demonstrations
+            "evaluation": examples_digest(self.run.evaluation.items()),
+            "training": self.settings.training.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
+            "epochs": self.settings.baseline_epochs,
+            "seed": self.run.recipe.seed,
+        }
+
+    def _build_baselines(self, folder: Path) -> None:
+        kept = folder / CHECKPOINT
+        tuning = self.settings.training.model_dump() | {"epochs": self.settings.baseline_epochs}
+        found = fine_tuned_predictions(
+            lambda: self.run.label_reader(self.run.student_folder),
+            self.run.predictor,
+            {seed_name(seed): shown for seed, shown in self.data.target.demonstrations.items()},
+            settings=TrainingSettings(**tuning),
+            seed=self.run.recipe.seed,
+            kept=kept,
+            is_writer=self.run.writes,
+        )
+        if self.run.writes:
+            found |= untrained_predictions(
+                self.run.label_reader(self.run.student_folder),
+                self.run.predictor,
+                zero_shot=methods.ZERO_SHOT_STUDENT,
+                in_context=methods.IN_CONTEXT_STUDENT,
+                contexts=self.contexts,
+                kept=kept,
+            )
+            write_predictions(folder / PREDICTIONS, found)
+
+    def _evaluated(self, compressed: StageOutput, baselines: StageOutput) -> Evaluation:
+        """The accuracy table of the vectors of each demonstration set, and of the baselines."""
+
+        def build(folder: Path) -> None:
+            if not self.run.writes:
+                return
+            found = read_predictions(baselines.path / PREDICTIONS)
+            reader = self.run.label_reader(self.run.student_folder)
+            for name, vectors in zip(self.contexts, read_vectors(compressed.path), strict=True):
+                found |= self.run.predictor.predict(reader, methods.MEND, name, vectors)
+            write_predictions(folder / PREDICTIONS, found)
+
+        inputs = {"vectors": compressed.digest, "baselines": baselines.digest}
+        predictions = read_predictions(self.run.stage("evaluation", inputs, build).path / PREDICTIONS)
+        return Evaluation(
+            rows=accuracy_rows(
+                TABLE_ORDER, predictions, self.run.evaluation, self.encoder, runs=(ONLY, *self.contexts)
+            )
+        )
+
+    def _query_cost(self) -> QueryCost:
+        config = model_config(self.run.student_folder)
+        queries = self.encoder.queries(self.run.evaluation["in_domain"])
+        query = int(statistics.median(map(len, queries)))
+        plain = int(statistics.median(map(len, self.contexts.values())))
+        behind_vectors = query_multiply_adds(config, tokens=query, prefix_tokens=self.mend.vectors)
+        return QueryCost(
+            query_tokens=query,
+            demonstrations=self.settings.demonstrations.count,
+            demonstration_tokens=plain,
+            prefix_tokens=self.mend.vectors * self.mend.votes,
+            plain_multiply_adds=query_multiply_adds(config, tokens=plain + query),
+            prefix_multiply_adds=self.mend.votes * behind_vectors,
+        )
+
+    def _language_model(self) -> PreTrainedModel:
+        return load_model(self.run.student_folder, self.mend.load_in, device=self.run.device)
+
+    def _hypernetwork(self, trained: StageOutput | None) -> Hypernetwork:
+        if trained is not None:
+            return load_hypernetwork(trained.path / COMPRESSOR, device=self.run.device)
+        return new_hypernetwork(
+            load_model(self.source, device=self.run.device),
+            vectors=self.mend.vectors,
+            width=self.data.embedding_width,
+            start=self.mend.placeholders,
+            seed=self.run.recipe.seed,
+        )
+
+    def _save(self, folder: Path, hypernetwork: Hypernetwork, losses: list[float]) -> None:
+        if self.run.writes:
+            save_hypernetwork(hypernetwork, self.source, folder / COMPRESSOR)
+            (folder / _LOSSES).write_text(json.dumps(losses) + "\n")
+
+    def _training(self, settings: OnText | OnTasks) -> TrainingSettings:
+        own = {"learning_rate": settings.learning_rate, "batch_size": settings.batch_size, "epochs": 1}
+        return TrainingSettings(**self.settings.training.model_dump() | own)
