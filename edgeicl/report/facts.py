@@ -86,7 +86,7 @@ def query_cost_text(cost: QueryCost) -> str:
     plain, behind = (f"{count / 1e6:,.1f}" for count in (cost.plain_multiply_adds, cost.prefix_multiply_adds))
     return (
         f"A query of {cost.query_tokens} tokens takes {plain} million multiply-adds behind "
-        f"{cost.demonstrations} plain demonstrations ({cost.demonstration_tokens} tokens), and {behind} million "
+        f"{cost.demonstrations} plain demonstrations ({cost.demonstration_tokens} tokens) and {behind} million "
         f"behind {cost.prefix_tokens} positions computed once: {percent(cost.saved_share)} fewer."
     )
 
