@@ -22,7 +22,7 @@ from edgeicl.replacement import replacing
 from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.loading import dump_yaml
 from edgeicl.specs.located import located
-from edgeicl.specs.manifest import MANIFEST, Deviation, EmitChecks, Manifest
+from edgeicl.specs.manifest import COMPRESSOR, MANIFEST, Deviation, EmitChecks, Manifest
 from edgeicl.specs.quant_plan import QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
@@ -147,6 +147,8 @@ class _Compiler:
             for path in sorted(emitted.path.iterdir()):
                 if path.name not in _NOT_DEPLOYED:
                     shutil.copyfile(path, partial / path.name)
+            if self.distilled.compressor is not None:
+                shutil.copytree(self.distilled.compressor, partial / COMPRESSOR)
             manifest = write_manifest(partial, manifest)
             if self.measure:
                 manifest = self._measured(partial, target, manifest)
@@ -163,6 +165,7 @@ class _Compiler:
                 target,
                 student=self.distilled.student,
                 student_digest=self.distilled.digest,
+                prefix=self.distilled.prefix,
                 store=self.store,
                 base_folder=self.job.base_folder,
             )
@@ -178,6 +181,7 @@ class _Compiler:
                 target,
                 student=self.distilled.student,
                 quantized=quantized,
+                prefix=self.distilled.prefix,
                 store=self.store,
                 base_folder=self.job.base_folder,
             )

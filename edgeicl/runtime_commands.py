@@ -80,13 +80,17 @@ def run(
         print_json({"text": text}) if as_json else typer.echo(text)
         return
     columns = columns_given(texts, pattern_columns(task_of(opened).pattern))
-    probabilities = classify(opened, columns, threads=count)
-    best = max(probabilities, key=probabilities.__getitem__)
+    answer = classify(opened, columns, threads=count)
+    voted = len(opened.prefixes) > 1
     if as_json:
-        print_json({"label": best, "probabilities": probabilities})
+        votes = {"votes": answer.votes} if voted else {}
+        print_json({"label": answer.label, "probabilities": answer.probabilities} | votes)
     else:
-        ranked = sorted(probabilities.items(), key=lambda item: -item[1])
-        typer.echo("\n".join(f"{label:<20} {share:.4f}" for label, share in ranked))
+        ranked = sorted(answer.probabilities.items(), key=lambda item: (item[0] != answer.label, -item[1]))
+        told = {
+            label: f"  {answer.votes[label]} of {len(opened.prefixes)} votes" * voted for label, _ in ranked
+        }
+        typer.echo("\n".join(f"{label:<20} {share:.4f}{told[label]}" for label, share in ranked))
 
 
 @runtime_app.command("eval", rich_help_panel=RUNTIME)

@@ -17,6 +17,7 @@ IN_CONTEXT_STUDENT = "in-context student"
 FINE_TUNING = "pattern-based fine-tuning"
 CONTEXT_DISTILLATION = "context distillation"
 MEND = "MEND"
+MEND_VOTE = "MEND, majority of the deployed sets"
 ZERO_SHOT_TEACHER = "zero-shot teacher"
 IN_CONTEXT_TEACHER = "in-context teacher"
 
@@ -26,6 +27,7 @@ TABLE_ORDER = (
     FINE_TUNING,
     CONTEXT_DISTILLATION,
     MEND,
+    MEND_VOTE,
     ZERO_SHOT_TEACHER,
     IN_CONTEXT_TEACHER,
 )

@@ -38,9 +38,10 @@ from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.models.flops import query_multiply_adds
 from edgeicl.models.loading import load_model, save_model
 from edgeicl.models.model_folder import model_config, model_folder, weights_digest
+from edgeicl.specs.manifest import COMPRESSOR
 from edgeicl.specs.measurement import Evaluation, QueryCost
 from edgeicl.specs.mend import OnTasks, OnText
-from edgeicl.specs.prefix import PREFIX_SOURCE
+from edgeicl.specs.prefix import PREFIX_SOURCE, read_prefix_source
 from edgeicl.store import CHECKPOINT, StageOutput, digest_of
 from edgeicl.tasks.examples_digest import examples_digest
 
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COMPRESSOR = "compressor"
-"""Folder of the hypernetwork (in the hub's layout) inside its stage output, and inside an artifact."""
 GAIN_EXAMPLES = 512
 _LOSSES = "losses.json"
 
@@ -269,6 +268,9 @@ class Mend:
             reader = self.run.label_reader(self.run.student_folder)
             for name, vectors in zip(self.contexts, read_vectors(compressed.path), strict=True):
                 found |= self.run.predictor.predict(reader, methods.MEND, name, vectors)
+            if self.mend.votes > 1:
+                deployed = read_prefix_source(compressed.path / PREFIX_SOURCE)
+                found |= self.run.predictor.predict(reader, methods.MEND_VOTE, ONLY, *deployed)
             write_predictions(folder / PREDICTIONS, found)
 
         inputs = {"vectors": compressed.digest, "baselines": baselines.digest}

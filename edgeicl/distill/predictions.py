@@ -19,6 +19,7 @@ from edgeicl.distill.evaluate import DataName, accuracy_row
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.prefix_cache import Before
 from edgeicl.distill.scoring import score_queries
+from edgeicl.numerics.voting import majority_vote
 from edgeicl.progress import track
 from edgeicl.specs.measurement import AccuracyRow
 from edgeicl.tasks.example import Example
@@ -47,16 +48,18 @@ class Predictor:
         """Tokens of the longest query."""
         return max(len(query) for queries in self._queries.values() for query in queries)
 
-    def predict(self, reader: LabelReader, method: str, run: str, before: Before) -> Predictions:
-        """Predictions of one model with `before` before each query, on all evaluation data."""
+    def predict(self, reader: LabelReader, method: str, run: str, *sets: Before) -> Predictions:
+        """Predictions of one model on all evaluation data, by the majority of what `sets` before a query say."""
         tokens = list(self.encoder.tokens.values())
         predictions: Predictions = {}
         # One without demonstrations has a single run.
         title = f"evaluating {method}" + f", {run}" * (run != "only")
-        with track(title, sum(map(len, self._queries.values()))) as advance:
+        with track(title, len(sets) * sum(map(len, self._queries.values()))) as advance:
             for data, queries in self._queries.items():
-                scores = score_queries(reader, queries, tokens, before=before, advance=advance)
-                predictions[f"{method}/{data}/{run}"] = scores.argmax(-1)
+                scores = [
+                    score_queries(reader, queries, tokens, before=before, advance=advance) for before in sets
+                ]
+                predictions[f"{method}/{data}/{run}"] = majority_vote(np.exp(scores))
         return predictions
 
 

@@ -15,6 +15,9 @@ MANIFEST = "edgeicl.json"
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
 TASK_FILE = "task.json"
+PREFIX_FILE = "prefix.safetensors"
+COMPRESSOR = "compressor"
+"""Folder of what makes vectors of demonstrations, in the hub's layout; kept beside what is deployed."""
 
 
 class Deviation(Spec):
@@ -75,7 +78,9 @@ class Manifest(Spec):
     recipe_digest: str
     target_digest: str
     versions: dict[str, str]
-    files: dict[str, str] = Field(description="File name -> SHA-256; every file but this one.")
+    files: dict[str, str] = Field(
+        description="File name -> SHA-256; every file but this one. An app needs those of the ledger."
+    )
     plan: QuantPlan
     ledger: tuple[LedgerEntry, ...]
     parity: tuple[ParityCheck, ...]
@@ -83,6 +88,23 @@ class Manifest(Spec):
     evaluation: Evaluation | None = None
     bench: BenchResult | None = None
     deviations: tuple[Deviation, ...] = ()
+
+
+class PrefixUse(Spec):
+    """What stands before every query: key/value rows in `prefix.safetensors`, put into the cache as they are.
+
+    A query follows without the tokens that the tokenizer puts first, at the position after the rows. Several
+    sets answer by majority vote; a tie goes to the label with the highest mean probability.
+    """
+
+    kind: Literal["tokens", "vectors"] = Field(
+        description="tokens: rows of demonstrations, whose token ids are in the file too; vectors: of vectors "
+        "that stand for demonstrations."
+    )
+    tokens: tuple[int, ...] = Field(min_length=1, description="Positions that each set takes.")
+    longest_query_tokens: int = Field(
+        ge=1, description="Of the data that the artifact was checked on, with the label."
+    )
 
 
 class TaskFile(Spec):
@@ -93,3 +115,4 @@ class TaskFile(Spec):
     verbalizers: dict[str, str]
     verbalizer_tokens: dict[str, tuple[int, ...]]
     separator: str
+    prefix: PrefixUse | None = Field(None, description="What stands before every query; null: nothing.")
