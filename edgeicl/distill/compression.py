@@ -40,7 +40,7 @@ def build_compression(
     vectors, losses = {}, {}
     with track("compressing demonstrations", len(contexts)) as advance:
         for seed, context in contexts.items():
-            vectors[seed] = compress(hypernetwork, context).numpy()
+            vectors[seed] = compress(hypernetwork, context)
             scores = score_queries(reader, queries, tokens, before=vectors[seed])
             losses[seed] = float(-scores[np.arange(len(gold)), gold].mean())
             advance(1)

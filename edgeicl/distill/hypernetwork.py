@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -109,7 +111,7 @@ def load_hypernetwork(folder: Path, *, device: str | torch.device = "cpu") -> Hy
     if not path.is_file():
         raise DataError(f"{folder}: found no {PARTS}; expected the folder of a hypernetwork")
     model = load_model(folder, device=device)
-    parts = load_file(path, device=str(device))
+    parts = {name: values.to(device) for name, values in load_file(path).items()}
     projection = None
     if "projection.weight" in parts:
         width, ours = parts["projection.weight"].shape
@@ -119,7 +121,19 @@ def load_hypernetwork(folder: Path, *, device: str | torch.device = "cpu") -> Hy
 
 
 @torch.inference_mode()
-def compress(hypernetwork: Hypernetwork, context: Sequence[int]) -> Tensor:
-    """Vectors [l, H] in float32, on the CPU, that stand for one demonstration set."""
-    vectors: Tensor = hypernetwork([context])[0]
-    return vectors.float().cpu()
+def compress(hypernetwork: Hypernetwork, context: Sequence[int]) -> NDArray[np.float32]:
+    """Vectors [l, H] that stand for one demonstration set, from its token ids with the leading tokens.
+
+    Raises:
+        DataError: more tokens than the hypernetwork reads beside its placeholders.
+    """
+    config = hypernetwork.model.config
+    room = config.max_position_embeddings - hypernetwork.vectors
+    if len(context) > room:
+        raise DataError(
+            f"the demonstrations have {len(context):,} tokens; {config.name_or_path} reads {room:,} beside its "
+            f"{hypernetwork.vectors} placeholders",
+            next_step="give fewer demonstrations, or shorter ones",
+        )
+    vectors: NDArray[np.float32] = hypernetwork([context])[0].float().cpu().numpy()
+    return vectors

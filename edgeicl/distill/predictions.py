@@ -49,7 +49,7 @@ class Predictor:
         return max(len(query) for queries in self._queries.values() for query in queries)
 
     def predict(self, reader: LabelReader, method: str, run: str, *sets: Before) -> Predictions:
-        """Predictions of one model on all evaluation data, by the majority of what `sets` before a query say."""
+        """Predictions of one model on all evaluation data: the majority of those behind each of `sets`."""
         tokens = list(self.encoder.tokens.values())
         predictions: Predictions = {}
         # One without demonstrations has a single run.

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, OPTForCausalLM
@@ -70,7 +71,7 @@ def test_what_is_saved_compresses_alike(opt: Opt, tmp_path: Path) -> None:
         save_hypernetwork(made, source, tmp_path / str(width))
         loaded = load_hypernetwork(tmp_path / str(width))
         for context in CONTEXTS:
-            assert torch.equal(compress(loaded, context), compress(made, context))
+            np.testing.assert_array_equal(compress(loaded, context), compress(made, context))
         assert OPTForCausalLM.from_pretrained(tmp_path / str(width)).config.hidden_size == 32
         names = {path.name for path in (tmp_path / str(width)).iterdir()}
         assert {"config.json", "model.safetensors", "tokenizer.json", PARTS} <= names
@@ -79,6 +80,13 @@ def test_what_is_saved_compresses_alike(opt: Opt, tmp_path: Path) -> None:
 def test_a_folder_without_placeholders_is_no_hypernetwork(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"found no vectors\.safetensors"):
         load_hypernetwork(tmp_path)
+
+
+def test_more_demonstrations_than_it_reads_are_refused(opt: Opt) -> None:
+    made = hypernetwork(opt(seed=1, positions=20))
+    assert compress(made, range(17)).shape == (3, 32)
+    with pytest.raises(DataError, match=r"18 tokens; .* reads 17 beside its 3 placeholders"):
+        compress(made, range(18))
 
 
 def test_any_decoder_can_be_one_and_its_unread_head_stays(opt: Opt) -> None:

@@ -1,0 +1,342 @@
+"""Method mend from a recipe, with tiny random models: what is trained, what is kept, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from transformers import OPTForCausalLM
+
+from edgeicl.distill import mend_training, trainer
+from edgeicl.distill.compression import best_sets, read_vectors
+from edgeicl.distill.hypernetwork import PARTS, compress, load_hypernetwork, new_hypernetwork
+from edgeicl.distill.meta_training import MetaTask, Room, distinct_examples, draw_episode
+from edgeicl.distill.stage import distill
+from edgeicl.distill.trainer import TrainingSettings
+from edgeicl.errors import DataError, EdgeiclError
+from edgeicl.specs.prefix import read_prefix_source
+from edgeicl.specs.recipe import Recipe
+from edgeicl.store import Store
+from edgeicl.tasks.example import Example
+from edgeicl.tasks.prompt import PromptEncoder
+from tests.trained_weights import ROUNDING, relative_difference, weights_in
+from tests.unit.byte_tokenizer import byte_tokenizer
+
+REPOSITORY = Path(__file__).parents[3]
+SETTINGS = TrainingSettings(
+    learning_rate=1e-2,
+    epochs=1,
+    batch_size=2,
+    warmup_ratio=0.1,
+    weight_decay=0.0,
+    max_gradient_norm=1.0,
+    checkpoint_every_steps=2,
+)
+
+
+def mend_recipe(recipe: Recipe, student: Path, hypernetwork: Path, **changes: Any) -> Recipe:
+    mend = {
+        "hypernetwork": {"model": str(hypernetwork)},
+        "vectors": 3,
+        "on_text": {"steps": 4, "batch_size": 2, "learning_rate": 1e-2},
+        "on_tasks": {"steps": 4, "batch_size": 2, "queries": 3, "learning_rate": 1e-2},
+        "tasks": [{"train": {"source": "builtin:nli/animal", "split": "train", "limit": 80}}],
+    }
+    written = recipe.model_dump(exclude={"distill": {"teacher", "objective"}})
+    written["distill"] |= {
+        "method": "mend",
+        "student": {"model": str(student)},
+        "text": {"source": "builtin:nli", "split": "train", "limit": 20},
+        "mend": mend | changes,
+    }
+    return Recipe.model_validate(written)
+
+
+@pytest.fixture
+def wanted(recipe: Recipe, model_folders: tuple[Path, Path]) -> Recipe:
+    """The larger model is the frozen one, the smaller the hypernetwork."""
+    return mend_recipe(recipe, *model_folders)
+
+
+def test_the_whole_method_and_its_second_run(wanted: Recipe, tmp_path: Path) -> None:
+    result = distill(wanted, store=Store(tmp_path), base_folder=tmp_path)
+    source = Path(wanted.distill.student.model)
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (result.student, source))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+    assert result.prefix is not None
+    assert result.compressor is not None
+    (deployed,) = read_prefix_source(result.prefix)
+    assert deployed.shape == (3, 32)
+    assert deployed.dtype == np.float32
+    outputs = dict(result.outputs)
+    record = json.loads((outputs["vectors"].path / "compression.json").read_text())
+    losses = {int(seed): loss for seed, loss in record["held_out_cross_entropy"].items()}
+    assert result.evaluation.deployed_seed == min(losses, key=lambda seed: losses[seed])
+    sets = read_vectors(outputs["vectors"].path)
+    np.testing.assert_array_equal(sets[[*losses].index(record["deployed"][0])], deployed)
+
+    rows = {(row.method, row.data): row for row in result.evaluation.rows}
+    methods = {"zero-shot student", "in-context student", "pattern-based fine-tuning", "MEND"}
+    assert {method for method, _ in rows} == methods
+    assert len(rows["MEND", "in_domain"].accuracy.values) == 2
+    cost = result.evaluation.query_cost
+    assert cost is not None
+    assert cost.prefix_tokens == 3
+    assert 0 < cost.prefix_multiply_adds < cost.plain_multiply_adds
+
+    again = distill(wanted, store=Store(tmp_path), base_folder=tmp_path)
+    assert all(output.reused for _, output in again.outputs)
+    assert (again.prefix, again.evaluation) == (result.prefix, result.evaluation)
+
+
+def test_each_stage_starts_from_the_one_before(
+    recipe: Recipe, model_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    hardly = {"steps": 4, "batch_size": 2, "queries": 3, "learning_rate": 1e-9}
+    wanted = mend_recipe(recipe, *model_folders, on_tasks=hardly)
+    outputs = dict(distill(wanted, store=Store(tmp_path), base_folder=tmp_path).outputs)
+    start, first, second = (
+        load_file(folder / "model.safetensors")["model.decoder.layers.0.fc1.weight"]
+        for folder in (
+            model_folders[1],
+            *(outputs[name].path / "compressor" for name in ("mend-on-text", "mend-on-tasks")),
+        )
+    )
+    assert (first - start).abs().max() > 1e-3
+    assert 0 < (second - first).abs().max() < 1e-6
+    for stage in ("mend-on-text", "mend-on-tasks"):
+        assert len(json.loads((outputs[stage].path / "losses.json").read_text())) == 4
+
+
+def test_several_sets_are_deployed_and_vote(
+    recipe: Recipe, model_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    result = distill(mend_recipe(recipe, *model_folders, votes=2), store=Store(tmp_path), base_folder=tmp_path)
+    assert result.prefix is not None
+    assert len(read_prefix_source(result.prefix)) == 2
+    assert result.evaluation.deployed_seed is None
+    assert "MEND, majority of the deployed sets" in {row.method for row in result.evaluation.rows}
+
+
+def test_new_demonstrations_are_compressed_by_what_is_kept(wanted: Recipe, tmp_path: Path) -> None:
+    result = distill(wanted, store=Store(tmp_path), base_folder=tmp_path)
+    assert result.compressor is not None
+    kept = load_hypernetwork(result.compressor)
+    assert (result.compressor / PARTS).is_file()
+    vectors = compress(kept, [0, 30, 31, 32])
+    assert vectors.shape == (3, 32)
+    assert np.abs(vectors - compress(kept, [0, 30, 31, 33])).max() > 1e-3
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("killed_at", [1, 3])
+def test_a_killed_training_goes_on_to_the_same_bits(
+    wanted: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    whole = distill(wanted, store=Store(tmp_path / "whole"), base_folder=tmp_path)
+    plan, calls = trainer.learning_rate_at, []
+
+    def dies(step: int, **rest: Any) -> float:
+        calls.append(step)
+        if len(calls) == 4 + killed_at + 1:  # in the second stage
+            raise KilledError
+        return plan(step, **rest)
+
+    monkeypatch.setattr(trainer, "learning_rate_at", dies)
+    with pytest.raises(KilledError):
+        distill(wanted, store=Store(tmp_path / "killed"), base_folder=tmp_path)
+    calls.clear()
+    monkeypatch.setattr(
+        trainer, "learning_rate_at", lambda step, **rest: calls.append(step) or plan(step, **rest)
+    )
+    resumed = distill(wanted, store=Store(tmp_path / "killed"), base_folder=tmp_path)
+    assert calls[0] == killed_at // 3 * 3  # a checkpoint every three steps
+    for name in ("model.safetensors", PARTS):
+        ours, theirs = ((result.compressor / name).read_bytes() for result in (resumed, whole))  # type: ignore[operator]
+        assert ours == theirs
+
+
+def test_gradients_reach_the_hypernetwork_alone(opt: Callable[..., OPTForCausalLM]) -> None:
+    language_model = opt(seed=1)
+    before = {name: value.clone() for name, value in language_model.state_dict().items()}
+    made = new_hypernetwork(opt(seed=2, layers=1, width=16), vectors=2, width=32, start="normal", seed=0)
+    start = {name: value.clone() for name, value in made.state_dict().items()}
+    texts = [[0, *range(20 + n, 40 + n)] for n in range(6)]
+    losses = mend_training.train_on_text(
+        made, language_model, texts, context_share=0.8, steps=12, settings=SETTINGS, seed=0
+    )
+    assert len(losses) == 12
+    assert losses[-1] < losses[0]
+    assert all(value.grad is None for value in language_model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in language_model.state_dict().items())
+    moved = {name for name, value in made.state_dict().items() if not torch.equal(value, start[name])}
+    assert {"placeholders", "projection.weight", "projection.bias"} <= moved
+    assert any(name.startswith("model.model.decoder.layers.0.self_attn") for name in moved)
+
+
+def test_two_processes_train_the_same_hypernetwork(wanted: Recipe, tmp_path: Path) -> None:
+    alone = distill(wanted, store=Store(tmp_path / "alone"), base_folder=tmp_path).compressor
+    (tmp_path / "recipe.json").write_text(wanted.model_dump_json())
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from edgeicl.distill.stage import distill\n"
+        "from edgeicl.distill.workers import workers\n"
+        "from edgeicl.specs.recipe import Recipe\n"
+        "from edgeicl.store import Store\n"
+        "folder, together = Path(sys.argv[1]), workers()\n"
+        "recipe = Recipe.model_validate_json((folder / 'recipe.json').read_text())\n"
+        "result = distill(recipe, store=Store(folder / 'two', workers=together), base_folder=folder)\n"
+        "if together.is_writer:\n"
+        "    (folder / 'compressor.txt').write_text(str(result.compressor))\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, str(program), str(tmp_path)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert alone is not None
+    ours, start = weights_in(alone), weights_in(Path(wanted.distill.mend.hypernetwork.model))  # type: ignore[union-attr]
+    together = weights_in(Path((tmp_path / "compressor.txt").read_text()))
+    assert relative_difference(ours, together, start) < ROUNDING
+    # Negative control: the same with one more example a step.
+    other = wanted.model_dump()
+    other["distill"]["mend"]["on_tasks"]["queries"] = 4
+    elsewhere = distill(Recipe.model_validate(other), store=Store(tmp_path / "other"), base_folder=tmp_path)
+    assert elsewhere.compressor is not None
+    assert relative_difference(ours, weights_in(elsewhere.compressor), start) > 100 * ROUNDING
+
+
+def encoder() -> PromptEncoder:
+    return PromptEncoder(
+        byte_tokenizer(), pattern="{text}", verbalizers={"yes": " Yes", "no": " No"}, separator="\n"
+    )
+
+
+def examples(count: int) -> tuple[Example, ...]:
+    return tuple(Example({"text": f"text {n:02}"}, "yes" if n % 2 else "no") for n in range(count))
+
+
+def test_an_episode_shows_and_asks_for_different_examples_of_one_task() -> None:
+    tasks = [MetaTask("one", encoder(), examples(12)), MetaTask("two", encoder(), examples(12)[::-1])]
+    room = Room(context_tokens=1000, prompt_tokens=1000)
+    drawn = []
+    for number in range(30):
+        episode = draw_episode(tasks, demonstrations=4, balanced=True, queries=8, room=room, seed=f"0/{number}")
+        assert len(episode.queries) == 8
+        shown = byte_tokenizer().decode(episode.context)
+        asked = [byte_tokenizer().decode(list(query.tokens)) for query in episode.queries]
+        assert len(set(asked)) == 8
+        assert sum(text in shown for text in asked) == 0
+        assert shown.count("Yes") == 2
+        drawn.append(shown)
+    assert len(set(drawn)) == 30
+
+
+def test_episodes_that_do_not_fit_are_drawn_again_or_refused() -> None:
+    long = (*examples(6), Example({"text": "x" * 100}, "yes"), Example({"text": "y" * 100}, "no"))
+    task, room = MetaTask("some task", encoder(), long), Room(context_tokens=60, prompt_tokens=70)
+    for number in range(20):
+        episode = draw_episode([task], demonstrations=2, balanced=True, queries=2, room=room, seed=str(number))
+        assert len(episode.context) <= 60
+    tight = Room(context_tokens=10, prompt_tokens=70)
+    with pytest.raises(DataError, match=r"some task: 20 draws of 2 demonstrations had more than 10 tokens"):
+        draw_episode([task], demonstrations=2, balanced=True, queries=2, room=tight, seed="0")
+    with pytest.raises(DataError, match="8 examples; expected at least 2 demonstrations and 7 queries"):
+        draw_episode([task], demonstrations=2, balanced=True, queries=7, room=room, seed="0")
+
+
+def test_texts_that_are_evaluated_are_left_out_whatever_the_pattern() -> None:
+    evaluated = [Example({"text": "text 03", "other": "-"}, "no")]
+    kept = distinct_examples(
+        (*examples(5), *examples(2)), evaluated, pattern="so: {text}?", evaluated_pattern="{text}"
+    )
+    assert [example.columns["text"] for example in kept] == [f"text {n:02}" for n in (0, 1, 2, 4)]
+
+
+def test_the_best_sets_and_a_diverged_hypernetwork() -> None:
+    assert best_sets({0: 0.3, 1: 0.1, 2: 0.2}, count=2) == [1, 2]
+    with pytest.raises(EdgeiclError, match="diverged"):
+        best_sets({0: float("nan")}, count=1)
+
+
+def test_a_hypernetwork_with_other_tokens_is_refused_before_any_work(
+    recipe: Recipe, model_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = shutil.copytree(model_folders[1], tmp_path / "other")
+    tokens = json.loads((other / "tokenizer.json").read_text())
+    vocab = tokens["model"]["vocab"]
+    vocab["q"], vocab["z"] = vocab["z"], vocab["q"]
+    (other / "tokenizer.json").write_text(json.dumps(tokens))
+    wanted = mend_recipe(recipe, model_folders[0], other)
+    with pytest.raises(DataError, match=r"hypernetwork .*other and student .* have different tokenizers"):
+        distill(wanted, store=Store(tmp_path / "cache"), base_folder=tmp_path)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vectors": 480}, r"longest demonstration set has \d+ tokens; .* reads 32 beside 480 vectors"),
+        ({"load_in": "8bit"}, "8bit needs CUDA"),
+    ],
+)
+def test_what_can_not_run_is_refused_before_any_work(
+    recipe: Recipe, model_folders: tuple[Path, Path], tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        distill(mend_recipe(recipe, *model_folders, **changes), store=Store(tmp_path), base_folder=tmp_path)
+    assert not list(tmp_path.rglob("stage.json"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mend": None}, "needs the section mend"),
+        ({"teacher": {"model": "builtin:nli-teacher"}}, "has no teacher"),
+        ({"objective": {"kl": 0.5}}, "does not read objective"),
+        ({"text": None}, "expected plain text in distill.text"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_the_method(wanted: Recipe, changes: dict[str, Any], message: str) -> None:
+    written = wanted.model_dump()
+    written["distill"] |= changes
+    with pytest.raises(ValidationError, match=message):
+        Recipe.model_validate(written)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": []}, "tasks is empty and the target unseen"),
+        ({"votes": 3}, "expected at most the 2 demonstrations.seeds"),
+        ({"on_text": {"steps": 0}, "on_tasks": {"steps": 0}}, "both 0"),
+    ],
+)
+def test_a_section_that_can_not_be_trained_from(
+    recipe: Recipe, model_folders: tuple[Path, Path], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        mend_recipe(recipe, *model_folders, **changes)
