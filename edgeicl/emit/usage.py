@@ -58,7 +58,8 @@ def _vote(columns: str) -> str:
     return f"""scores = [label_scores({{{columns}}}, cache) for cache in sets]
 votes = [max(found, key=found.get) for found in scores]
 totals = [np.logaddexp.reduce([*found.values()]) for found in scores]
-sums = {{label: sum(np.exp(found[label] - total) for found, total in zip(scores, totals)) for label in scores[0]}}
+shares = [{{label: np.exp(found[label] - total) for label in found}} for found, total in zip(scores, totals)]
+sums = {{label: sum(share[label] for share in shares) for label in scores[0]}}
 # the majority of the sets; of a tie, the label with the highest mean probability
 print(max(sums, key=lambda label: (votes.count(label), sums[label])))"""
 
@@ -78,67 +79,6 @@ end."""
 
 _BEHIND_PREFIX = """\
 With onnxruntime, tokenizers and safetensors, in this folder. `prefix.safetensors` holds the keys and values of
-what stands before every query, one set after another; they go into the cache as they are, and a query follows
-without leading tokens. The graph gives logits for the last token only. Behind a prefix the runtime reads one
-query at a time: it refuses a batch."""
-
-_PREFIX_IMPORT if behind else ""}from tokenizers import Tokenizer
-
-task = json.load(open("task.json"))
-tokenizer = Tokenizer.from_file("tokenizer.json")
-session = ort.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-{_PREFIX_CACHES if behind else _EMPTY_CACHE}
-
-def label_scores(columns, cache):
-    before = next(iter(cache.values())).shape[2]
-    scores = {{}}
-    for label, tokens in task["verbalizer_tokens"].items():
-        ids = tokenizer.encode(task["pattern"].format(**columns){_NO_SPECIAL if behind else ""}).ids
-        scores[label] = 0.0
-        for token in tokens:  # log-probabilities of a label's tokens add up
-            feeds = {{"input_ids": [ids], "attention_mask": [[1] * (before + len(ids))]}}
-            feeds = {{name: np.array(values, np.int64) for name, values in feeds.items()}}
-            logits = session.run(["logits"], feeds | cache)[0][0, -1].astype(np.float64)
-            scores[label] += float(logits[token] - np.logaddexp.reduce(logits))
-            ids = [*ids, token]
-    return scores
-
-
-{_vote(columns) if behind else _one_answer(columns)}
-```""",
-        f"{_SEVERAL if several else _ONE} Feeding `present.*` back as `past_key_values.*`\n"
-        "continues a text without reading it again.",
-        _genai(task),
-    ]
-    return "\n\n".join(["## Use", *parts])
-
-
-def _one_answer(columns: str) -> str:
-    return f"""scores = label_scores({{{columns}}}, empty)
-print(max(scores, key=scores.get))"""
-
-
-def _vote(columns: str) -> str:
-    return f"""scores = [label_scores({{{columns}}}, cache) for cache in sets]
-votes = [max(found, key=found.get) for found in scores]
-totals = [np.logaddexp.reduce([*found.values()]) for found in scores]
-sums = {{label: sum(np.exp(found[label] - total) for found, total in zip(scores, totals)) for label in scores[0]}}
-# the majority of the sets; of a tie, the label with the highest mean probability
-print(max(sums, key=lambda label: (votes.count(label), sums[label])))"""
-
-
-def _genai(task: TaskFile) -> str:
-    if task.prefix is not None and task.prefix.kind == "vectors":
-        return "onnxruntime-genai takes tokens only and can't be handed this prefix: it runs the model without."
-    if task.prefix is not None:
-        return _GENAI_BEHIND_TOKENS
-    return _GENAI
-
-
-_ALONE = """With onnxruntime and tokenizers, in this folder. The tokenizer puts the leading token there itself. The graph
-gives logits for the last token only; rows of a batch are padded on the right, and the mask says where they end."""
-
-_BEHIND_PREFIX = """With onnxruntime, tokenizers and safetensors, in this folder. `prefix.safetensors` holds the keys and values of
 what stands before every query, one set after another; they go into the cache as they are, and a query follows
 without leading tokens. The graph gives logits for the last token only. Behind a prefix the runtime reads one
 query at a time: it refuses a batch."""
