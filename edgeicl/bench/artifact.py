@@ -49,6 +49,7 @@ class Artifact:
     vocabulary: int
     context_tokens: int
     layers: int
+    heads: int
     kv_heads: int
     head_size: int
     end_tokens: frozenset[int]
@@ -146,6 +147,7 @@ def open_artifact(path: Path) -> Artifact:
             vocabulary=int(model["vocab_size"]),
             context_tokens=min(int(model["context_length"]), int(config["search"]["max_length"])),
             layers=int(decoder["num_hidden_layers"]),
+            heads=int(decoder["num_attention_heads"]),
             kv_heads=int(decoder["num_key_value_heads"]),
             head_size=int(decoder["head_size"]),
             end_tokens=frozenset(end if isinstance(end, list) else [end]),

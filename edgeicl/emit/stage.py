@@ -232,13 +232,13 @@ class _Emission:
         check_transformers_tokenizer(self.folder, texts)
         if not self.sets:
             return check_genai(self.folder, prompts, check_greedy(decoder, prompts, tokens), texts)
+        # genai reads demonstrations as tokens; where there are none, it can be asked for the model alone only
         ids = [int(token) for token in self.sets[0]] if self.sets[0].ndim == 1 else self.encoder.leading
-        whole = [[*ids, *prompt] for prompt in prompts]
-        generated = check_greedy(decoder, whole, tokens)
+        generated = check_greedy(decoder, [[*ids, *prompt] for prompt in prompts], tokens)
         for rows in self._shipped_rows():
             decoder.load_prefix(rows)
             check_greedy(decoder, prompts, tokens)
-        return [*check_genai(self.folder, whole, generated, texts), *prefix_deviations(self.sets)]
+        return [*check_genai(self.folder, prompts, generated, texts, ids), *prefix_deviations(self.sets)]
 
     def _accuracy(self, prompts: Mapping[str, Sequence[Sequence[int]]]) -> tuple[ArtifactAccuracy, ...]:
         labels = [self.encoder.tokens[label] for label in self.encoder.labels]

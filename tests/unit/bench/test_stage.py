@@ -144,8 +144,8 @@ for path in pathlib.Path(edgeicl.bench.__file__).parent.glob("*.py"):
     importlib.import_module("edgeicl.bench." + path.stem)
 from edgeicl.bench.artifact import open_artifact
 from edgeicl.bench.classify import classify
-found = classify(open_artifact(pathlib.Path({str(artifact)!r})), dict(premise="w1", hypothesis="w2"), threads=1).probabilities
-assert len(found) == 2
+found = classify(open_artifact(pathlib.Path({str(artifact)!r})), dict(premise="w1", hypothesis="w2"), threads=1)
+assert len(found.probabilities) == 2
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(stage.__file__).parents[2], timeout=120)
 
