@@ -135,7 +135,8 @@ def prefix(
     """Put other demonstrations before an artifact's queries, without training."""
     from edgeicl.bench.artifact import open_artifact
     from edgeicl.bench.classify import task_of
-    from edgeicl.new_prefix import demonstration_sets, replace_prefix
+    from edgeicl.compressor import compressed
+    from edgeicl.new_prefix import demonstration_sets, prefix_kind, replace_prefix
     from edgeicl.report.terminal import prefix_text
     from edgeicl.tasks.readers import read_examples
 
@@ -156,10 +157,11 @@ def prefix(
     examples = read_examples(source, labels=tuple(task_of(opened).verbalizers), base_folder=Path.cwd())
     shown = demonstration_sets(opened, examples, count=count, sets=sets, balanced=balanced, drop_to_fit=fit)
     folder = output or artifact
-    manifest = replace_prefix(opened, shown, output=folder)
-    lengths = [len(ids) for ids in shown]
+    stands = compressed(opened, shown) if prefix_kind(opened) == "vectors" else shown
+    manifest = replace_prefix(opened, stands, output=folder)
+    lengths = [len(values) for values in stands]
     if as_json:
-        print_json({"folder": str(folder), "set_tokens": lengths, "manifest": plain(manifest)})
+        print_json({"folder": str(folder), "set_positions": lengths, "manifest": plain(manifest)})
     else:
         typer.echo(prefix_text(manifest, lengths, folder))
 

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from edgeicl.artifact import write_manifest
 from edgeicl.bench.artifact import Artifact
+from edgeicl.compressor import compressor_folder
 from edgeicl.errors import BudgetError, DataError
 from edgeicl.replacement import replacing
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.catalog import load_target
 from edgeicl.specs.manifest import (
+    COMPRESSOR,
     MANIFEST,
     PREFIX_FILE,
     TASK_FILE,
@@ -39,6 +41,11 @@ _TARGET_FILE = "target.resolved.yaml"
 _REPORTS = ("report.html", "report.md")
 
 
+def prefix_kind(artifact: Artifact) -> Literal["tokens", "vectors"]:
+    """What stands before the artifact's queries. DataError where nothing does."""
+    return _carried(artifact)[1].kind
+
+
 def demonstration_sets(
     artifact: Artifact,
     examples: Sequence[Example],
@@ -48,13 +55,13 @@ def demonstration_sets(
     balanced: bool = True,
     drop_to_fit: bool = False,
 ) -> list[NDArray[np.int64]]:
-    """Token ids [P] of each demonstration set, as they stand before a query.
+    """Token ids [P] of each demonstration set, as they stand before a query or are compressed to what does.
 
     Args:
         count: Demonstrations of a set, drawn by the set's number as seed; all `examples` in their order unless
             given.
         balanced: As many of each label.
-        drop_to_fit: Leaves out the last demonstrations of a set that is longer than the context allows.
+        drop_to_fit: Leaves out the last demonstrations of a set that is longer than what reads it allows.
 
     Raises:
         DataError: an artifact without demonstrations, too few examples, or a set that doesn't fit.
@@ -63,19 +70,19 @@ def demonstration_sets(
     encoder = PromptEncoder(
         artifact.tokenizer, pattern=task.pattern, verbalizers=task.verbalizers, separator=task.separator
     )
+    room, beside = _room(artifact, use)
     found = []
     for seed in range(sets):
         shown = list(examples)
         if count is not None:
             shown = choose(examples, count=count, balanced=balanced, seed=seed, labels=encoder.labels)
-        room = artifact.context_tokens - use.longest_query_tokens
         fitting = len(shown)
         while fitting and len(encoder.demonstrations(shown[:fitting])) > room:
             fitting -= 1
         if fitting < len(shown):
             told = (
                 f"set {seed}: {len(shown)} demonstrations take {len(encoder.demonstrations(shown))} tokens; "
-                f"found room for {room}, beside a query of up to {use.longest_query_tokens}: {fitting} fit"
+                f"found room for {room}, beside {beside}: {fitting} fit"
             )
             if not drop_to_fit or not fitting:
                 raise DataError(told, next_step="give fewer or shorter ones, or let --fit leave out the last")
@@ -107,7 +114,9 @@ def replace_prefix(artifact: Artifact, sets: Sequence[NDArray[Any]], *, output: 
     _check(artifact, use, sets)
     with replacing(output, MANIFEST) as partial:
         for path in sorted(artifact.path.iterdir()):
-            if path.is_file() and path.name not in (MANIFEST, PREFIX_FILE, TASK_FILE, *_REPORTS):
+            if path.name == COMPRESSOR:
+                shutil.copytree(path, partial / path.name)
+            elif path.is_file() and path.name not in (MANIFEST, PREFIX_FILE, TASK_FILE, *_REPORTS):
                 shutil.copyfile(path, partial / path.name)
         write_prefix_file(partial, sets, bits=_bits(artifact))
         now = prefix_use(sets, longest_query_tokens=use.longest_query_tokens)
@@ -142,6 +151,18 @@ _NOT_MEASURED = Deviation(
     got="none",
     why="edgeicl prefix replaced those that were measured; use edgeicl eval and edgeicl bench",
 )
+
+
+def _room(artifact: Artifact, use: PrefixUse) -> tuple[int, str]:
+    """Tokens that a set may have, and beside what: a query, or the placeholders of the hypernetwork."""
+    if use.kind == "tokens":
+        query = use.longest_query_tokens
+        return artifact.context_tokens - query, f"a query of up to {query}"
+    from edgeicl.models.loading import config_number
+
+    vectors = max(use.tokens)
+    reads = config_number(compressor_folder(artifact), "max_position_embeddings")
+    return reads - vectors, f"the {vectors} vectors that it becomes"
 
 
 def _carried(artifact: Artifact) -> tuple[TaskFile, PrefixUse]:

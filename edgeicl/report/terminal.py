@@ -96,14 +96,14 @@ def artifact_text(manifest: Manifest) -> str:
     return "\n\n".join([head, *(_text(table) for table in tables if table is not None)])
 
 
-def prefix_text(manifest: Manifest, set_tokens: Sequence[int], folder: Path) -> str:
+def prefix_text(manifest: Manifest, set_positions: Sequence[int], folder: Path) -> str:
     """What stands before a query now, and what the artifact takes with it."""
-    counts = ", ".join(map(str, set_tokens))
+    counts = ", ".join(map(str, set_positions))
     taken = sum(entry.bytes for entry in manifest.ledger if entry.file == PREFIX_FILE)
     return "\n".join(
         f"{name + ':':<36}{value}"
         for name, value in (
-            ("before a query", f"{counts} tokens{' (one set each)' * (len(set_tokens) > 1)}"),
+            ("before a query", f"{counts} positions{' (one set each)' * (len(set_positions) > 1)}"),
             ("prefix", format_byte_size(taken)),
             ("artifact", format_byte_size(facts.artifact_bytes(manifest))),
             ("folder", str(folder)),

@@ -20,6 +20,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("recipe_commands", "compile_commands", "runtime_commands"),
     ("arguments",),
     ("pipeline", "new_prefix"),
+    ("compressor",),
     ("job",),
     ("artifact", "steps", "stored"),
     STAGES,

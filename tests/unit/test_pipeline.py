@@ -40,6 +40,7 @@ class Distilled:
     source: Path = Path("source")
     deviations: tuple[Any, ...] = ()
     prefix: Path | None = None
+    compressor: Path | None = None
 
 
 @dataclass
