@@ -26,6 +26,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "target task unseen": ("distill.mend.target=unseen",),
 }
 COUNTS = (16, 12)
+_EXAMPLES = ("task.in_domain.limit=500", "task.out_of_domain.limit=500")
 DATA = ("in_domain", "out_of_domain")
 METHODS = (
     methods.ZERO_SHOT_STUDENT,
@@ -37,7 +38,7 @@ METHODS = (
 
 def evaluation(*overrides: str) -> Evaluation:
     """The accuracy table of the recipe with `overrides`, from the cache where it is whole there."""
-    job = resolve("mend", recipe_overrides=overrides, builds=False)
+    job = resolve("mend", recipe_overrides=[*_EXAMPLES, *overrides], builds=False)
     return distill(job.recipe, store=Store(cache_root()), base_folder=job.base_folder).evaluation
 
 

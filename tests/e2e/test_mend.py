@@ -25,7 +25,6 @@ SMALL = (
     "distill.mend.on_tasks={steps: 3, batch_size: 2, queries: 2}",
     "distill.mend.tasks.0.train.limit=60",
     "distill.mend.tasks.1.train.limit=60",
-    "distill.mend.tasks.2.train.limit=60",
     "distill.require_gain=false",
     "distill.baseline_epochs=1",
     "quantize.calibration_examples=4",
