@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,16 +22,12 @@ from edgeicl.tasks.prompt import leading_tokens
 
 Ids = NDArray[np.int64]
 
+Queries = Sequence[Sequence[Sequence[int]]]
+"""Class -> example -> token ids, the label not included."""
+
 _WORD = re.compile(r"Ġ[a-z]{3,}")
 _TEXTS_AT_LEAST = 4
 _PASSAGES_AT_LEAST = 4  # in a document that is a class, or its examples are all alike
-
-
-@dataclass(frozen=True)
-class Pool:
-    """A task's examples: the ids of each query by class, labels not included."""
-
-    queries: tuple[tuple[tuple[int, ...], ...], ...]
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ class TextBatches:
 
     Args:
         documents: Token ids of each document, without leading tokens.
-        pools: The labelled tasks by name.
+        pools: The labelled tasks.
         positions: Most tokens of a text.
         around: Ids before and after the passage in an example of a document episode.
     """
@@ -62,7 +58,7 @@ class TextBatches:
         self,
         tokenizer: Tokenizer,
         documents: Sequence[NDArray[np.int32]],
-        pools: Mapping[str, Pool],
+        pools: Sequence[Queries],
         *,
         separator: str,
         positions: int,
@@ -71,7 +67,7 @@ class TextBatches:
         self.leading = leading_tokens(tokenizer)
         self.words = label_words(tokenizer)
         self.separator: list[int] = tokenizer.encode(separator, add_special_tokens=False).ids
-        self.pools = list(pools.values())
+        self.pools = list(pools)
         self.positions = positions
         self.around = around
         self._documents = sorted(documents, key=len, reverse=True)
@@ -90,10 +86,14 @@ class TextBatches:
         return Texts(tokens, everywhere, ~everywhere)
 
     def episodes(self, rng: np.random.Generator, *, tokens_per_step: int, examples: int) -> Texts:
-        """Episodes of the labelled tasks, each task as often as any other."""
-        return self._batch(
-            lambda: self.episode(rng, self.pools[rng.integers(len(self.pools))], examples), tokens_per_step
-        )
+        """Episodes of the labelled tasks, each task as often as any other, with some or all of its classes."""
+
+        def draw() -> Episode:
+            queries = self.pools[int(rng.integers(len(self.pools)))]
+            classes = rng.permutation(len(queries))[: int(rng.integers(2, len(queries) + 1))]
+            return self.episode(rng, [queries[place] for place in classes.tolist()], examples)
+
+        return self._batch(draw, tokens_per_step)
 
     def document_episodes(
         self,
@@ -110,13 +110,13 @@ class TextBatches:
             tokens_per_step,
         )
 
-    def episode(self, rng: np.random.Generator, pool: Pool, examples: int) -> Episode:
-        """`examples` of one pool with words of their own, or as many as there are positions for."""
-        words = [self.words[place] for place in rng.choice(len(self.words), len(pool.queries), replace=False)]
+    def episode(self, rng: np.random.Generator, queries: Queries, examples: int) -> Episode:
+        """`examples` of one task with words of their own, or as many as there are positions for."""
+        words = [self.words[place] for place in rng.choice(len(self.words), len(queries), replace=False)]
         ids, answers = list(self.leading), []
         for _ in range(examples):
             label = int(rng.integers(len(words)))
-            query = pool.queries[label][rng.integers(len(pool.queries[label]))]
+            query = queries[label][int(rng.integers(len(queries[label])))]
             if len(ids) + len(query) + 1 > self.positions:
                 break
             ids += query
@@ -124,7 +124,7 @@ class TextBatches:
             ids += [words[label], *self.separator]
         return Episode(tuple(ids[: self.positions]), tuple(answers), tuple(words))
 
-    def _passages(self, rng: np.random.Generator, examples: int, tokens: int, classes: int) -> Pool:
+    def _passages(self, rng: np.random.Generator, examples: int, tokens: int, classes: int) -> Queries:
         before, after = self.around
         shortest = bisect_right(self._documents, -_PASSAGES_AT_LEAST * tokens, key=lambda one: -len(one))
         long = self._documents[:shortest]
@@ -135,12 +135,12 @@ class TextBatches:
                 next_step="lower passage_tokens or document_classes, check the separator of the text, or set "
                 "document_share: 0",
             )
-        queries: list[tuple[tuple[int, ...], ...]] = []
+        queries: list[Sequence[Sequence[int]]] = []
         for place in rng.choice(len(long), int(rng.integers(2, classes + 1)), replace=False).tolist():
             starts = rng.integers(0, len(long[place]) - tokens + 1, examples)
             passages = (long[place][start : start + tokens].tolist() for start in starts)
             queries.append(tuple((*before, *passage, *after) for passage in passages))
-        return Pool(tuple(queries))
+        return queries
 
     def _batch(self, draw: Callable[[], Episode], tokens_per_step: int) -> Texts:
         drawn: list[Episode] = []

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from accelerate.utils import set_seed
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -20,7 +21,7 @@ from edgeicl.distill.episodes import Texts
 from edgeicl.distill.new_model import new_model
 from edgeicl.distill.pretrain import RECIPE
 from edgeicl.distill.pretraining_loop import check_one_process, pretraining_loop
-from edgeicl.distill.text_batches import Episode, Pool, TextBatches, texts_of
+from edgeicl.distill.text_batches import Episode, Queries, TextBatches, texts_of
 from edgeicl.errors import DataError
 from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.models.model_folder import model_folder, weights_digest
@@ -80,7 +81,7 @@ class _TextPretraining:
         self.batches = TextBatches(
             self.tokenizer,
             list(self._encoded(texts)),
-            {name: self._pool(recipe.tasks[name], examples) for name, examples in trained.items()},
+            [self._pool(recipe.tasks[name], examples) for name, examples in trained.items()],
             separator=recipe.separator,
             positions=self.positions,
             around=(self._ids(before), self._ids(after)),
@@ -168,14 +169,14 @@ class _TextPretraining:
             rng, tokens_per_step=phase.tokens_per_step, examples=phase.episode_examples
         )
 
-    def _pool(self, task: EpisodeTask, examples: Sequence[Example]) -> Pool:
+    def _pool(self, task: EpisodeTask, examples: Sequence[Example]) -> Queries:
         by_label: dict[str, list[tuple[int, ...]]] = {}
         for example in examples:
             ids = self._ids(query_text(task.pattern, example))
             by_label.setdefault(example.label, []).append(tuple(ids))
         if len(by_label) < 2:
             raise DataError(f"{task.data}: found the label {', '.join(by_label)}; expected at least two")
-        return Pool(tuple(map(tuple, (by_label[label] for label in sorted(by_label)))))
+        return [by_label[label] for label in sorted(by_label)]
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
