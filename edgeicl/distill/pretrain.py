@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from accelerate.utils import set_seed
 from tokenizers import Tokenizer
-from torch import nn
 from transformers import PreTrainedModel
 
 from edgeicl.distill.answer_loss import answer_loss
@@ -68,7 +67,7 @@ def _trained(pretraining: Pretraining, checkpoint: Path) -> tuple[PreTrainedMode
     tokenizer = family_tokenizer()
     phase_of = [phase for phase in pretraining.phases for _ in range(phase.steps)]
 
-    def loss(model: nn.Module, step: int) -> torch.Tensor:
+    def loss(model: PreTrainedModel, step: int) -> torch.Tensor:
         texts, first_positions = draw_batch(pretraining, phase_of[step], step, tokenizer)
         return answer_loss(model, texts, pretraining.language_model_weight, first_positions)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from edgeicl.distill.checkpoint import newest_checkpoint, save_checkpoint
@@ -32,7 +32,7 @@ def check_one_process() -> None:
 
 def pretraining_loop(
     model: PreTrainedModel,
-    loss: Callable[[nn.Module, int], Tensor],
+    loss: Callable[[PreTrainedModel, int], Tensor],
     *,
     phases: Sequence[TrainingPhase],
     weight_decay: float,
@@ -62,7 +62,8 @@ def pretraining_loop(
         for step in range(start, len(rates)):
             for group in optimizer.param_groups:
                 group["lr"] = rates[step]
-            value = loss(model, step)
+            with accelerator.autocast():
+                value = loss(model, step)
             accelerator.backward(value)
             accelerator.clip_grad_norm_(model.parameters(), max_gradient_norm)
             optimizer.step()

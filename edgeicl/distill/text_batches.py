@@ -68,6 +68,8 @@ class TextBatches:
         self.words = label_words(tokenizer)
         self.separator: list[int] = tokenizer.encode(separator, add_special_tokens=False).ids
         self.pools = list(pools)
+        spread = iter(self.words[:: max(1, len(self.words) // max(1, sum(map(len, pools))))])
+        self.own_words = [[next(spread) for _ in pool] for pool in pools]
         self.positions = positions
         self.around = around
         self._documents = sorted(documents, key=len, reverse=True)
@@ -85,13 +87,20 @@ class TextBatches:
         everywhere = np.ones(tokens.shape, np.bool_)
         return Texts(tokens, everywhere, ~everywhere)
 
-    def episodes(self, rng: np.random.Generator, *, tokens_per_step: int, examples: int) -> Texts:
-        """Episodes of the labelled tasks, each task as often as any other, with some or all of its classes."""
+    def episodes(
+        self, rng: np.random.Generator, *, tokens_per_step: int, examples: int, fixed_share: float
+    ) -> Texts:
+        """Episodes of the labelled tasks, each task as often as any other, with some or all of its classes.
+
+        In `fixed_share` of them a class has its own word, always the same.
+        """
 
         def draw() -> Episode:
-            queries = self.pools[int(rng.integers(len(self.pools)))]
-            classes = rng.permutation(len(queries))[: int(rng.integers(2, len(queries) + 1))]
-            return self.episode(rng, [queries[place] for place in classes.tolist()], examples)
+            task = int(rng.integers(len(self.pools)))
+            queries, own = self.pools[task], self.own_words[task]
+            classes = rng.permutation(len(queries))[: int(rng.integers(2, len(queries) + 1))].tolist()
+            words = [own[place] for place in classes] if rng.random() < fixed_share else None
+            return self.episode(rng, [queries[place] for place in classes], examples, words)
 
         return self._batch(draw, tokens_per_step)
 
@@ -110,9 +119,12 @@ class TextBatches:
             tokens_per_step,
         )
 
-    def episode(self, rng: np.random.Generator, queries: Queries, examples: int) -> Episode:
-        """`examples` of one task with words of their own, or as many as there are positions for."""
-        words = [self.words[place] for place in rng.choice(len(self.words), len(queries), replace=False)]
+    def episode(
+        self, rng: np.random.Generator, queries: Queries, examples: int, words: Sequence[int] | None = None
+    ) -> Episode:
+        """`examples` of one task, or as many as there are positions for; words are drawn unless given."""
+        if words is None:
+            words = [self.words[place] for place in rng.choice(len(self.words), len(queries), replace=False)]
         ids, answers = list(self.leading), []
         for _ in range(examples):
             label = int(rng.integers(len(words)))

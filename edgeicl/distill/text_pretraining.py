@@ -13,7 +13,6 @@ import torch
 from accelerate.utils import set_seed
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch import nn
 from transformers import PreTrainedModel
 
 from edgeicl.distill.answer_loss import answer_loss
@@ -22,6 +21,7 @@ from edgeicl.distill.new_model import new_model
 from edgeicl.distill.pretrain import RECIPE
 from edgeicl.distill.pretraining_loop import check_one_process, pretraining_loop
 from edgeicl.distill.text_batches import Episode, Queries, TextBatches, texts_of
+from edgeicl.distill.word_vectors import word_vectors
 from edgeicl.errors import DataError
 from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.models.model_folder import model_folder, weights_digest
@@ -75,12 +75,13 @@ class _TextPretraining:
         trained = without_texts_of(evaluated.values(), _read(recipe.tasks, base_folder))
         self._start = model_folder(recipe.start_from, base_folder=base_folder) if recipe.start_from else None
         self.tokenizer = self._tokenizer([*texts, *_examples_as_text(recipe.tasks, trained)], base_folder)
-        self._model = self._load()
+        documents = list(self._encoded(texts))
+        self._model = self._load(documents)
         self.positions = int(self._model.config.max_position_embeddings)
         before, _, after = recipe.document_pattern.partition("{text}")
         self.batches = TextBatches(
             self.tokenizer,
-            list(self._encoded(texts)),
+            documents,
             [self._pool(recipe.tasks[name], examples) for name, examples in trained.items()],
             separator=recipe.separator,
             positions=self.positions,
@@ -107,7 +108,7 @@ class _TextPretraining:
         with ThreadPoolExecutor(max_workers=1) as drawing:
             coming: dict[int, Future[Texts]] = {}
 
-            def loss(model: nn.Module, step: int) -> torch.Tensor:
+            def loss(model: PreTrainedModel, step: int) -> torch.Tensor:
                 this = coming.pop(step, None)
                 if step + 1 < len(phase_of):
                     coming[step + 1] = drawing.submit(self._draw, phase_of[step + 1], step + 1)
@@ -144,11 +145,19 @@ class _TextPretraining:
             return load_tokenizer(model_folder(self.recipe.tokenizer_from, base_folder=base_folder))
         return learn_tokenizer(texts, vocabulary=self.recipe.vocabulary)
 
-    def _load(self) -> PreTrainedModel:
+    def _load(self, documents: Sequence[NDArray[np.int32]]) -> PreTrainedModel:
         if self._start:
             return load_model(self._start)
-        assert self.recipe.model is not None  # the schema sees to it
-        return new_model(self.recipe.model, self.tokenizer.get_vocab_size())
+        shape = self.recipe.model
+        assert shape is not None  # the schema sees to it
+        vocabulary = self.tokenizer.get_vocab_size()
+        model = new_model(shape, vocabulary)
+        if self.recipe.embeddings == "cooccurrence":
+            log.info("word vectors from %d documents", len(documents))
+            vectors = word_vectors(documents, vocabulary=vocabulary, width=shape.width, seed=self.recipe.seed)
+            with torch.no_grad():
+                model.get_input_embeddings().weight.copy_(torch.from_numpy(vectors) * shape.initial_std)
+        return model
 
     def _draw(self, phase: TextPhase, step: int) -> Texts:
         rng = np.random.default_rng([self.recipe.seed, step])
@@ -166,7 +175,10 @@ class _TextPretraining:
                 classes=phase.document_classes,
             )
         return self.batches.episodes(
-            rng, tokens_per_step=phase.tokens_per_step, examples=phase.episode_examples
+            rng,
+            tokens_per_step=phase.tokens_per_step,
+            examples=phase.episode_examples,
+            fixed_share=phase.fixed_share,
         )
 
     def _pool(self, task: EpisodeTask, examples: Sequence[Example]) -> Queries:

@@ -32,8 +32,11 @@ class TextPhase(TrainingPhase):
     tokens_per_step: int = Field(ge=1)
     plain_share: float = Field(ge=0.0, le=1.0, description="Share of batches of plain text, as are the next.")
     document_share: float = Field(0.0, ge=0.0, le=1.0)
+    fixed_share: float = Field(
+        0.0, ge=0.0, le=1.0, description="Share of the task episodes in which a class always has the same word."
+    )
     plain_tokens: int = Field(512, ge=2, description="Tokens in a plain text.")
-    episode_examples: int = Field(17, ge=2, description="Examples in an episode, the query included.")
+    episode_examples: int = Field(17, ge=1, description="Examples in an episode, the query included.")
     passage_tokens: int = Field(32, ge=1, description="Tokens of a passage in a document episode.")
     document_classes: int = Field(4, ge=2, description="Most documents in a document episode.")
 
@@ -58,6 +61,10 @@ class TextPretraining(Spec):
         None, description="A model whose tokenizer a new model gets; else one is learned from the texts."
     )
     vocabulary: int = Field(8192, ge=300, description="Tokens of a new model's byte-level BPE tokenizer.")
+    embeddings: Literal["random", "cooccurrence"] = Field(
+        "random",
+        description="How a new model's token embeddings start; cooccurrence: from which tokens stand together.",
+    )
     weight_decay: float = Field(0.01, ge=0.0)
     max_gradient_norm: float = Field(1.0, gt=0.0)
     mixed_precision: Literal["no", "bf16"] = Field("no", description="bf16: on GPUs that compute in it.")
