@@ -21,15 +21,7 @@ def word_vectors(
     documents: Sequence[NDArray[np.int32]], *, vocabulary: int, width: int, seed: int = 0
 ) -> NDArray[np.float32]:
     """A vector [V, H] for each token, of mean 0 and standard deviation 1; zero for one that never occurs."""
-    # Between documents stands a token that is none of the vocabulary, so that no pair reaches across.
-    apart = np.array([vocabulary] * _WINDOW, np.int64)
-    tokens = np.concatenate([part for document in documents for part in (document, apart)]).astype(np.int64)
-    size = vocabulary + 1
-    counts = csr_array((size, size), dtype=np.float64)
-    for distance in range(1, _WINDOW + 1):
-        keys, times = np.unique(tokens[:-distance] * size + tokens[distance:], return_counts=True)
-        counts += csr_array((times / distance, (keys // size, keys % size)), shape=(size, size))
-    counts = (counts + counts.T).tocsr()[:vocabulary, :vocabulary]
+    counts = pair_counts(documents, vocabulary=vocabulary)
     information = positive_mutual_information(counts)
     left, values, _ = svds(information, k=width, rng=np.random.default_rng(seed))
     vectors = left * np.sqrt(values)
@@ -38,6 +30,19 @@ def word_vectors(
     vectors[~seen] = 0.0
     scaled: NDArray[np.float32] = (vectors / vectors[seen].std()).astype(np.float32)
     return scaled
+
+
+def pair_counts(documents: Sequence[NDArray[np.int32]], *, vocabulary: int) -> csr_array:
+    """How often two tokens stand near each other in a document [V, V]; one at distance d counts 1 / d."""
+    # Between documents stands a token that is none of the vocabulary, so that no pair reaches across.
+    apart = np.array([vocabulary] * _WINDOW, np.int64)
+    tokens = np.concatenate([part for document in documents for part in (document, apart)]).astype(np.int64)
+    size = vocabulary + 1
+    counts = csr_array((size, size), dtype=np.float64)
+    for distance in range(1, _WINDOW + 1):
+        keys, times = np.unique(tokens[:-distance] * size + tokens[distance:], return_counts=True)
+        counts += csr_array((times / distance, (keys // size, keys % size)), shape=(size, size))
+    return (counts + counts.T).tocsr()[:vocabulary, :vocabulary]
 
 
 def positive_mutual_information(counts: csr_array) -> csr_array:
