@@ -41,7 +41,6 @@ def data(tmp_path: Path) -> Path:
 def recipe(**changes: object) -> TextPretraining:
     task = {"pattern": "{text} answer:", "data": {"source": "file:task.jsonl"}}
     phase = {"steps": 6, "learning_rate": 1e-2, "tokens_per_step": 128, "plain_share": 0.3, "plain_tokens": 24}
-    episodes = {"document_share": 0.3, "episode_examples": 4, "passage_tokens": 5, "fixed_share": 0.5}
     values = {
         "version": 1,
         "kind": "text",
