@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeicl.distill import evaluate as methods
+from edgeicl.distill.carried_demonstrations import carry_demonstrations
 from edgeicl.distill.context_distillation import ContextDistillation
 from edgeicl.distill.predictions import ONLY
 from edgeicl.distill.result import DistillResult
@@ -32,13 +33,15 @@ def distill(recipe: Recipe, *, store: Store, base_folder: Path) -> DistillResult
 
 
 def _unchanged(run: TaskRun) -> DistillResult:
-    """Method `none`: the student as it is."""
+    """Method `none`: the student as it is, alone or with its demonstrations."""
 
     def build(folder: Path) -> None:
         if run.writes:
             save_model(load_model(run.student_folder), run.student_folder, folder / MODEL)
 
     student = run.stage("student", {"weights": run.student_digest}, build)
+    if run.recipe.distill.prefix == "demonstrations":
+        return carry_demonstrations(run, student)
     evaluated = run.evaluate({ONLY: student}, methods.ZERO_SHOT_STUDENT, baselines=None)
     model = student.path / MODEL
     return DistillResult(model, weights_digest(model), evaluated, tuple(run.outputs), source=run.student_folder)

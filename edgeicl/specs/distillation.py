@@ -91,6 +91,11 @@ class Distill(Spec):
     )
     student: Student
     demonstrations: Demonstrations = Demonstrations()
+    prefix: Literal["none", "demonstrations"] = Field(
+        "none",
+        description="What the artifact of method none carries: nothing; or the demonstrations of every seed, "
+        "computed once, before each query, with a majority vote of the seeds.",
+    )
     transfer_examples: int = Field(
         4096, ge=1, description="Examples of `train` on which the student learns the teacher's answers."
     )
@@ -100,6 +105,12 @@ class Distill(Spec):
         True, description="Refuse a teacher whose gain from demonstrations is not clearly above zero."
     )
     baseline_epochs: int = Field(20, ge=1, description="Epochs of pattern-based fine-tuning.")
+
+    @model_validator(mode="after")
+    def _prefix_wanted(self) -> Distill:
+        if self.prefix == "demonstrations" and self.method != "none":
+            raise ValueError(f"prefix: demonstrations is for method none; method {self.method} decides itself")
+        return self
 
     @model_validator(mode="after")
     def _teacher_present(self) -> Distill:
