@@ -8,9 +8,10 @@ from edgeicl.specs.spec import Spec
 
 
 class OnPolicy(Spec):
-    """Texts that the student goes on with after a query, and the teacher judges (weight: `objective.on_policy`).
+    """Texts that the student goes on with after a query, for the teacher to judge.
 
-    GKD (arXiv 2306.13649, section 3) samples at temperature 1; the length of a text is this program's choice.
+    Their weight in the loss is `objective.on_policy`. GKD (arXiv 2306.13649, section 3) samples at temperature
+    1; the length of a text is this program's choice.
     """
 
     tokens: int = Field(8, ge=1, description="Tokens that the student samples after each query.")
