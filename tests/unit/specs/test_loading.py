@@ -67,7 +67,7 @@ def test_five_mistakes_are_five_problems_with_their_lines() -> None:
     assert found["distill.student.adapter"] == (
         10,
         "'lorra'",
-        "allowed: none, lora, bitfit; did you mean 'lora'?",
+        "did you mean 'lora'? allowed: none, lora, bitfit",
     )
     assert len(found) == 5
 
