@@ -26,7 +26,7 @@ SAVING = 0.4
 def train(
     adapter: str, folder: Path, *, steps: int, device: str, checkpointing: bool = False
 ) -> dict[str, Any]:
-    """Trains the model in `folder` for `steps` steps: bytes above those before it was loaded, and seconds a step.
+    """Trains the model in `folder`: bytes above those before it was loaded, and seconds a step.
 
     On CUDA the bytes are those that torch allocated there, else those that the process held.
     """
