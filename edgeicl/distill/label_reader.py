@@ -40,8 +40,15 @@ class LabelReader(torch.nn.Module):
         device: torch.device = self.model.device
         return device
 
-    def forward(self, batch: LabelBatch, over: Over, prefix: Prefix | None = None) -> Tensor:
-        """Log-probabilities in float32: [B, V] for the vocabulary, else [B, L]."""
+    def forward(
+        self, batch: LabelBatch | LabelPass, over: Over = "vocabulary", prefix: Prefix | None = None
+    ) -> Tensor:
+        """Log-probabilities in float32: [B, V] for the vocabulary, else [B, L].
+
+        Of a pass, over the vocabulary, those of all its K places: [B, K, V].
+        """
+        if isinstance(batch, LabelPass):
+            return self._logits(batch, prefix).log_softmax(-1)
         first = batch.passes[0]
         if over == "vocabulary":
             return self._logits(first, prefix)[:, 0].log_softmax(-1)
