@@ -165,27 +165,27 @@ class ContextDistillation:
         return self.settings.training.model_dump(mode="json", exclude={"checkpoint_every_steps"})
 
     def _build_gain(self, folder: Path) -> None:
-        if self.run.writes:
-            build_gain(
-                folder,
-                self._teacher(),
-                self.encoder,
-                self.data.scored[:GAIN_EXAMPLES],
-                contexts=self.contexts,
-                over=self.over,
-            )
+        build_gain(
+            folder,
+            self._teacher,
+            self.encoder,
+            self.data.scored[:GAIN_EXAMPLES],
+            contexts=self.contexts,
+            over=self.over,
+            workers=self.run.workers,
+        )
 
     def _build_targets(self, folder: Path, gain: StageOutput) -> None:
-        if self.run.writes:
-            build_targets(
-                folder,
-                self._teacher,
-                self.encoder,
-                self.data.scored,
-                contexts=self.contexts,
-                over=self.over,
-                gain_folder=gain.path,
-            )
+        build_targets(
+            folder,
+            self._teacher,
+            self.encoder,
+            self.data.scored,
+            contexts=self.contexts,
+            over=self.over,
+            gain_folder=gain.path,
+            workers=self.run.workers,
+        )
 
     def _student(self, seed: int, targets: StageOutput) -> StageOutput:
         objective = self.settings.objective
@@ -220,7 +220,7 @@ class ContextDistillation:
         return self.run.stage("student", inputs, build, name=f"student of {seed_name(seed)}")
 
     def _build_baselines(self, folder: Path) -> None:
-        kept = folder / CHECKPOINT
+        kept, workers = folder / CHECKPOINT, self.run.workers
         found = fine_tuned_predictions(
             lambda: self.run.label_reader(self.run.student_folder),
             self.run.predictor,
@@ -228,10 +228,8 @@ class ContextDistillation:
             settings=self._training(self.settings.baseline_epochs),
             seed=self.recipe.seed,
             kept=kept,
-            is_writer=self.run.writes,
+            workers=workers,
         )
-        if not self.run.writes:
-            return
         found |= untrained_predictions(
             self.run.label_reader(self.run.student_folder),
             self.run.predictor,
@@ -239,6 +237,7 @@ class ContextDistillation:
             in_context=methods.IN_CONTEXT_STUDENT,
             contexts={} if self.missing_baseline else self.contexts,
             kept=kept,
+            workers=workers,
         )
         found |= untrained_predictions(
             self._teacher(),
@@ -247,8 +246,10 @@ class ContextDistillation:
             in_context=methods.IN_CONTEXT_TEACHER,
             contexts=self.contexts,
             kept=kept,
+            workers=workers,
         )
-        write_predictions(folder / PREDICTIONS, found)
+        if self.run.writes:
+            write_predictions(folder / PREDICTIONS, found)
 
     def _teacher(self) -> LabelReader:
         return LabelReader(load_model(self.teacher_folder, self.teacher.load_in, device=self.run.device))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from edgeicl.distill.label_batch import LabelBatch, LabelPass
@@ -39,6 +40,11 @@ class LabelReader(torch.nn.Module):
     def device(self) -> torch.device:
         device: torch.device = self.model.device
         return device
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether this process has a part of the weights only, so that all must run it at the same time."""
+        return any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
 
     def forward(self, batch: LabelBatch, over: Over, prefix: Prefix | None = None) -> Tensor:
         """Log-probabilities in float32: [B, V] for the vocabulary, else [B, L]."""

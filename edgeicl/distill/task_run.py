@@ -26,7 +26,7 @@ from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.measurement import Evaluation
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.source import Source
-from edgeicl.store import StageOutput, Store
+from edgeicl.store import CHECKPOINT, StageOutput, Store, Workers
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
 from edgeicl.tasks.prompt import PromptEncoder
@@ -88,13 +88,19 @@ class TaskRun:
         """The accuracy table of `students` (by demonstration set) and of the baselines."""
 
         def build(folder: Path) -> None:
-            if not self.writes:
-                return
             found = read_predictions(baselines.path / PREDICTIONS) if baselines else {}
             for name, output in students.items():
                 reader = self.label_reader(output.path / MODEL)
-                found |= self.predictor.predict(reader, method, name, self.encoder.leading)
-            write_predictions(folder / PREDICTIONS, found)
+                found |= self.predictor.predict(
+                    reader,
+                    method,
+                    name,
+                    self.encoder.leading,
+                    kept=folder / CHECKPOINT,
+                    workers=self.workers,
+                )
+            if self.writes:
+                write_predictions(folder / PREDICTIONS, found)
 
         inputs = self.task_inputs() | {
             "students": {name: output.digest for name, output in students.items()},
@@ -110,7 +116,12 @@ class TaskRun:
     @property
     def writes(self) -> bool:
         """Whether this process is the one that writes files."""
-        return self.store.workers.is_writer
+        return self.workers.is_writer
+
+    @property
+    def workers(self) -> Workers:
+        """The processes that run this together."""
+        return self.store.workers
 
     @property
     def device(self) -> torch.device:
