@@ -18,6 +18,7 @@ from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.predictions import PREDICTIONS, write_predictions
 from edgeicl.distill.preflight import check_models
 from edgeicl.distill.result import DistillResult
+from edgeicl.distill.scoring import scoring_size
 from edgeicl.distill.student import MODEL, best_student, build_student, read_held_out_kl
 from edgeicl.distill.task_data import TaskData, deal
 from edgeicl.distill.task_run import TaskRun
@@ -29,7 +30,6 @@ from edgeicl.distill.teacher_targets import (
     seed_name,
 )
 from edgeicl.distill.trainer import TrainingSettings
-from edgeicl.models.loading import load_model
 from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.distillation import Teacher
 from edgeicl.specs.manifest import Deviation
@@ -252,7 +252,17 @@ class ContextDistillation:
             write_predictions(folder / PREDICTIONS, found)
 
     def _teacher(self) -> LabelReader:
-        return LabelReader(load_model(self.teacher_folder, self.teacher.load_in, device=self.run.device))
+        return self.run.teacher_reader(
+            self.teacher_folder,
+            self.teacher.load_in,
+            scoring=scoring_size(
+                [*self.queries, *self.run.predictor.queries],
+                list(self.encoder.tokens.values()),
+                before=max(self.contexts.values(), key=len),
+                over=self.over,
+                device_type=self.run.device.type,
+            ),
+        )
 
     def _training(self, epochs: int) -> TrainingSettings:
         return TrainingSettings(**self.settings.training.model_dump() | {"epochs": epochs})

@@ -43,12 +43,12 @@ class Predictor:
     def __init__(self, encoder: PromptEncoder, evaluation: Mapping[DataName, Sequence[Example]]) -> None:
         self.encoder = encoder
         self._sizes = {data: len(examples) for data, examples in evaluation.items()}
-        self._queries = [query for examples in evaluation.values() for query in encoder.queries(examples)]
+        self.queries = [query for examples in evaluation.values() for query in encoder.queries(examples)]
 
     @property
     def longest_tokens(self) -> int:
         """Tokens of the longest query."""
-        return max(map(len, self._queries))
+        return max(map(len, self.queries))
 
     def predict(
         self,
@@ -71,13 +71,13 @@ class Predictor:
         # One without demonstrations has a single run.
         title = f"evaluating {method}" + f", {run}" * (run != ONLY)
         if kept is None:
-            with track(title, len(self._queries)) as advance:
-                scores = score_queries(reader, self._queries, tokens, before=before, advance=advance)
+            with track(title, len(self.queries)) as advance:
+                scores = score_queries(reader, self.queries, tokens, before=before, advance=advance)
         else:
             folder = kept / method
             score_shards(
                 lambda: reader,
-                self._queries,
+                self.queries,
                 tokens,
                 contexts={run: before},
                 over="verbalizers",
@@ -88,7 +88,7 @@ class Predictor:
             )
             if not workers.is_writer:
                 return {}
-            parts = parts_of(folder, shards_of([run], len(self._queries)))[run]
+            parts = parts_of(folder, shards_of([run], len(self.queries)))[run]
             scores = np.concatenate([load_file(part.file)[part.name] for part in parts])
         ends = list(accumulate(self._sizes.values()))
         by_data = np.split(scores.argmax(-1), ends[:-1])

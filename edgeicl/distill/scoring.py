@@ -12,6 +12,7 @@ from edgeicl.distill.label_batch import packed_batch
 from edgeicl.distill.label_reader import LabelReader, Over
 from edgeicl.distill.prefix_cache import encode_prefix
 from edgeicl.errors import DataError
+from edgeicl.models.memory import Scoring
 
 # Tokens of packed queries in a pass. More would compare more tokens that may not see each other, fewer would
 # leave the cores idle between calls.
@@ -76,6 +77,27 @@ def score_slices(
 def pack_tokens(device_type: str) -> int:
     """Tokens of packed queries that go through the model at once; a longer query goes alone."""
     return _PACK_TOKENS.get(device_type, 1024)
+
+
+def scoring_size(
+    queries: Sequence[Sequence[int]],
+    tokens: Sequence[tuple[int, ...]],
+    *,
+    before: Sequence[int],
+    over: Over,
+    device_type: str,
+) -> Scoring:
+    """What a pass of `score_queries` has at most, for an estimate of its memory."""
+    lengths = sorted(map(len, queries))
+    pack = max(pack_tokens(device_type), lengths[-1])
+    size = count = 0
+    while count < len(lengths) and size + lengths[count] <= pack:
+        size += lengths[count]
+        count += 1
+    word = max(map(len, tokens))
+    # Words of several tokens are read as they go on, with logits of the whole vocabulary.
+    full = count * word if over == "vocabulary" or word > 1 else 0
+    return Scoring(prefix_tokens=len(before), pass_tokens=pack + count * (word - 1), full_logits=full)
 
 
 def check_fits(reader: LabelReader, prompt_tokens: int) -> None:

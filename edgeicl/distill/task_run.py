@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from edgeicl.distill.predictions import (
 )
 from edgeicl.distill.student import MODEL
 from edgeicl.models.loading import load_model, load_tokenizer
+from edgeicl.models.memory import LoadIn, Scoring, available_bytes, check_memory
 from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.measurement import Evaluation
 from edgeicl.specs.recipe import Recipe
@@ -130,6 +132,25 @@ class TaskRun:
     def label_reader(self, folder: Path) -> LabelReader:
         """The model in `folder`, on the run's device."""
         return LabelReader(load_model(folder, device=self.device))
+
+    def teacher_reader(self, folder: Path, load_in: LoadIn, *, scoring: Scoring) -> LabelReader:
+        """The teacher in `folder`; where accelerate is configured for FSDP, all processes share its weights.
+
+        Raises:
+            DataError: it does not fit in memory, with what it is to score and as often as it is loaded here.
+        """
+        shards = self.workers.count if self.workers.shards_teacher else 1
+        # On CPUs the processes of a node load into the same memory; nobody does before all have looked.
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.device.type == "cpu" else 1
+        check_memory(
+            folder,
+            load_in,
+            available_bytes=available_bytes(self.device) // here,
+            scoring=scoring,
+            shards=shards,
+        )
+        self.workers.barrier()
+        return LabelReader(load_model(folder, load_in, device=self.device, shards=shards))
 
     def read(self, source: Source) -> list[Example]:
         """The examples of one of the task's sources."""
