@@ -30,6 +30,7 @@ from edgeicl.distill.teacher_targets import (
     seed_name,
 )
 from edgeicl.distill.trainer import TrainingSettings
+from edgeicl.models.memory import Scoring
 from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.distillation import Teacher
 from edgeicl.specs.manifest import Deviation
@@ -54,15 +55,7 @@ class ContextDistillation:
 
     def distill(self) -> DistillResult:
         """Runs every stage that does not stand in the store."""
-        alone, shown = self._longest_prompts()
-        self.missing_baseline = check_models(
-            self.teacher_folder,
-            self.run.student_folder,
-            self.encoder.tokens,
-            over=self.over,
-            query_tokens=alone,
-            prompt_tokens=shown,
-        )
+        self.check()
         gain_output = self.run.stage("teacher-gain", self._gain_inputs(), self._build_gain)
         gain = read_gain(gain_output.path)
         if self.settings.require_gain:
@@ -90,6 +83,22 @@ class ContextDistillation:
             outputs=tuple(self.run.outputs),
             deviations=self.data.deviations + self.missing_baseline + diverged,
             source=self.run.student_folder,
+        )
+
+    def check(self) -> None:
+        """What must hold between models, data and task.
+
+        Raises:
+            DataError: it does not; nothing has been worked on.
+        """
+        alone, shown = self._longest_prompts()
+        self.missing_baseline = check_models(
+            self.teacher_folder,
+            self.run.student_folder,
+            self.encoder.tokens,
+            over=self.over,
+            query_tokens=alone,
+            prompt_tokens=shown,
         )
 
     @property
@@ -167,7 +176,7 @@ class ContextDistillation:
     def _build_gain(self, folder: Path) -> None:
         build_gain(
             folder,
-            self._teacher,
+            self.teacher_reader,
             self.encoder,
             self.data.scored[:GAIN_EXAMPLES],
             contexts=self.contexts,
@@ -178,7 +187,7 @@ class ContextDistillation:
     def _build_targets(self, folder: Path, gain: StageOutput) -> None:
         build_targets(
             folder,
-            self._teacher,
+            self.teacher_reader,
             self.encoder,
             self.data.scored,
             contexts=self.contexts,
@@ -240,7 +249,7 @@ class ContextDistillation:
             workers=workers,
         )
         found |= untrained_predictions(
-            self._teacher(),
+            self.teacher_reader(),
             self.run.predictor,
             zero_shot=methods.ZERO_SHOT_TEACHER,
             in_context=methods.IN_CONTEXT_TEACHER,
@@ -251,17 +260,18 @@ class ContextDistillation:
         if self.run.writes:
             write_predictions(folder / PREDICTIONS, found)
 
-    def _teacher(self) -> LabelReader:
-        return self.run.teacher_reader(
-            self.teacher_folder,
-            self.teacher.load_in,
-            scoring=scoring_size(
-                [*self.queries, *self.run.predictor.queries],
-                list(self.encoder.tokens.values()),
-                before=max(self.contexts.values(), key=len),
-                over=self.over,
-                device_type=self.run.device.type,
-            ),
+    def teacher_reader(self) -> LabelReader:
+        """The teacher, once it is known to fit in memory with what it scores."""
+        return self.run.teacher_reader(self.teacher_folder, self.teacher.load_in, scoring=self.scoring_size())
+
+    def scoring_size(self) -> Scoring:
+        """The largest that goes through the teacher at once."""
+        return scoring_size(
+            [*self.queries, *self.run.predictor.queries],
+            list(self.encoder.tokens.values()),
+            before=max(self.contexts.values(), key=len),
+            over=self.over,
+            device_type=self.run.device.type,
         )
 
     def _training(self, epochs: int) -> TrainingSettings:
