@@ -1,4 +1,4 @@
-"""Teacher targets the plain way, to compare with: a full prompt a query, logits of every word at every token."""
+"""Teacher targets the plain way, to compare with: full prompts, logits of every word at every token."""
 
 from __future__ import annotations
 

@@ -34,6 +34,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+_HALF = torch.float16  # what bitsandbytes computes in
 # Of every kind that tokenizers treat in ways of their own: case, digits, accents, signs, white space.
 _PROBES = (
     "The old dog chased the cat, didn't it? Yes",
@@ -84,9 +85,11 @@ def load_model(
     if load_in in ("8bit", "4bit"):
         from transformers import BitsAndBytesConfig
 
-        quantized = {"load_in_8bit": True} if load_in == "8bit" else {"load_in_4bit": True}
+        quantized: dict[str, Any] = {"load_in_8bit": True}
+        if load_in == "4bit":  # as in QLoRA (arXiv 2305.14314, section 3), computing in what activations are in
+            quantized = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": _HALF}
         options = {
-            "dtype": torch.float16,
+            "dtype": _HALF,
             "quantization_config": BitsAndBytesConfig(**quantized),
             "device_map": {"": device},
         }
