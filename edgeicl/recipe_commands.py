@@ -100,3 +100,27 @@ def pretrain(
         print_json(pretrain_on_text(on_text, output, base_folder=path.parent))
     else:
         print_json(train(load_spec(path, Pretraining, overrides=overrides or ()), output))
+
+
+@recipe_app.command("teacher-speed", rich_help_panel=RECIPE)
+def teacher_speed(
+    recipe: RecipeArgument,
+    queries: Annotated[int, typer.Option(min=1, help="Transfer examples to score.")] = 64,
+    plain_queries: Annotated[int, typer.Option(min=1, help="Of them, how many the plain way too.")] = 8,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what the teacher's targets cost, beside full prompts with all logits, by turns."""
+    from edgeicl.distill.teacher_speed import teacher_speed as measure
+    from edgeicl.report.terminal import teacher_speed_text
+    from edgeicl.specs.catalog import find_recipe, load_recipe
+    from edgeicl.store import Store, cache_root
+
+    result = measure(
+        load_recipe(recipe, overrides or (), with_data=True),
+        store=Store(cache_root()),
+        base_folder=find_recipe(recipe).parent,
+        queries=queries,
+        plain_queries=plain_queries,
+    )
+    print_json(plain(result)) if as_json else typer.echo(teacher_speed_text(result))

@@ -24,6 +24,7 @@ from edgeicl.distill.on_policy import on_policy_loss
 from edgeicl.distill.predictions import PREDICTIONS, write_predictions
 from edgeicl.distill.preflight import check_models
 from edgeicl.distill.result import DistillResult
+from edgeicl.distill.scoring import scoring_size
 from edgeicl.distill.student import MODEL, best_student, build_student, read_held_out_kl
 from edgeicl.distill.task_data import TaskData, deal
 from edgeicl.distill.task_run import TaskRun
@@ -36,7 +37,8 @@ from edgeicl.distill.teacher_targets import (
 )
 from edgeicl.distill.text_modelling import BLOCK_TOKENS, text_loss
 from edgeicl.distill.trainer import Loss, TrainingSettings
-from edgeicl.models.loading import config_number, load_model, load_tokenizer
+from edgeicl.models.loading import config_number, load_tokenizer
+from edgeicl.models.memory import Scoring
 from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.distillation import Teacher
 from edgeicl.specs.manifest import Deviation
@@ -66,18 +68,7 @@ class ContextDistillation:
 
     def distill(self) -> DistillResult:
         """Runs every stage that does not stand in the store."""
-        student = self.settings.student
-        check_adapter(self.run.student_folder, student.adapter, target_modules=student.lora.target_modules)
-        alone, shown = self._longest_prompts()
-        self.missing_baseline = check_models(
-            self.teacher_folder,
-            self.run.student_folder,
-            self.encoder.tokens,
-            over=self.over,
-            same_head=self.over == "vocabulary" or self.settings.objective.on_policy > 0,
-            query_tokens=alone,
-            prompt_tokens=shown,
-        )
+        self.check()
         gain_output = self.run.stage("teacher-gain", self._gain_inputs(), self._build_gain)
         gain = read_gain(gain_output.path)
         if self.settings.require_gain:
@@ -106,6 +97,25 @@ class ContextDistillation:
             outputs=tuple(self.run.outputs),
             deviations=self.data.deviations + self.missing_baseline + diverged,
             source=self.run.student_folder,
+        )
+
+    def check(self) -> None:
+        """What must hold between models, data and task.
+
+        Raises:
+            DataError: it does not; nothing has been worked on.
+        """
+        student = self.settings.student
+        check_adapter(self.run.student_folder, student.adapter, target_modules=student.lora.target_modules)
+        alone, shown = self._longest_prompts()
+        self.missing_baseline = check_models(
+            self.teacher_folder,
+            self.run.student_folder,
+            self.encoder.tokens,
+            over=self.over,
+            same_head=self.over == "vocabulary" or self.settings.objective.on_policy > 0,
+            query_tokens=alone,
+            prompt_tokens=shown,
         )
 
     @property
@@ -204,27 +214,27 @@ class ContextDistillation:
         return self.settings.training.deciding()
 
     def _build_gain(self, folder: Path) -> None:
-        if self.run.writes:
-            build_gain(
-                folder,
-                self._teacher(),
-                self.encoder,
-                self.data.scored[:GAIN_EXAMPLES],
-                contexts=self.contexts,
-                over=self.over,
-            )
+        build_gain(
+            folder,
+            self.teacher_reader,
+            self.encoder,
+            self.data.scored[:GAIN_EXAMPLES],
+            contexts=self.contexts,
+            over=self.over,
+            workers=self.run.workers,
+        )
 
     def _build_targets(self, folder: Path, gain: StageOutput) -> None:
-        if self.run.writes:
-            build_targets(
-                folder,
-                self._teacher,
-                self.encoder,
-                self.data.scored,
-                contexts=self.contexts,
-                over=self.over,
-                gain_folder=gain.path,
-            )
+        build_targets(
+            folder,
+            self.teacher_reader,
+            self.encoder,
+            self.data.scored,
+            contexts=self.contexts,
+            over=self.over,
+            gain_folder=gain.path,
+            workers=self.run.workers,
+        )
 
     def _student(self, seed: int, targets: StageOutput) -> StageOutput:
         objective, adapter = self.settings.objective, self.settings.student
@@ -278,7 +288,7 @@ class ContextDistillation:
             terms.append(
                 on_policy_loss(
                     student,
-                    self._teacher(),
+                    self.teacher_reader(),
                     queries=self.queries[: len(self.data.transfer)],
                     leading=self.encoder.leading,
                     contexts=[self.contexts[name] for name in self.sets[seed]],
@@ -292,7 +302,7 @@ class ContextDistillation:
         return terms
 
     def _build_baselines(self, folder: Path) -> None:
-        kept = folder / CHECKPOINT
+        kept, workers = folder / CHECKPOINT, self.run.workers
         found = fine_tuned_predictions(
             lambda: self.run.label_reader(self.run.student_folder),
             self.run.predictor,
@@ -300,10 +310,8 @@ class ContextDistillation:
             settings=self._training(self.settings.baseline_epochs),
             seed=self.recipe.seed,
             kept=kept,
-            is_writer=self.run.writes,
+            workers=workers,
         )
-        if not self.run.writes:
-            return
         found |= untrained_predictions(
             self.run.label_reader(self.run.student_folder),
             self.run.predictor,
@@ -311,19 +319,33 @@ class ContextDistillation:
             in_context=methods.IN_CONTEXT_STUDENT,
             contexts={} if self.missing_baseline else self.contexts,
             kept=kept,
+            workers=workers,
         )
         found |= untrained_predictions(
-            self._teacher(),
+            self.teacher_reader(),
             self.run.predictor,
             zero_shot=methods.ZERO_SHOT_TEACHER,
             in_context=methods.IN_CONTEXT_TEACHER,
             contexts=self.contexts,
             kept=kept,
+            workers=workers,
         )
-        write_predictions(folder / PREDICTIONS, found)
+        if self.run.writes:
+            write_predictions(folder / PREDICTIONS, found)
 
-    def _teacher(self) -> LabelReader:
-        return LabelReader(load_model(self.teacher_folder, self.teacher.load_in, device=self.run.device))
+    def teacher_reader(self) -> LabelReader:
+        """The teacher, once it is known to fit in memory with what it scores."""
+        return self.run.teacher_reader(self.teacher_folder, self.teacher.load_in, scoring=self.scoring_size())
+
+    def scoring_size(self) -> Scoring:
+        """The largest that goes through the teacher at once."""
+        return scoring_size(
+            [*self.queries, *self.run.predictor.queries],
+            list(self.encoder.tokens.values()),
+            before=max(self.contexts.values(), key=len),
+            over=self.over,
+            device_type=self.run.device.type,
+        )
 
     def _training(self, epochs: int) -> TrainingSettings:
         return TrainingSettings(**self.settings.training.model_dump() | {"epochs": epochs})

@@ -72,7 +72,7 @@ def teacher_log_probabilities(
 ) -> Tensor:
     """Log of the mean over prefixes of the probabilities after each of the last `read` tokens, [B, read, V]."""
     found = []
-    for pack in packs(rows, pack_tokens(teacher.device)):
+    for pack in packs(rows, pack_tokens(teacher.device.type)):
         of_prefix = [
             teacher(
                 packed_pass(
