@@ -220,6 +220,7 @@ def _tell_in_card(card: Path, use: PrefixUse) -> None:
     if card.is_file():
         with card.open("a", encoding="utf-8") as stream:
             stream.write(
-                "\n## Other demonstrations\n\nAfter the checks and measurements above, `edgeicl prefix` replaced "
-                f"what stands before a query: now sets of {', '.join(map(str, use.tokens))} positions.\n"
+                "\n## Other demonstrations\n\nAfter the checks and measurements above, "
+                "`edgeicl prefix` replaced what stands before a query: now sets of "
+                f"{', '.join(map(str, use.tokens))} positions.\n"
             )

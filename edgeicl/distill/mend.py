@@ -121,15 +121,15 @@ class Mend:
         }
 
     def _build_gain(self, folder: Path) -> None:
-        if self.run.writes:
-            build_gain(
-                folder,
-                LabelReader(self._language_model()),
-                self.encoder,
-                self.data.target.scored[:GAIN_EXAMPLES],
-                contexts=self.contexts,
-                over="verbalizers",
-            )
+        build_gain(
+            folder,
+            lambda: LabelReader(self._language_model()),
+            self.encoder,
+            self.data.target.scored[:GAIN_EXAMPLES],
+            contexts=self.contexts,
+            over="verbalizers",
+            workers=self.run.workers,
+        )
 
     def _trained_on_text(self) -> StageOutput | None:
         """Stage 1; None where it is left out."""
@@ -196,15 +196,15 @@ class Mend:
         return self.run.stage("mend-on-tasks", inputs, build)
 
     def _hypernetwork_inputs(self) -> dict[str, Any]:
-        # How often a checkpoint is written changes nothing; the three others are told by each stage's settings.
-        shared = {"checkpoint_every_steps", "learning_rate", "batch_size", "epochs"}
+        told_by_stages = {"learning_rate", "batch_size", "epochs"}
+        training = self.settings.training.deciding()
         return {
             "hypernetwork": weights_digest(self.source),
             "student": self.run.student_digest,
             "load_in": self.mend.load_in,
             "vectors": self.mend.vectors,
             "placeholders": self.mend.placeholders,
-            "training": self.settings.training.model_dump(mode="json", exclude=shared),
+            "training": {key: value for key, value in training.items() if key not in told_by_stages},
             "seed": self.run.recipe.seed,
         }
 
@@ -230,7 +230,7 @@ class Mend:
         return {
             "gain": gain.digest,  # of the same demonstrations
             "evaluation": examples_digest(self.run.evaluation.items()),
-            "training": self.settings.training.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
+            "training": self.settings.training.deciding(),
             "epochs": self.settings.baseline_epochs,
             "seed": self.run.recipe.seed,
         }
@@ -245,32 +245,40 @@ class Mend:
             settings=TrainingSettings(**tuning),
             seed=self.run.recipe.seed,
             kept=kept,
-            is_writer=self.run.writes,
+            workers=self.run.workers,
+        )
+        found |= untrained_predictions(
+            self.run.label_reader(self.run.student_folder),
+            self.run.predictor,
+            zero_shot=methods.ZERO_SHOT_STUDENT,
+            in_context=methods.IN_CONTEXT_STUDENT,
+            contexts=self.contexts,
+            kept=kept,
+            workers=self.run.workers,
         )
         if self.run.writes:
-            found |= untrained_predictions(
-                self.run.label_reader(self.run.student_folder),
-                self.run.predictor,
-                zero_shot=methods.ZERO_SHOT_STUDENT,
-                in_context=methods.IN_CONTEXT_STUDENT,
-                contexts=self.contexts,
-                kept=kept,
-            )
             write_predictions(folder / PREDICTIONS, found)
 
     def _evaluated(self, compressed: StageOutput, baselines: StageOutput) -> Evaluation:
         """The accuracy table of the vectors of each demonstration set, and of the baselines."""
 
         def build(folder: Path) -> None:
+            found = read_predictions(baselines.path / PREDICTIONS)
+            reader, predictor = self.run.label_reader(self.run.student_folder), self.run.predictor
+            for name, vectors in zip(self.contexts, read_vectors(compressed.path), strict=True):
+                found |= predictor.predict(
+                    reader,
+                    methods.MEND,
+                    name,
+                    vectors,
+                    kept=folder / CHECKPOINT,
+                    workers=self.run.workers,
+                )
             if not self.run.writes:
                 return
-            found = read_predictions(baselines.path / PREDICTIONS)
-            reader = self.run.label_reader(self.run.student_folder)
-            for name, vectors in zip(self.contexts, read_vectors(compressed.path), strict=True):
-                found |= self.run.predictor.predict(reader, methods.MEND, name, vectors)
             if self.mend.votes > 1:
                 deployed = read_prefix_source(compressed.path / PREFIX_SOURCE)
-                found |= self.run.predictor.predict(reader, methods.MEND_VOTE, ONLY, *deployed)
+                found |= predictor.predict_by_vote(reader, methods.MEND_VOTE, deployed)
             write_predictions(folder / PREDICTIONS, found)
 
         inputs = {"vectors": compressed.digest, "baselines": baselines.digest}

@@ -24,11 +24,11 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("job",),
     ("artifact", "steps", "stored"),
     STAGES,
-    ("tasks", "models", "replacement"),
+    ("tasks", "models", "replacement", "shared_cache"),
     ("store", "cache_lock"),
     ("numerics",),
     ("specs",),
-    ("errors", "progress", "module_process"),
+    ("errors", "progress", "module_process", "launched"),
     ("",),
 )
 LEVEL = {part: height for height, parts in enumerate(reversed(LEVELS)) for part in parts}

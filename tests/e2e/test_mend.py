@@ -97,7 +97,7 @@ def test_a_damaged_hypernetwork_compresses_nothing(program: Program, built: Path
 
 
 def test_demonstrations_that_the_hypernetwork_can_not_read_are_refused(program: Program, built: Path) -> None:
-    many = [*NEW[:4], "--limit", "80", "--count", "80"]
+    many = [*NEW[:4], "--limit", "100", "--count", "30"]
     done = program.run("prefix", str(built), *many)
     assert done.returncode == 7
     assert "found room for 312, beside the 8 vectors that it becomes" in done.stderr
