@@ -53,7 +53,8 @@ def test_the_prefix_is_within_the_budget_and_in_the_ledger(carrying: Path, manif
     taken = sum(by_file.values())
     assert taken <= manifest.plan.predicted_artifact_bytes <= min(taken + 12_000, 520_000)
     assert any(entry.format.quantized for entry in manifest.plan.groups)
-    assert "prefix.safetensors" in (carrying / "report.md").read_text()
+    for name in ("report.md", "README.md"):
+        assert "demonstrations, 3 sets of" in (carrying / name).read_text()
 
 
 def test_checked_behind_every_set_and_beside_the_student(manifest: Manifest) -> None:
@@ -106,7 +107,7 @@ def test_new_demonstrations_without_training(program: Program, carrying: Path, t
     assert done.returncode == 0, done.stderr
     assert {path.name: file_sha256(path) for path in carrying.iterdir()} == before
     told = json.loads(done.stdout)
-    assert len(told["set_tokens"]) == 1
+    assert len(told["manifest"]["prefix"]["tokens"]) == 1
     changed = {name for name, sha256 in told["manifest"]["files"].items() if before.get(name) != sha256}
     assert changed == {"prefix.safetensors", "task.json", "README.md"}
     asked = program.run("run", str(output), "--json", *COLUMNS.values())

@@ -57,7 +57,7 @@ def test_probabilities_of_each_set_are_those_of_whole_prompts(make_artifact: Mak
     rows = query_ids(artifact, task_of(artifact), EXAMPLES[:5])
     assert rows[0] == [8, 9, 8]  # no leading token: it stands in the prefix
     found = probabilities(artifact, rows, threads=1, batch_size=batch_size)
-    # Rows of the prefix are computed with exact activations, those of a whole prompt with int8 ones: up to 0.013
+    # Rows of the prefix are computed with exact activations, those of a whole prompt with int8 ones: 0.013
     # was seen, where other demonstrations move a probability by up to 0.27.
     np.testing.assert_allclose(found, from_whole_prompts(folder, rows), rtol=0, atol=0.03)
     assert np.abs(found - found[[1, 2, 0]]).max() > 0.25  # negative control
