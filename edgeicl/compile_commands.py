@@ -159,11 +159,10 @@ def prefix(
     folder = output or artifact
     stands = compressed(opened, shown) if prefix_kind(opened) == "vectors" else shown
     manifest = replace_prefix(opened, stands, output=folder)
-    lengths = [len(values) for values in stands]
     if as_json:
-        print_json({"folder": str(folder), "set_positions": lengths, "manifest": plain(manifest)})
+        print_json({"folder": str(folder), "manifest": plain(manifest)})
     else:
-        typer.echo(prefix_text(manifest, lengths, folder))
+        typer.echo(prefix_text(manifest, folder))
 
 
 @compile_app.command(rich_help_panel=COMPILE)

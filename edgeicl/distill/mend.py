@@ -35,7 +35,7 @@ from edgeicl.distill.student import MODEL
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import build_gain, read_gain, seed_name
 from edgeicl.distill.trainer import TrainingSettings
-from edgeicl.models.flops import query_multiply_adds
+from edgeicl.models.flops import prompt_flops
 from edgeicl.models.loading import load_model, save_model
 from edgeicl.models.model_folder import model_config, model_folder, weights_digest
 from edgeicl.specs.manifest import COMPRESSOR
@@ -294,14 +294,14 @@ class Mend:
         queries = self.encoder.queries(self.run.evaluation["in_domain"])
         query = int(statistics.median(map(len, queries)))
         plain = int(statistics.median(map(len, self.contexts.values())))
-        behind_vectors = query_multiply_adds(config, tokens=query, prefix_tokens=self.mend.vectors)
+        behind_vectors = prompt_flops(config, tokens=query, before=self.mend.vectors)
         return QueryCost(
             query_tokens=query,
             demonstrations=self.settings.demonstrations.count,
             demonstration_tokens=plain,
             prefix_tokens=self.mend.vectors * self.mend.votes,
-            plain_multiply_adds=query_multiply_adds(config, tokens=plain + query),
-            prefix_multiply_adds=self.mend.votes * behind_vectors,
+            plain_flops=prompt_flops(config, tokens=plain + query),
+            prefix_flops=self.mend.votes * behind_vectors,
         )
 
     def _language_model(self) -> PreTrainedModel:

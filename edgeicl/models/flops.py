@@ -1,30 +1,25 @@
-"""Multiply-adds that a decoder takes for one query, counted on paper.
-
-Every weight matrix takes one multiply-add a weight for each token that passes it; the head is read at the last
-token alone, as artifacts do. Attention compares each token of a pass with all positions that the pass sees,
-masked or not, once for scores and once for values. Norms, activations and the lookup of embeddings are left
-out. A floating-point operation is half a multiply-add.
-"""
+"""Floating-point operations of one prompt, as the artifact's graph computes it: a multiply-add is two."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 from typing import Any
 
-from edgeicl.models.anatomy import EMBEDDING, opt_config, weight_groups
+from edgeicl.models.anatomy import opt_config, weight_groups
 
 
-def query_multiply_adds(config: Mapping[str, Any], *, tokens: int, prefix_tokens: int = 0) -> int:
-    """Multiply-adds of one pass over `tokens` whose last logits are read.
+def prompt_flops(config: Mapping[str, Any], *, tokens: int, before: int = 0) -> int:
+    """FLOPs until the logits after a prompt of `tokens`, with keys and values of `before` tokens in the cache.
 
-    Args:
-        config: A config.json; see `anatomy.opt_config`.
-        prefix_tokens: Positions before them whose keys and values are there already.
+    Matrix products and attention; norms and activations are left out. Behind its attention the last layer goes
+    on with the last token alone, and so does the head.
     """
     full = opt_config(config)
-    weights = {group.name: prod(group.shape) for group in weight_groups(config)}
-    head = weights.pop(EMBEDDING)
-    seen = prefix_tokens + tokens
-    attention = 2 * int(full["num_hidden_layers"]) * int(full["hidden_size"]) * tokens * seen
-    return tokens * sum(weights.values()) + attention + head
+    layers, hidden = int(full["num_hidden_layers"]), int(full["hidden_size"])
+    products = 0
+    for group in weight_groups(full):
+        alone = group.layer is None or (group.layer == layers - 1 and not group.name.endswith("attention.qkv"))
+        products += group.shape[0] * group.shape[1] * (1 if alone else tokens)
+    # Each token looks at all before it and at itself, once with its query and once at the values.
+    seen = tokens * before + tokens * (tokens + 1) // 2
+    return 2 * products + 2 * 2 * layers * hidden * seen

@@ -51,6 +51,10 @@ class BenchResult(Spec):
     peak_rss_bytes: int
     artifact_bytes: int
     bytes_per_token: int | None = Field(None, description="Weight and cache bytes that one token reads.")
+    prompt_flops: int | None = Field(None, description="Operations of the prompt's own tokens, counted.")
+    whole_prompt_flops: int | None = Field(
+        None, description="The same, had the tokens of the prefix to be computed with each prompt."
+    )
     bandwidth_bytes_per_second: float | None = Field(
         None, description="Read bandwidth of this machine's memory, from beyond all caches."
     )
@@ -110,13 +114,13 @@ class QueryCost(Spec):
     demonstrations: int
     demonstration_tokens: int = Field(description="Of the plain demonstrations, read anew with each query.")
     prefix_tokens: int = Field(description="Positions whose keys and values are computed once.")
-    plain_multiply_adds: int
-    prefix_multiply_adds: int
+    plain_flops: int = Field(description="Floating-point operations; a multiply-add is two.")
+    prefix_flops: int
 
     @property
     def saved_share(self) -> float:
-        """Share of the multiply-adds that is saved."""
-        return 1.0 - self.prefix_multiply_adds / self.plain_multiply_adds
+        """Share of the operations that is saved."""
+        return 1.0 - self.prefix_flops / self.plain_flops
 
 
 class Evaluation(Spec):
