@@ -20,7 +20,7 @@ from edgeicl.distill.episodes import Texts
 from edgeicl.distill.new_model import new_model
 from edgeicl.distill.pretrain import RECIPE
 from edgeicl.distill.pretraining_loop import check_one_process, pretraining_loop
-from edgeicl.distill.text_batches import Episode, Queries, TextBatches, texts_of
+from edgeicl.distill.text_batches import Episode, Queries, TextBatches, label_words, texts_of
 from edgeicl.distill.word_vectors import word_vectors
 from edgeicl.errors import DataError
 from edgeicl.models.loading import load_model, load_tokenizer
@@ -82,7 +82,8 @@ class _TextPretraining:
         self.batches = TextBatches(
             self.tokenizer,
             documents,
-            [self._pool(recipe.tasks[name], examples) for name, examples in trained.items()],
+            {name: self._pool(recipe.tasks[name], examples) for name, examples in trained.items()},
+            words=label_words(self.tokenizer, recipe.label_words),
             separator=recipe.separator,
             positions=self.positions,
             around=(self._ids(before), self._ids(after)),
@@ -179,6 +180,7 @@ class _TextPretraining:
             tokens_per_step=phase.tokens_per_step,
             examples=phase.episode_examples,
             fixed_share=phase.fixed_share,
+            tasks=phase.tasks,
         )
 
     def _pool(self, task: EpisodeTask, examples: Sequence[Example]) -> Queries:
