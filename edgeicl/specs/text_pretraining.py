@@ -73,7 +73,7 @@ class TextPretraining(Spec):
     language_model_weight: Share = Field(0.1, description="Loss on an episode's other tokens; labels have 1.")
     label_words: tuple[str, ...] = Field(
         (),
-        description="Words that an episode's labels are drawn from, of one token each; else any word is one.",
+        description="Words, one token each, that an episode draws its labels from; else any word.",
     )
     separator: str = Field("\n", description="Text between the examples of an episode.")
     document_pattern: Pattern = Field("{text} answer:", description="Text of an example of a document episode.")
