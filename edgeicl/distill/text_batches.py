@@ -64,6 +64,7 @@ class TextBatches:
         documents: Token ids of each document, without leading tokens.
         pools: The labelled tasks by name.
         words: Tokens that an episode's labels are drawn from.
+        own_words: Of some tasks, the token of each class where it is always the same; the others get any.
         positions: Most tokens of a text.
         around: Ids before and after the passage in an example of a document episode.
     """
@@ -75,6 +76,7 @@ class TextBatches:
         pools: Mapping[str, Queries],
         *,
         words: Sequence[int],
+        own_words: Mapping[str, Sequence[int]],
         separator: str,
         positions: int,
         around: tuple[Sequence[int], Sequence[int]],
@@ -85,7 +87,9 @@ class TextBatches:
         self.pools = dict(pools)
         every = all_words(tokenizer)
         spread = iter(every[:: max(1, len(every) // max(1, sum(map(len, pools.values()))))])
-        self.own_words = {name: [next(spread) for _ in pool] for name, pool in pools.items()}
+        self.own_words = {
+            name: own_words.get(name) or [next(spread) for _ in pool] for name, pool in pools.items()
+        }
         self.positions = positions
         self.around = around
         self._documents = sorted(documents, key=len, reverse=True)

@@ -19,6 +19,9 @@ class EpisodeTask(Spec):
 
     pattern: Pattern = Field(description="Text of one example; the label word follows it.")
     data: Source
+    words: dict[str, str] = Field(
+        default_factory=dict, description="Label -> its word where words are fixed, of one token."
+    )
 
 
 class TextPhase(TrainingPhase):
