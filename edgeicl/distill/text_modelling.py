@@ -6,6 +6,8 @@ text without demonstrations this teacher has no context to hand down.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,9 +15,22 @@ from torch import Tensor, nn
 
 from edgeicl.distill.label_batch import padded_pass
 from edgeicl.distill.trainer import Loss
+from edgeicl.models.loading import config_number, load_tokenizer
+from edgeicl.specs.source import TextSource
+from edgeicl.tasks.text_blocks import text_blocks
+from edgeicl.tasks.text_source import read_texts
 
 BLOCK_TOKENS = 128
 """Tokens of a block, or as many as the student reads where that is fewer."""
+
+
+def blocks_for(student: Path, source: TextSource, *, base_folder: Path) -> NDArray[np.int64]:
+    """The text of `source` as blocks [N, T] of token ids that the model in the folder `student` reads."""
+    return text_blocks(
+        load_tokenizer(student),
+        read_texts(source, base_folder=base_folder),
+        block_tokens=min(BLOCK_TOKENS, config_number(student, "max_position_embeddings")),
+    )
 
 
 def text_loss(blocks: NDArray[np.int64], *, weight: float, seed: int, device: torch.device) -> Loss:
