@@ -37,10 +37,10 @@ def write_prefix_file(folder: Path, sets: Sequence[Array], *, bits: Literal[16, 
     computed = [prefix_rows(folder, values) for values in sets]
     dtype = np.dtype(f"float{bits}")
     largest = max(float(np.abs(values).max()) for rows in computed for values in rows.values())
-    if not largest <= np.finfo(dtype).max:
+    highest = float(np.finfo(dtype).max)
+    if not largest <= highest:
         raise DataError(
-            f"a key or value of what stands before a query is {largest:g}; {bits} bits end at "
-            f"{np.finfo(dtype).max:g}",
+            f"a key or value of what stands before a query is {largest:g}; {bits} bits end at {highest:g}",
             next_step="set emit.prefix_bits: 32" if bits == 16 else "look for what is not finite in the model",
         )
     stored = [{name: values.astype(dtype) for name, values in rows.items()} for rows in computed]
