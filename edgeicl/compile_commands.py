@@ -157,11 +157,10 @@ def prefix(
     shown = demonstration_sets(opened, examples, count=count, sets=sets, balanced=balanced, drop_to_fit=fit)
     folder = output or artifact
     manifest = replace_prefix(opened, shown, output=folder)
-    lengths = [len(ids) for ids in shown]
     if as_json:
-        print_json({"folder": str(folder), "set_tokens": lengths, "manifest": plain(manifest)})
+        print_json({"folder": str(folder), "manifest": plain(manifest)})
     else:
-        typer.echo(prefix_text(manifest, lengths, folder))
+        typer.echo(prefix_text(manifest, folder))
 
 
 @compile_app.command(rich_help_panel=COMPILE)

@@ -124,6 +124,7 @@ def replace_prefix(artifact: Artifact, sets: Sequence[NDArray[Any]], *, output: 
         manifest = artifact.manifest.model_copy(
             update={
                 "ledger": ledger,
+                "prefix": now,
                 "parity": tuple(row for row in artifact.manifest.parity if "behind set" not in row.name),
                 "accuracy": (),
                 "evaluation": None,

@@ -142,6 +142,7 @@ class _Compiler:
             ledger=checks.ledger,
             parity=checks.parity,
             accuracy=checks.accuracy,
+            prefix=checks.prefix,
             evaluation=self.distilled.evaluation,
             deviations=(*self.distilled.deviations, *deviations, *checks.deviations),
         )

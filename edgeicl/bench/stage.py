@@ -20,6 +20,8 @@ from edgeicl.bench.summary import (
 )
 from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError
+from edgeicl.models.flops import prompt_flops
+from edgeicl.models.model_folder import model_config
 from edgeicl.models.prefix_file import prefix_tokens
 from edgeicl.specs.manifest import PREFIX_FILE
 from edgeicl.specs.measurement import BenchResult
@@ -52,7 +54,14 @@ def bench(artifact: Path, workload: Workload) -> BenchResult:
         bytes_per_token=bytes_per_token,
         prefix=opened.path / PREFIX_FILE if before else None,
     )
-    return summarize(run, opened, fitted, bytes_per_token=bytes_per_token, notes=notes)
+    result = summarize(run, opened, fitted, bytes_per_token=bytes_per_token, notes=notes)
+    config, prompt = model_config(artifact), fitted.prompt_tokens
+    return result.model_copy(
+        update={
+            "prompt_flops": prompt_flops(config, tokens=prompt, before=before),
+            "whole_prompt_flops": prompt_flops(config, tokens=before + prompt) if before else None,
+        }
+    )
 
 
 def summarize(

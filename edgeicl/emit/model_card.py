@@ -12,7 +12,7 @@ from ruamel.yaml.error import YAMLError
 from edgeicl.emit.usage import usage
 from edgeicl.models.model_folder import MODEL_CARD, is_on_hub
 from edgeicl.specs.byte_size import format_byte_size
-from edgeicl.specs.manifest import TASK_FILE, WEIGHTS_FILE, Manifest, TaskFile
+from edgeicl.specs.manifest import PREFIX_FILE, TASK_FILE, WEIGHTS_FILE, Manifest, TaskFile
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 
@@ -38,7 +38,7 @@ def model_card(
         f"{manifest.versions.get('edgeicl', '(version unknown)')} from `{base}`"
         + (f", taught by `{recipe.distill.teacher.model}`" if recipe.distill.teacher else "")
         + f" (method `{recipe.distill.method}`, seed {manifest.seed}), for: {target.description}",
-        _task(recipe),
+        _task(recipe) + _before(manifest),
         _sizes(manifest),
         _quality(manifest),
         _speed(manifest),
@@ -91,16 +91,35 @@ def _task(recipe: Recipe) -> str:
     )
 
 
+def _before(manifest: Manifest) -> str:
+    use = manifest.prefix
+    if use is None:
+        return ""
+    what = {"tokens": "demonstrations", "vectors": "vectors that stand for demonstrations"}[use.kind]
+    sets = f"{len(use.tokens)} sets of " * (len(use.tokens) > 1)
+    return (
+        f"\n\nBefore every query stand {what}, {sets}{', '.join(map(str, use.tokens))} positions: their keys "
+        f"and values are in `{PREFIX_FILE}`, computed once, so that a query costs its own tokens."
+        + " The majority of the sets decides."
+        * (len(use.tokens) > 1)
+    )
+
+
 def _sizes(manifest: Manifest) -> str:
     total = sum(entry.bytes for entry in manifest.ledger)
-    weights = sum(entry.bytes for entry in manifest.ledger if entry.file == WEIGHTS_FILE)
+    weights, prefix = (
+        sum(entry.bytes for entry in manifest.ledger if entry.file == file)
+        for file in (WEIGHTS_FILE, PREFIX_FILE)
+    )
     counts: dict[str, int] = {}
     for group in manifest.plan.groups:
         counts[str(group.format)] = counts.get(str(group.format), 0) + 1
     rows = [f"| {name} | {count} |" for name, count in sorted(counts.items())]
     return "\n".join(
         [
-            f"## Size\n\n{total:,} bytes ({format_byte_size(total)}) in all, {weights:,} of them weights.\n",
+            f"## Size\n\n{total:,} bytes ({format_byte_size(total)}) in all, {weights:,} of them weights"
+            + f" and {prefix:,} what stands before a query" * (prefix > 0)
+            + ".\n",
             "| format | weight groups |",
             "|---|---:|",
             *rows,

@@ -40,6 +40,7 @@ from edgeicl.specs.manifest import (
     EmitChecks,
     LedgerEntry,
     ParityCheck,
+    PrefixUse,
     TaskFile,
 )
 from edgeicl.specs.prefix import read_prefix_source
@@ -142,20 +143,22 @@ class _Emission:
     def run(self) -> None:
         """Writes everything, checks everything, writes `checks.json` last."""
         prompts = {name: self._prompts(examples) for name, examples in self.data.items()}
-        ledger = self._write(max(len(prompt) for rows in prompts.values() for prompt in rows))
+        longest = max(len(prompt) for rows in prompts.values() for prompt in rows) + self.longest_label
+        use = prefix_use(self.sets, longest_query_tokens=longest) if self.sets else None
+        ledger = self._write(use)
         parity = self._parity()
         deviations = [*self._provider(), *self._generation(prompts["in_domain"][:_PROMPTS])]
         accuracy = self._accuracy(prompts)
-        checks = EmitChecks(ledger=ledger, parity=parity, accuracy=accuracy, deviations=tuple(deviations))
+        checks = EmitChecks(
+            ledger=ledger, parity=parity, accuracy=accuracy, prefix=use, deviations=tuple(deviations)
+        )
         (self.folder / CHECKS_FILE).write_text(checks.model_dump_json(indent=1) + "\n")
 
-    def _write(self, longest_prompt: int) -> tuple[LedgerEntry, ...]:
+    def _write(self, use: PrefixUse | None) -> tuple[LedgerEntry, ...]:
         task = self.recipe.task
         ledger = write_model(self.folder, self.config, self.weights)
-        use = None
         if self.sets:
             self.exact_rows = write_prefix_file(self.folder, self.sets, bits=self.recipe.emit.prefix_bits)
-            use = prefix_use(self.sets, longest_query_tokens=longest_prompt + self.longest_label)
             ledger.append(file_entry(self.folder, PREFIX_FILE))
         files = write_deployment_files(
             self.folder,

@@ -9,7 +9,7 @@ from statistics import median
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.comparison import Comparison, Ratio
 from edgeicl.specs.curve import SizeCurve
-from edgeicl.specs.manifest import Deviation, LedgerEntry, Manifest
+from edgeicl.specs.manifest import PREFIX_FILE, Deviation, LedgerEntry, Manifest
 from edgeicl.specs.measurement import BenchResult, Conditions, Estimate
 from edgeicl.specs.quant_plan import QuantPlan
 
@@ -125,6 +125,17 @@ def artifact_bytes(manifest: Manifest) -> int:
     return sum(entry.bytes for entry in manifest.ledger)
 
 
+def prefix_text(manifest: Manifest) -> str | None:
+    """What stands before a query and what it takes, in one line; None where nothing does."""
+    use = manifest.prefix
+    if use is None:
+        return None
+    taken = sum(entry.bytes for entry in manifest.ledger if entry.file == PREFIX_FILE)
+    what = {"tokens": "demonstrations", "vectors": "vectors"}[use.kind]
+    sets = f"{len(use.tokens)} sets of " * (len(use.tokens) > 1)
+    return f"{what}, {sets}{', '.join(map(str, use.tokens))} positions, {format_byte_size(taken)}"
+
+
 def parity_facts(manifest: Manifest) -> Facts:
     """Each numerical comparison with the reference."""
     rows = tuple(
@@ -156,6 +167,13 @@ def bench_facts(bench: BenchResult) -> Facts:
         ),
         ("peak resident memory", format_byte_size(bench.peak_rss_bytes)),
     ]
+    if bench.prompt_flops is not None:
+        saved = ""
+        if bench.whole_prompt_flops is not None:
+            share = 1 - bench.prompt_flops / bench.whole_prompt_flops
+            saved = f"; {bench.whole_prompt_flops / 1e6:,.1f} with the prefix in it ({percent(share)} saved)"
+        flops = f"{bench.prompt_flops / 1e6:,.1f} million operations{saved}"
+        rows.append((f"prompt of {at.prompt_tokens} tokens, counted", flops))
     if bench.ceiling_tokens_per_second is not None and bench.bandwidth_bytes_per_second is not None:
         reached = bench.decode_tokens_per_second / bench.ceiling_tokens_per_second
         rows.append(
@@ -275,6 +293,9 @@ def summary_facts(manifest: Manifest, curve: SizeCurve) -> Facts:
         (f"accuracy of the artifact, {DATA_NAMES[entry.data]}", percent(entry.artifact))
         for entry in manifest.accuracy
     ]
+    before = prefix_text(manifest)
+    if before is not None:
+        rows.append(("before every query", before))
     rows.append(("artifact", _of_budget(artifact_bytes(manifest), curve.artifact_budget_bytes)))
     resident = _of_budget(manifest.plan.predicted_resident_bytes, curve.resident_budget_bytes)
     rows.append(("resident memory, predicted", resident))

@@ -56,6 +56,23 @@ class ArtifactAccuracy(Spec):
     limit_points: float | None = None
 
 
+class PrefixUse(Spec):
+    """What stands before every query: key/value rows in `prefix.safetensors`, put into the cache as they are.
+
+    A query follows without the tokens that the tokenizer puts first, at the position after the rows. Several
+    sets answer by majority vote; a tie goes to the label with the highest mean probability.
+    """
+
+    kind: Literal["tokens", "vectors"] = Field(
+        description="tokens: rows of demonstrations, whose token ids are in the file too; vectors: of vectors "
+        "that stand for demonstrations."
+    )
+    tokens: tuple[int, ...] = Field(min_length=1, description="Positions that each set takes.")
+    longest_query_tokens: int = Field(
+        ge=1, description="Of the data that the artifact was checked on, with the label."
+    )
+
+
 class EmitChecks(Spec):
     """`checks.json`: what the emit stage counted and checked before its folder was published."""
 
@@ -63,6 +80,7 @@ class EmitChecks(Spec):
     ledger: tuple[LedgerEntry, ...] = Field(description="Sums up to the bytes of all files but this one.")
     parity: tuple[ParityCheck, ...]
     accuracy: tuple[ArtifactAccuracy, ...] = ()
+    prefix: PrefixUse | None = None
     deviations: tuple[Deviation, ...] = ()
 
 
@@ -81,26 +99,10 @@ class Manifest(Spec):
     ledger: tuple[LedgerEntry, ...]
     parity: tuple[ParityCheck, ...]
     accuracy: tuple[ArtifactAccuracy, ...] = ()
+    prefix: PrefixUse | None = Field(None, description="What stands before every query, as in task.json.")
     evaluation: Evaluation | None = None
     bench: BenchResult | None = None
     deviations: tuple[Deviation, ...] = ()
-
-
-class PrefixUse(Spec):
-    """What stands before every query: key/value rows in `prefix.safetensors`, put into the cache as they are.
-
-    A query follows without the tokens that the tokenizer puts first, at the position after the rows. Several
-    sets answer by majority vote; a tie goes to the label with the highest mean probability.
-    """
-
-    kind: Literal["tokens", "vectors"] = Field(
-        description="tokens: rows of demonstrations, whose token ids are in the file too; vectors: of vectors "
-        "that stand for demonstrations."
-    )
-    tokens: tuple[int, ...] = Field(min_length=1, description="Positions that each set takes.")
-    longest_query_tokens: int = Field(
-        ge=1, description="Of the data that the artifact was checked on, with the label."
-    )
 
 
 class TaskFile(Spec):

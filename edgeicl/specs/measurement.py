@@ -51,6 +51,10 @@ class BenchResult(Spec):
     peak_rss_bytes: int
     artifact_bytes: int
     bytes_per_token: int | None = Field(None, description="Weight and cache bytes that one token reads.")
+    prompt_flops: int | None = Field(None, description="Operations of the prompt's own tokens, counted.")
+    whole_prompt_flops: int | None = Field(
+        None, description="The same, had the tokens of the prefix to be computed with each prompt."
+    )
     bandwidth_bytes_per_second: float | None = Field(
         None, description="Read bandwidth of this machine's memory, from beyond all caches."
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -17,10 +18,11 @@ from tokenizers.processors import TemplateProcessing
 from edgeicl.bench.rival import write_random_checkpoint
 from edgeicl.emit.deployment_files import write_deployment_files
 from edgeicl.emit.lowering import file_entry, write_model
+from edgeicl.emit.prefix import prefix_use, write_prefix_file
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.models.anatomy import other_parameters, weight_groups
 from edgeicl.numerics.affine import round_to_nearest
-from edgeicl.specs.manifest import Manifest, TaskFile
+from edgeicl.specs.manifest import PREFIX_FILE, Manifest, TaskFile
 from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
 from edgeicl.store import folder_hashes
 
@@ -40,6 +42,7 @@ def build_artifact(
     task: TaskFile,
     *,
     scale: float = 1.0,
+    sets: Sequence[NDArray[Any]] = (),
 ) -> Path:
     """An artifact folder as the pipeline leaves it, without what people read."""
     work = folder.with_name(f"{folder.name}.work")
@@ -67,6 +70,10 @@ def build_artifact(
     )
     (work / "plan.json").write_text(plan.model_dump_json())
     ledger = write_model(folder, config, QuantizedWeights(work))
+    if sets:
+        write_prefix_file(folder, sets, bits=32)
+        ledger.append(file_entry(folder, PREFIX_FILE))
+        task = task.model_copy(update={"prefix": prefix_use(sets, longest_query_tokens=12)})
     names = write_deployment_files(folder, config, tokenizer, task, context_tokens=64, threads=1)
     ledger += [file_entry(folder, name) for name in names]
     written = Manifest(
@@ -105,11 +112,12 @@ def tiny_task(verbalizers: Mapping[str, str]) -> TaskFile:
 
 @pytest.fixture
 def make_artifact(tmp_path: Path) -> Callable[..., Path]:
-    """Builds a tiny artifact in int8; keyword arguments: name, verbalizers."""
+    """Builds a tiny artifact in int8; keyword arguments: name, verbalizers, sets."""
 
     def make(
         name: str = "artifact",
         verbalizers: Mapping[str, str] = {"entailment": "yes", "contradiction": "no"},
+        sets: Sequence[NDArray[Any]] = (),
     ) -> Path:
         return build_artifact(
             tmp_path / name,
@@ -118,6 +126,7 @@ def make_artifact(tmp_path: Path) -> Callable[..., Path]:
             tiny_tokenizer(),
             tiny_task(verbalizers),
             scale=20.0,
+            sets=sets,
         )
 
     return make
