@@ -166,6 +166,7 @@ class _Compiler:
                 target,
                 student=self.distilled.student,
                 student_digest=self.distilled.digest,
+                prefix=self.distilled.prefix,
                 store=self.store,
                 base_folder=self.job.base_folder,
             )
@@ -181,6 +182,7 @@ class _Compiler:
                 target,
                 student=self.distilled.student,
                 quantized=quantized,
+                prefix=self.distilled.prefix,
                 store=self.store,
                 base_folder=self.job.base_folder,
             )

@@ -46,8 +46,15 @@ class LabelReader(nn.Module):
         """Whether this process has a part of the weights only, so that all must run it at the same time."""
         return any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
 
-    def forward(self, batch: LabelBatch, over: Over, prefix: Prefix | None = None) -> Tensor:
-        """Log-probabilities in float32: [B, V] for the vocabulary, else [B, L]."""
+    def forward(
+        self, batch: LabelBatch | LabelPass, over: Over = "vocabulary", prefix: Prefix | None = None
+    ) -> Tensor:
+        """Log-probabilities in float32: [B, V] for the vocabulary, else [B, L].
+
+        Of a pass, over the vocabulary, those of all its K places: [B, K, V].
+        """
+        if isinstance(batch, LabelPass):
+            return self._logits(batch, prefix).log_softmax(-1)
         first = batch.passes[0]
         if over == "vocabulary":
             return self._logits(first, prefix)[:, 0].log_softmax(-1)

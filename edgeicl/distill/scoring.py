@@ -61,7 +61,7 @@ def score_slices(
     for start, stop in slices:
         rows = [list(query) if prefix else [*before, *query] for query in queries[start:stop]]
         scores: list[NDArray[np.float32]] = []
-        for pack in _packs(rows, pack_tokens(reader.device.type)):
+        for pack in packs(rows, pack_tokens(reader.device.type)):
             batch = packed_batch(
                 pack,
                 tokens,
@@ -111,7 +111,7 @@ def check_fits(reader: LabelReader, prompt_tokens: int) -> None:
         )
 
 
-def _packs(rows: Sequence[Sequence[int]], limit: int) -> Iterator[list[Sequence[int]]]:
+def packs(rows: Sequence[Sequence[int]], limit: int) -> Iterator[list[Sequence[int]]]:
     """`rows` in order, cut where a pack would pass `limit` tokens."""
     pack: list[Sequence[int]] = []
     size = 0

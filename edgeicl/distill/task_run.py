@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,17 @@ class TaskRun:
         }
 
     def evaluate(
-        self, students: Mapping[str, StageOutput], method: str, *, baselines: StageOutput | None
+        self,
+        students: Mapping[str, StageOutput],
+        method: str,
+        *,
+        baselines: StageOutput | None,
+        baseline_runs: Sequence[str] = (),
     ) -> Evaluation:
-        """The accuracy table of `students` (by demonstration set) and of the baselines."""
+        """The accuracy table of `students` and of the baselines, by run.
+
+        `baseline_runs` are those of baselines that no student has.
+        """
 
         def build(folder: Path) -> None:
             found = read_predictions(baselines.path / PREDICTIONS) if baselines else {}
@@ -110,7 +118,7 @@ class TaskRun:
             "evaluation": examples_digest(self.evaluation.items()),
         }
         predictions = read_predictions(self.stage("evaluation", inputs, build).path / PREDICTIONS)
-        runs = tuple(dict.fromkeys((ONLY, *students)))
+        runs = tuple(dict.fromkeys((ONLY, *students, *baseline_runs)))
         return Evaluation(
             rows=accuracy_rows(TABLE_ORDER, predictions, self.evaluation, self.encoder, runs=runs)
         )

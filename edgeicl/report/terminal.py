@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgeicl.report import facts
@@ -10,7 +10,7 @@ from edgeicl.report.facts import Facts
 from edgeicl.report.tables import aligned
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.comparison import Comparison
-from edgeicl.specs.manifest import Manifest
+from edgeicl.specs.manifest import PREFIX_FILE, Manifest
 from edgeicl.specs.measurement import BenchResult, LabelledAccuracy
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Budget, Target
@@ -120,6 +120,21 @@ def artifact_text(manifest: Manifest) -> str:
     ]
     head = f"{manifest.name} for {manifest.target}"
     return "\n\n".join([head, *(_text(table) for table in tables if table is not None)])
+
+
+def prefix_text(manifest: Manifest, set_tokens: Sequence[int], folder: Path) -> str:
+    """What stands before a query now, and what the artifact takes with it."""
+    counts = ", ".join(map(str, set_tokens))
+    taken = sum(entry.bytes for entry in manifest.ledger if entry.file == PREFIX_FILE)
+    return "\n".join(
+        f"{name + ':':<36}{value}"
+        for name, value in (
+            ("before a query", f"{counts} tokens{' (one set each)' * (len(set_tokens) > 1)}"),
+            ("prefix", format_byte_size(taken)),
+            ("artifact", format_byte_size(facts.artifact_bytes(manifest))),
+            ("folder", str(folder)),
+        )
+    )
 
 
 def recipe_text(recipe: Recipe, resolved: str, path: Path) -> str:

@@ -19,7 +19,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("recipe_commands", "compile_commands", "runtime_commands"),
     ("arguments",),
-    ("pipeline",),
+    ("pipeline", "new_prefix"),
     ("job",),
     ("artifact", "steps", "stored"),
     STAGES,

@@ -39,6 +39,7 @@ class Distilled:
     outputs: tuple[Any, ...]
     source: Path = Path("source")
     deviations: tuple[Any, ...] = ()
+    prefix: Path | None = None
 
 
 @dataclass
