@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from edgeicl.specs.icl import Icl
 from edgeicl.specs.model_name import ModelName
+from edgeicl.specs.source import TextSource
 from edgeicl.specs.spec import Share, Spec
 
 
@@ -49,13 +51,16 @@ class Objective(Spec):
     """What the student is trained to do: weights of the loss terms."""
 
     kl: Share = Field(1.0, description="Weight of the divergence from the teacher's probabilities.")
-    ce: Share = Field(0.0, description="Weight of the cross-entropy with the true labels.")
+    ce: Share = Field(
+        0.0, description="Weight of the cross-entropy with the true labels; 1 for method icl unless told."
+    )
     temperature: float = Field(
         1.0, gt=0.0, description="Divides the logits of both before the divergence; above 1 softens them."
     )
     over: Literal["verbalizers", "vocabulary"] = Field(
         "verbalizers", description="Tokens whose probabilities the student learns: the label words, or all."
     )
+    lm: Share = Field(0.0, description="Weight of language modelling on `distill.text`.")
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Objective:
@@ -83,8 +88,10 @@ class Training(Spec):
 class Distill(Spec):
     """The recipe layer: teacher, student, and how one learns from the other."""
 
-    method: Literal["context", "none"] = Field(
-        "context", description="context: context distillation; none: the student is compiled as it is."
+    method: Literal["context", "icl", "none"] = Field(
+        "context",
+        description="context: context distillation; icl: in-context learning distillation; none: the student "
+        "is compiled as it is.",
     )
     teacher: Teacher | None = Field(
         None, description="The large model that sees demonstrations; method none has none."
@@ -95,6 +102,8 @@ class Distill(Spec):
         4096, ge=1, description="Examples of `train` on which the student learns the teacher's answers."
     )
     objective: Objective = Objective()
+    icl: Icl = Icl()
+    text: TextSource | None = Field(None, description="Plain text, for the terms that model language.")
     training: Training = Training()
     require_gain: bool = Field(
         True, description="Refuse a teacher whose gain from demonstrations is not clearly above zero."
@@ -105,4 +114,35 @@ class Distill(Spec):
     def _teacher_present(self) -> Distill:
         if self.method != "none" and self.teacher is None:
             raise ValueError(f"method {self.method} needs a teacher")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _both_losses_of_icl(cls, values: Any) -> Any:
+        """That method is the sum of a hard loss and a soft one (arXiv 2212.10670, figure 2)."""
+        if isinstance(values, dict) and values.get("method") == "icl":
+            objective = values.get("objective", {})
+            if isinstance(objective, dict):
+                return {**values, "objective": {"ce": 1.0, **objective}}
+        return values
+
+    @model_validator(mode="after")
+    def _text_present(self) -> Distill:
+        if self.method != "none" and self.objective.lm > 0 and self.text is None:
+            raise ValueError(f"objective.lm is {self.objective.lm:g}; expected plain text in distill.text")
+        return self
+
+    @model_validator(mode="after")
+    def _icl_can_run(self) -> Distill:
+        if self.method != "icl" or self.teacher is None:
+            return self
+        if self.objective.kl == 0:
+            raise ValueError("objective.kl is 0; expected more: method icl learns from the teacher")
+        if self.icl.paradigm == "meta" and not self.icl.tasks:
+            raise ValueError("icl.tasks is empty; expected the tasks that paradigm meta tunes on")
+        if self.icl.teacher_epochs and self.teacher.load_in in ("8bit", "4bit"):
+            raise ValueError(
+                f"icl.teacher_epochs is {self.icl.teacher_epochs} and the teacher's load_in "
+                f"{self.teacher.load_in}, which isn't trained; expected fp32 or bf16, or teacher_epochs 0"
+            )
         return self
