@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -116,15 +116,12 @@ class Distill(Spec):
             raise ValueError(f"method {self.method} needs a teacher")
         return self
 
-    @model_validator(mode="before")
-    @classmethod
-    def _both_losses_of_icl(cls, values: Any) -> Any:
+    @model_validator(mode="after")
+    def _both_losses_of_icl(self) -> Distill:
         """That method is the sum of a hard loss and a soft one (arXiv 2212.10670, figure 2)."""
-        if isinstance(values, dict) and values.get("method") == "icl":
-            objective = values.get("objective", {})
-            if isinstance(objective, dict):
-                return {**values, "objective": {"ce": 1.0, **objective}}
-        return values
+        if self.method == "icl" and "ce" not in self.objective.model_fields_set:
+            object.__setattr__(self, "objective", self.objective.model_copy(update={"ce": 1.0}))
+        return self
 
     @model_validator(mode="after")
     def _text_present(self) -> Distill:
