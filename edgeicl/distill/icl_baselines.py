@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgeicl.distill import evaluate as methods
 from edgeicl.distill.baselines import fine_tuned_predictions
-from edgeicl.distill.label_reader import LabelReader
-from edgeicl.distill.predictions import ONLY, PREDICTIONS, Predictor, remembered, write_predictions
+from edgeicl.distill.predictions import ONLY, PREDICTIONS, Predictor, write_predictions
 from edgeicl.distill.trainer import TrainingSettings
-from edgeicl.distill.voting import Sets, Voter
-from edgeicl.store import CHECKPOINT
+from edgeicl.distill.voting import Load, Sets, Voter
+from edgeicl.store import CHECKPOINT, Workers
 from edgeicl.tasks.example import Example
-
-Load = Callable[[], LabelReader]
 
 
 def build_baselines(
@@ -30,7 +26,7 @@ def build_baselines(
     sets: Sets,
     settings: TrainingSettings,
     seed: int,
-    is_writer: bool,
+    workers: Workers,
 ) -> None:
     """Writes the predictions of student and teacher as they are given, and of the tuned teacher.
 
@@ -45,10 +41,8 @@ def build_baselines(
         settings=settings,
         seed=seed,
         kept=kept,
-        is_writer=is_writer,
+        workers=workers,
     )
-    if not is_writer:
-        return
     alone = {ONLY: [predictor.encoder.leading]}
     asked: list[tuple[str, Load, Sets]] = [
         (methods.ZERO_SHOT_STUDENT, student, alone),
@@ -59,8 +53,9 @@ def build_baselines(
     if tuned_teacher:
         asked.append((methods.TUNED_TEACHER, tuned_teacher, sets))
     for method, load, before in asked:
-        found |= remembered(kept / f"{method}.safetensors", partial(voter.predict, load, method, before))
-    write_predictions(folder / PREDICTIONS, found)
+        found |= voter.predict(load, method, before, kept=kept, workers=workers)
+    if workers.is_writer:
+        write_predictions(folder / PREDICTIONS, found)
 
 
 def _distinct(several: Sequence[Sequence[Example]]) -> list[Example]:

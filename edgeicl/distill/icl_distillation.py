@@ -25,7 +25,6 @@ from edgeicl.distill.icl_teacher import (
     divergences,
     read_episode_targets,
     read_scores,
-    scores_after,
 )
 from edgeicl.distill.in_context_tuning import SoftLoss, TextTerm
 from edgeicl.distill.label_reader import LabelReader
@@ -42,12 +41,12 @@ from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import read_gain, seed_name
 from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.distill.tuned_model import build_tuned
-from edgeicl.models.loading import load_model
+from edgeicl.distill.voting import scores_after
 from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.distillation import Teacher
 from edgeicl.specs.measurement import Evaluation
 from edgeicl.specs.prefix import PREFIX_SOURCE, write_prefix_source
-from edgeicl.store import StageOutput, digest_of
+from edgeicl.store import CHECKPOINT, StageOutput, digest_of
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +157,7 @@ class IclDistillation:
                 temperature=objective.temperature,
                 fading=self.icl.soft_loss == "fading",
             )
-            text = None if blocks is None else TextTerm(blocks, objective.lm, self._load(taught_by).model)
+            text = None if blocks is None else TextTerm(blocks, objective.lm, self._teacher(taught_by))
             self._tune(folder, self.run.student_folder, "distilling", ce=objective.ce, soft=soft, text=text)
 
         return self.run.stage("student", inputs, build)
@@ -199,31 +198,35 @@ class IclDistillation:
         )
 
     def _build_gain(self, folder: Path, taught_by: Path) -> None:
-        if self.run.writes:
-            build_gain(
-                folder,
-                lambda: self._load(self.teacher_folder),
-                lambda: self._load(taught_by),
-                self.run.encoder,
-                self.material.data.measured,
-                self.material.sets,
-            )
+        build_gain(
+            folder,
+            partial(self._teacher, self.teacher_folder),
+            partial(self._teacher, taught_by),
+            self.run.encoder,
+            self.material.data.measured,
+            self.material.sets,
+            self.run.workers,
+        )
 
     def _build_targets(self, folder: Path, taught_by: Path) -> None:
-        if self.run.writes:
-            load = partial(self._load, taught_by)
-            build_episode_targets(folder, load, self.material.episodes, over=self.objective.over)
+        load = partial(self._teacher, taught_by)
+        build_episode_targets(
+            folder, load, self.material.episodes, over=self.objective.over, workers=self.run.workers
+        )
 
     def _build_prefix(self, folder: Path, student: StageOutput, scores: StageOutput) -> None:
         """Writes how far student and teacher are apart after each seed's sets, and the nearest seed's sets."""
-        if not self.run.writes:
-            return
         said = scores_after(
-            self.run.label_reader(student.path / MODEL),
+            partial(self.run.label_reader, student.path / MODEL),
             self.material.measured,
             list(self.run.encoder.tokens.values()),
             self.material.sets,
+            kept=folder / CHECKPOINT,
+            workers=self.run.workers,
+            description="student beside teacher",
         )
+        if not self.run.writes:
+            return
         apart = divergences(read_scores(scores.path), said)
         (folder / DIVERGENCES).write_text(json.dumps(apart, indent=1) + "\n")
         deployed, _ = best_student(_read_divergences(folder))
@@ -238,26 +241,30 @@ class IclDistillation:
             voter=self.material.voter,
             predictor=self.run.predictor,
             student=partial(self.run.label_reader, self.run.student_folder),
-            teacher=partial(self._load, self.teacher_folder),
-            tuned_teacher=partial(self._load, teacher.path / MODEL) if teacher else None,
+            teacher=partial(self._teacher, self.teacher_folder),
+            tuned_teacher=partial(self._teacher, teacher.path / MODEL) if teacher else None,
             demonstrations={seed_name(seed): several for seed, several in self.material.data.shown.items()},
             sets=self.material.sets,
             settings=self._training(epochs=self.settings.baseline_epochs),
             seed=self.recipe.seed,
-            is_writer=self.run.writes,
+            workers=self.run.workers,
         )
 
     def _evaluate(self, students: dict[str, StageOutput], baselines: StageOutput) -> Evaluation:
         """The accuracy table of `students` (by method) and of the baselines."""
 
         def build(folder: Path) -> None:
-            if not self.run.writes:
-                return
             found = read_predictions(baselines.path / PREDICTIONS)
             for method, output in students.items():
-                load = partial(self.run.label_reader, output.path / MODEL)
-                found |= self.material.voter.predict(load, method, self.material.sets)
-            write_predictions(folder / PREDICTIONS, found)
+                found |= self.material.voter.predict(
+                    partial(self.run.label_reader, output.path / MODEL),
+                    method,
+                    self.material.sets,
+                    kept=folder / CHECKPOINT,
+                    workers=self.run.workers,
+                )
+            if self.run.writes:
+                write_predictions(folder / PREDICTIONS, found)
 
         inputs = (
             self.material.target_inputs
@@ -292,15 +299,16 @@ class IclDistillation:
         }
 
     def _training_inputs(self) -> dict[str, Any]:
-        # How often a checkpoint is written changes nothing in the result.
-        return self.settings.training.model_dump(mode="json", exclude={"checkpoint_every_steps"})
+        return self.settings.training.deciding()
 
     def _training(self, **changed: Any) -> TrainingSettings:
         return TrainingSettings(**self.settings.training.model_dump() | changed)
 
-    def _load(self, folder: Path) -> LabelReader:
-        """A teacher."""
-        return LabelReader(load_model(folder, self.teacher.load_in, device=self.run.device))
+    def _teacher(self, folder: Path) -> LabelReader:
+        """The teacher in `folder`, once it is known to fit in memory with what it scores."""
+        return self.run.teacher_reader(
+            folder, self.teacher.load_in, scoring=self.material.scoring_size(self.run.device.type)
+        )
 
 
 def _read_divergences(folder: Path) -> dict[int, float]:

@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeicl.distill.icl_tasks import read_icl_data
+from edgeicl.distill.in_context_tuning import PASS_TOKENS
 from edgeicl.distill.preflight import check_models
+from edgeicl.distill.scoring import scoring_size
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import seed_name
 from edgeicl.distill.tuning_episodes import Episode, draw_episodes
 from edgeicl.distill.voting import Voter
 from edgeicl.errors import DataError
-from edgeicl.models.loading import check_same_tokens, config_number, load_tokenizer
+from edgeicl.models.loading import config_number, load_tokenizer
+from edgeicl.models.memory import Scoring
 from edgeicl.store import digest_of
 from edgeicl.tasks.examples_digest import examples_digest
 from edgeicl.tasks.text_blocks import text_blocks
@@ -86,6 +89,26 @@ class IclMaterial:
         """For the store: what models are judged on."""
         return {"evaluation": examples_digest(self.run.evaluation.items())}
 
+    def scoring_size(self, device_type: str) -> Scoring:
+        """The most that goes through a teacher at once: queries after a set, or episodes, or blocks of text."""
+        over = self.settings.objective.over
+        asked = scoring_size(
+            [*self.measured, *self.voter.queries],
+            self.voter.tokens,
+            before=max((one for several in self.sets.values() for one in several), key=len),
+            over=over,
+            device_type=device_type,
+        )
+        longest = max(len(one.ids) for one in self.episodes)
+        rows = max(1, PASS_TOKENS // longest)
+        read = rows * len(self.episodes[0].reads) if over == "vocabulary" else 0
+        text = 0 if self.blocks is None else self.settings.training.batch_size * self.blocks.shape[1]
+        return Scoring(
+            prefix_tokens=asked.prefix_tokens,
+            pass_tokens=max(asked.pass_tokens, rows * longest, text),
+            full_logits=max(asked.full_logits, read, text),
+        )
+
     def check_models(self, teacher: Path) -> None:
         """Looks at what must hold before any work.
 
@@ -108,6 +131,7 @@ class IclMaterial:
             student,
             self.encoder.tokens,
             over=over,
+            same_head=over == "vocabulary" or self.blocks is not None,
             query_tokens=len(self.encoder.leading) + query,
             prompt_tokens=max(shown, tuned),
         )
@@ -117,7 +141,6 @@ class IclMaterial:
                 next_step="lower distill.demonstrations.count, or take a student that reads more",
             )
         if self.blocks is not None:
-            check_same_tokens(teacher, student, same_head=True)
             for folder in (teacher, student):
                 reads = config_number(folder, "max_position_embeddings")
                 if self.blocks.shape[1] > reads:

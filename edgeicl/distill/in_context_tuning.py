@@ -10,26 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgeicl.distill.label_batch import LabelBatch
 from edgeicl.distill.label_reader import LabelReader, Over
 from edgeicl.distill.objective import cross_entropy, kl_to_teacher
-from edgeicl.distill.text_loss import text_loss
-from edgeicl.distill.trainer import TrainingSettings, train
+from edgeicl.distill.text_modelling import TextTeacher, text_loss
+from edgeicl.distill.trainer import Loss, TrainingSettings, train
 from edgeicl.distill.training_plan import batch_order
 from edgeicl.distill.tuning_episodes import Episode, by_words, episode_batch
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-# Tokens of padded episodes in a pass where nothing is trained.
-_PASS_TOKENS = 8192
+PASS_TOKENS = 8192
+"""Tokens of padded episodes in a pass where nothing is trained; a longer episode goes alone."""
 
 
 @dataclass(frozen=True)
@@ -52,43 +48,14 @@ class SoftLoss:
 
 @dataclass(frozen=True)
 class TextTerm:
-    """Plain text to model beside the episodes: blocks [N, T] of token ids, a random one with each episode.
+    """Plain text to model beside the episodes: blocks [N, T] of token ids, one with each episode.
 
-    Its next tokens have the hard and the soft loss that labels have, times `weight`. The teacher reads each
-    block when the student does, for its probabilities of every token would fill a disk.
+    Its next tokens have the hard and the soft loss that labels have, times `weight`.
     """
 
     blocks: NDArray[np.int64]
     weight: float
-    teacher: PreTrainedModel
-
-    def blocks_beside(self, episodes: NDArray[np.int64], step: int, seed: int) -> Tensor:
-        """A block [T] for each of the step's episodes, the same on any number of processes."""
-        drawn = [
-            np.random.default_rng([seed, step, int(number)]).integers(len(self.blocks)) for number in episodes
-        ]
-        return torch.from_numpy(self.blocks[drawn])
-
-    @torch.no_grad()
-    def taught(self, blocks: Tensor) -> Tensor:
-        """The teacher's logits [B, T, V]."""
-        logits: Tensor = self.teacher(input_ids=blocks, use_cache=False).logits
-        return logits
-
-
-class _Learner(nn.Module):
-    """All that a step reads in one call, since on several processes gradients are averaged call by call."""
-
-    def __init__(self, reader: LabelReader) -> None:
-        super().__init__()
-        self.reader = reader
-
-    def forward(
-        self, batches: Sequence[LabelBatch], over: Over, blocks: Tensor | None
-    ) -> tuple[list[Tensor], Tensor | None]:
-        labels = [self.reader(batch, over) for batch in batches]
-        text = None if blocks is None else self.reader.model(input_ids=blocks, use_cache=False).logits
-        return labels, text
+    teacher: LabelReader
 
 
 def tune_in_context(
@@ -116,34 +83,33 @@ def tune_in_context(
         seed=seed,
     )
 
-    def loss(module: nn.Module, numbers: NDArray[np.int64], step: int) -> Tensor:
-        groups = by_words(episodes, numbers.tolist())
-        kl = soft.weight_at(step, len(batches)) if soft else 0.0
-        temperature = soft.temperature if soft else 1.0
-        blocks = text.blocks_beside(numbers, step, seed).to(device) if text else None
-        said, said_of_text = module(
-            [episode_batch([episodes[number] for number in group], device) for group in groups], over, blocks
-        )
+    def kl_at(step: int) -> float:
+        return soft.weight_at(step, len(batches)) if soft else 0.0
+
+    def of_labels(module: nn.Module, numbers: NDArray[np.int64], step: int) -> Tensor:
         losses = []
-        for scores, group in zip(said, groups, strict=True):
-            value = ce * cross_entropy(scores, _gold([episodes[number] for number in group], over, device))
-            if soft and kl:
+        for group in by_words(episodes, numbers.tolist()):
+            chosen = [episodes[number] for number in group]
+            scores = module(episode_batch(chosen, device), over)
+            value = ce * cross_entropy(scores, _gold(chosen, over, device))
+            if soft and (kl := kl_at(step)):
                 taught = np.concatenate([soft.targets[number] for number in group])
                 teacher = torch.from_numpy(taught).float().to(device)
-                value = value + kl * kl_to_teacher(scores, teacher, temperature=temperature)
-            reads = [len(episodes[number].reads) for number in group]
-            losses.append(torch.stack([part.mean() for part in torch.split(value, reads)]))
-        of_labels = torch.cat(losses)
-        if text is None or blocks is None:
-            return of_labels
-        of_text = text_loss(
-            said_of_text, text.taught(blocks) if kl else None, blocks, kl=kl, ce=ce, temperature=temperature
-        )
-        return of_labels + text.weight * of_text
+                value = value + kl * kl_to_teacher(scores, teacher, temperature=soft.temperature)
+            reads = [len(episode.reads) for episode in chosen]
+            losses += [part.mean() for part in torch.split(value, reads)]
+        return torch.stack(losses)
 
+    terms: list[Loss] = [of_labels]
+    if text:
+        taught_by = TextTeacher(text.teacher, kl_at, soft.temperature) if soft else None
+        terms.append(
+            text_loss(text.blocks, weight=text.weight, seed=seed, device=device, ce=ce, teacher=taught_by)
+        )
+    # The order of a step's episodes differs from term to term; only their sum counts.
     return train(
-        _Learner(reader),
-        loss,
+        reader,
+        lambda module, numbers, step: torch.stack([term(module, numbers, step) for term in terms]).sum(0),
         batches=batches,
         settings=settings,
         checkpoint_folder=checkpoint_folder,
@@ -174,7 +140,7 @@ def episode_scores(
     for group in by_words(episodes, range(len(episodes))):
         # The longest first, so that a pass that takes too much memory does so at once.
         group.sort(key=lambda number: len(episodes[number].ids), reverse=True)
-        size = max(1, _PASS_TOKENS // len(episodes[group[0]].ids))
+        size = max(1, PASS_TOKENS // len(episodes[group[0]].ids))
         for start in range(0, len(group), size):
             chosen = [episodes[number] for number in group[start : start + size]]
             said = reader(episode_batch(chosen, reader.device), over).cpu().numpy()

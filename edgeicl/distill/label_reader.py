@@ -1,6 +1,6 @@
 """Log-probabilities of labels, read at the last token of each query and nowhere else.
 
-The head is applied to the hidden states of label positions only (and, for verbalizers of one token, to its
+The head is applied to the hidden states of label positions only (and, for verbalizers of one token, with its
 rows of these tokens only).
 
 Notation: B queries, L labels, K tokens of a label's word, V vocabulary; R rows of T tokens in a pass.
@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from edgeicl.distill.label_batch import LabelBatch, LabelPass
@@ -28,7 +29,7 @@ rows sum to less than 1. vocabulary: [B, V], of the first label token.
 """
 
 
-class LabelReader(torch.nn.Module):
+class LabelReader(nn.Module):
     """A causal language model seen as a classifier."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -40,8 +41,20 @@ class LabelReader(torch.nn.Module):
         device: torch.device = self.model.device
         return device
 
-    def forward(self, batch: LabelBatch, over: Over, prefix: Prefix | None = None) -> Tensor:
-        """Log-probabilities in float32: [B, V] for the vocabulary, else [B, L]."""
+    @property
+    def is_sharded(self) -> bool:
+        """Whether this process has a part of the weights only, so that all must run it at the same time."""
+        return any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
+
+    def forward(
+        self, batch: LabelBatch | LabelPass, over: Over = "vocabulary", prefix: Prefix | None = None
+    ) -> Tensor:
+        """Log-probabilities in float32: [B, V] for the vocabulary, else [B, L].
+
+        Of a pass, over the vocabulary, those of all its K places: [B, K, V].
+        """
+        if isinstance(batch, LabelPass):
+            return self._logits(batch, prefix).log_softmax(-1)
         first = batch.passes[0]
         if over == "vocabulary":
             return self._logits(first, prefix)[:, 0].log_softmax(-1)
@@ -74,8 +87,8 @@ class LabelReader(torch.nn.Module):
         ).last_hidden_state
         read = hidden.flatten(0, 1).index_select(0, one.read.flatten()).unflatten(0, one.read.shape)
         head = self.model.get_output_embeddings()
-        if rows is None:
-            logits: Tensor = head(read)
-        else:
-            logits = F.linear(read, head.weight[rows], None if head.bias is None else head.bias[rows])
-        return logits.float()
+        if rows is not None and type(head) is nn.Linear:
+            return F.linear(read, head.weight[rows], None if head.bias is None else head.bias[rows]).float()
+        # Of a quantized head the weights are packed: it is asked for every word.
+        logits: Tensor = head(read).float()
+        return logits if rows is None else logits[..., rows]

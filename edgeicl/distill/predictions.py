@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from edgeicl.distill.checkpoint import is_kept, keep_file
 from edgeicl.distill.evaluate import DataName, accuracy_row
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.scoring import score_queries
+from edgeicl.distill.shards import parts_of, score_shards, shards_of
 from edgeicl.progress import track
 from edgeicl.specs.measurement import AccuracyRow
+from edgeicl.store import ALONE, Workers
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import PromptEncoder
 
@@ -39,24 +42,57 @@ class Predictor:
 
     def __init__(self, encoder: PromptEncoder, evaluation: Mapping[DataName, Sequence[Example]]) -> None:
         self.encoder = encoder
-        self._queries = {data: encoder.queries(examples) for data, examples in evaluation.items()}
+        self._sizes = {data: len(examples) for data, examples in evaluation.items()}
+        self.queries = [query for examples in evaluation.values() for query in encoder.queries(examples)]
 
     @property
     def longest_tokens(self) -> int:
         """Tokens of the longest query."""
-        return max(len(query) for queries in self._queries.values() for query in queries)
+        return max(map(len, self.queries))
 
-    def predict(self, reader: LabelReader, method: str, run: str, before: Sequence[int]) -> Predictions:
-        """Predictions of one model after the tokens `before`, on all evaluation data."""
+    def predict(
+        self,
+        reader: LabelReader,
+        method: str,
+        run: str,
+        before: Sequence[int],
+        *,
+        kept: Path | None = None,
+        workers: Workers = ALONE,
+    ) -> Predictions:
+        """Predictions of one model after the tokens `before`, on all evaluation data.
+
+        Args:
+            kept: Folder for what is done, so that a run after a kill goes on there.
+            workers: The processes that share the work; each calls this, and the writer gets the predictions.
+                Needs `kept`, a folder that all of them see.
+        """
         tokens = list(self.encoder.tokens.values())
-        predictions: Predictions = {}
         # One without demonstrations has a single run.
-        title = f"evaluating {method}" + f", {run}" * (run != "only")
-        with track(title, sum(map(len, self._queries.values()))) as advance:
-            for data, queries in self._queries.items():
-                scores = score_queries(reader, queries, tokens, before=before, advance=advance)
-                predictions[f"{method}/{data}/{run}"] = scores.argmax(-1)
-        return predictions
+        title = f"evaluating {method}" + f", {run}" * (run != ONLY)
+        if kept is None:
+            with track(title, len(self.queries)) as advance:
+                scores = score_queries(reader, self.queries, tokens, before=before, advance=advance)
+        else:
+            folder = kept / method
+            score_shards(
+                lambda: reader,
+                self.queries,
+                tokens,
+                contexts={run: before},
+                over="verbalizers",
+                stored=np.float32,
+                kept=folder,
+                workers=workers,
+                description=title,
+            )
+            if not workers.is_writer:
+                return {}
+            parts = parts_of(folder, shards_of([run], len(self.queries)))[run]
+            scores = np.concatenate([load_file(part.file)[part.name] for part in parts])
+        ends = list(accumulate(self._sizes.values()))
+        by_data = np.split(scores.argmax(-1), ends[:-1])
+        return {f"{method}/{data}/{run}": found for data, found in zip(self._sizes, by_data, strict=True)}
 
 
 def remembered(path: Path, make: Callable[[], Predictions]) -> Predictions:

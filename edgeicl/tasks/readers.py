@@ -26,8 +26,8 @@ Row = tuple[str, Mapping[str, Any]]
 """Where a row stands, and its values by column."""
 
 
-def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -> list[Example]:
-    """The examples of `source`, in its order, with labels among `labels`.
+def read_examples(source: Source, *, labels: Sequence[str] | None, base_folder: Path) -> list[Example]:
+    """The examples of `source`, in its order, with labels among `labels`, or any labels where that is None.
 
     `drop_labels` and `map_labels` name labels as the data has them; `limit` samples the rows that are kept,
     by `seed`. Relative paths start at `base_folder`.
@@ -37,7 +37,7 @@ def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -
             verbalizer, or no row at all.
     """
     for old, new in source.map_labels.items():
-        if new not in labels:
+        if labels is not None and new not in labels:
             raise DataError(
                 f"{source.source}: map_labels sends '{old}' to '{new}', which has no verbalizer; "
                 f"{one_of(new, labels)}"
@@ -48,7 +48,7 @@ def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -
         if found in source.drop_labels:
             continue
         label = source.map_labels.get(found, found)
-        if label not in labels:
+        if labels is not None and label not in labels:
             raise DataError(
                 f"{where}: found label '{found}'; {one_of(found, labels)}",
                 next_step=f"name '{found}' in map_labels or drop_labels of the source, or give it a verbalizer",

@@ -55,7 +55,7 @@ def soft(
 
 def text(teacher: LabelReader, *, weight: float = 0.5) -> TextTerm:
     blocks = np.random.default_rng(0).integers(2, 264, (5, 7))
-    return TextTerm(blocks, weight, teacher.model)
+    return TextTerm(blocks, weight, teacher)
 
 
 def tune(reader: LabelReader, folder: Path | None = None, *, ce: float = 1.0, **options: object) -> list[float]:
@@ -99,7 +99,8 @@ def test_the_first_loss_is_the_sum_of_the_papers_terms(opt: OPT, temperature: fl
             found.append(sum(said[len(episode.ids) - 1 + place, token] for place, token in enumerate(word)))
         return np.array(found)
 
-    blocks = term.blocks_beside(np.arange(12), step=0, seed=0).numpy()
+    drawn = [np.random.default_rng([0, 0, number, 1]).integers(len(term.blocks)) for number in range(12)]
+    blocks = term.blocks[drawn]
     expected = []
     for number, episode in enumerate(episodes()):
         ours, theirs = (word_scores(reader, episode) for reader in (student, teacher))
@@ -148,16 +149,6 @@ def test_text_is_learned_beside_the_episodes(opt: OPT) -> None:
     tune(with_text, soft=SoftLoss([], 0.0), text=term, epochs=30)
     tune(without, epochs=30)
     assert next_token_loss(with_text) < next_token_loss(without) - 1
-
-
-def test_a_block_depends_on_its_episode_and_step_alone(opt: OPT) -> None:
-    """Several processes share a step's episodes: together they must read what one would."""
-    term = text(LabelReader(opt(seed=6)))
-    whole = term.blocks_beside(np.arange(8), step=3, seed=1)
-    shares = [term.blocks_beside(np.arange(8)[rank::2], step=3, seed=1) for rank in (0, 1)]
-    assert torch.equal(whole[0::2], shares[0])
-    assert torch.equal(whole[1::2], shares[1])
-    assert not torch.equal(whole, term.blocks_beside(np.arange(8), step=4, seed=1))
 
 
 class KilledError(Exception):
