@@ -16,16 +16,22 @@ ZERO_SHOT_STUDENT = "zero-shot student"
 IN_CONTEXT_STUDENT = "in-context student"
 FINE_TUNING = "pattern-based fine-tuning"
 CONTEXT_DISTILLATION = "context distillation"
+IN_CONTEXT_TUNING = "in-context tuning"
+ICL_DISTILLATION = "in-context learning distillation"
 ZERO_SHOT_TEACHER = "zero-shot teacher"
 IN_CONTEXT_TEACHER = "in-context teacher"
+TUNED_TEACHER = "in-context tuned teacher"
 
 TABLE_ORDER = (
     ZERO_SHOT_STUDENT,
     IN_CONTEXT_STUDENT,
     FINE_TUNING,
     CONTEXT_DISTILLATION,
+    IN_CONTEXT_TUNING,
+    ICL_DISTILLATION,
     ZERO_SHOT_TEACHER,
     IN_CONTEXT_TEACHER,
+    TUNED_TEACHER,
 )
 
 DataName = Literal["in_domain", "out_of_domain"]

@@ -14,6 +14,7 @@ from accelerate import PartialState
 from edgeicl.distill import evaluate as methods
 from edgeicl.distill.carried_demonstrations import carry_demonstrations
 from edgeicl.distill.context_distillation import ContextDistillation
+from edgeicl.distill.icl_distillation import IclDistillation
 from edgeicl.distill.predictions import ONLY
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL
@@ -42,7 +43,13 @@ def distill(recipe: Recipe, *, store: Store, base_folder: Path) -> DistillResult
             device=torch.device(PartialState().device),
         )
     run = TaskRun(recipe, store, base_folder)
-    return _unchanged(run) if recipe.distill.method == "none" else ContextDistillation(run).distill()
+    match recipe.distill.method:
+        case "context":
+            return ContextDistillation(run).distill()
+        case "icl":
+            return IclDistillation(run).distill()
+        case "none":
+            return _unchanged(run)
 
 
 def _unchanged(run: TaskRun) -> DistillResult:

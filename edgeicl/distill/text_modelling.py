@@ -1,11 +1,14 @@
 """Language modelling on plain text beside the task, so that a student does not forget it.
 
-Cross-entropy with the text itself (the hard term of arXiv 2212.10670, section 3). There is no soft one: on
-text without demonstrations this teacher has no context to hand down.
+The cross-entropy with the text itself (the hard term of arXiv 2212.10670, section 3), and where a teacher is
+given the divergence from its next tokens (the soft term). Context distillation has no soft one: on text
+without demonstrations its teacher has no context to hand down.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeicl.distill.label_batch import padded_pass
+from edgeicl.distill.label_reader import LabelReader
+from edgeicl.distill.objective import kl_to_teacher
 from edgeicl.distill.trainer import Loss
 from edgeicl.models.loading import config_number, load_tokenizer
 from edgeicl.specs.source import TextSource
@@ -33,8 +38,28 @@ def blocks_for(student: Path, source: TextSource, *, base_folder: Path) -> NDArr
     )
 
 
-def text_loss(blocks: NDArray[np.int64], *, weight: float, seed: int, device: torch.device) -> Loss:
-    """A term for `trainer.train`: weight * mean cross-entropy, in nats a token, of one block an example.
+@dataclass(frozen=True)
+class TextTeacher:
+    """A model whose next tokens are learned; `weight_at` gives the weight of the divergence in each step.
+
+    It reads each block when the student does: its probabilities of every token would fill a disk.
+    """
+
+    reader: LabelReader
+    weight_at: Callable[[int], float]
+    temperature: float = 1.0
+
+
+def text_loss(
+    blocks: NDArray[np.int64],
+    *,
+    weight: float,
+    seed: int,
+    device: torch.device,
+    ce: float = 1.0,
+    teacher: TextTeacher | None = None,
+) -> Loss:
+    """A term for `trainer.train`: weight * (ce * hard + soft term), in nats a token, of one block an example.
 
     `blocks` [N, T] are token ids. A block is drawn for each example and step, with replacement.
     """
@@ -42,10 +67,14 @@ def text_loss(blocks: NDArray[np.int64], *, weight: float, seed: int, device: to
     def loss(module: nn.Module, examples: NDArray[np.int64], step: int) -> Tensor:
         drawn = [np.random.default_rng([seed, step, int(i), 1]).integers(len(blocks)) for i in examples]
         chosen = blocks[drawn]
-        read = chosen.shape[1] - 1
-        predicted = module(padded_pass(chosen[:, :-1].tolist(), device, read=read))
+        read = padded_pass(chosen[:, :-1].tolist(), device, read=chosen.shape[1] - 1)
+        predicted: Tensor = module(read)
         following = torch.from_numpy(chosen[:, 1:]).to(device)
-        likelihood: Tensor = predicted.gather(-1, following[..., None])[..., 0].mean(-1)
-        return -weight * likelihood
+        value = -ce * predicted.gather(-1, following[..., None])[..., 0].mean(-1)
+        if teacher and (kl := teacher.weight_at(step)):
+            with torch.no_grad():
+                taught = teacher.reader(read)
+            value = value + kl * kl_to_teacher(predicted, taught, temperature=teacher.temperature).mean(-1)
+        return weight * value
 
     return loss

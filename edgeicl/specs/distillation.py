@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from edgeicl.specs.adapter import AdapterKind, Lora
+from edgeicl.specs.icl import Icl
 from edgeicl.specs.model_name import ModelName
 from edgeicl.specs.on_policy import OnPolicy
 from edgeicl.specs.source import TextSource
@@ -66,7 +67,9 @@ class Objective(Spec):
     """What the student is trained to do: weights of the loss terms."""
 
     kl: Share = Field(1.0, description="Weight of the divergence from the teacher's probabilities.")
-    ce: Share = Field(0.0, description="Weight of the cross-entropy with the true labels.")
+    ce: Share = Field(
+        0.0, description="Weight of the cross-entropy with the true labels; 1 for method icl unless told."
+    )
     temperature: float = Field(
         1.0, gt=0.0, description="Divides the logits of both before the divergence; above 1 softens them."
     )
@@ -123,8 +126,10 @@ class Training(Spec):
 class Distill(Spec):
     """The recipe layer: teacher, student, and how one learns from the other."""
 
-    method: Literal["context", "none"] = Field(
-        "context", description="context: context distillation; none: the student is compiled as it is."
+    method: Literal["context", "icl", "none"] = Field(
+        "context",
+        description="context: context distillation; icl: in-context learning distillation; none: the student "
+        "is compiled as it is.",
     )
     teacher: Teacher | None = Field(
         None, description="The large model that sees demonstrations; method none has none."
@@ -141,6 +146,7 @@ class Distill(Spec):
     )
     objective: Objective = Objective()
     on_policy: OnPolicy = OnPolicy()
+    icl: Icl = Icl()
     text: TextSource | None = Field(None, description="Plain text, for the terms that model language.")
     training: Training = Training()
     require_gain: bool = Field(
@@ -161,6 +167,13 @@ class Distill(Spec):
         return self
 
     @model_validator(mode="after")
+    def _both_losses_of_icl(self) -> Distill:
+        """That method is the sum of a hard loss and a soft one (arXiv 2212.10670, figure 2)."""
+        if self.method == "icl" and "ce" not in self.objective.model_fields_set:
+            object.__setattr__(self, "objective", self.objective.model_copy(update={"ce": 1.0}))
+        return self
+
+    @model_validator(mode="after")
     def _text_present(self) -> Distill:
         if self.method != "none" and self.objective.lm > 0 and self.text is None:
             raise ValueError(f"objective.lm is {self.objective.lm:g}; expected plain text in distill.text")
@@ -178,4 +191,19 @@ class Distill(Spec):
         }
         if found := [key for key, is_asked in asked.items() if is_asked]:
             raise ValueError(f"method {self.method} has no {', '.join(found)}; expected method context with it")
+        return self
+
+    @model_validator(mode="after")
+    def _icl_can_run(self) -> Distill:
+        if self.method != "icl" or self.teacher is None:
+            return self
+        if self.objective.kl == 0:
+            raise ValueError("objective.kl is 0; expected more: method icl learns from the teacher")
+        if self.icl.paradigm == "meta" and not self.icl.tasks:
+            raise ValueError("icl.tasks is empty; expected the tasks that paradigm meta tunes on")
+        if self.icl.teacher_epochs and self.teacher.load_in in ("8bit", "4bit"):
+            raise ValueError(
+                f"icl.teacher_epochs is {self.icl.teacher_epochs} and the teacher's load_in "
+                f"{self.teacher.load_in}, which isn't trained; expected fp32 or bf16, or teacher_epochs 0"
+            )
         return self
