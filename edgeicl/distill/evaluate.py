@@ -16,16 +16,28 @@ ZERO_SHOT_STUDENT = "zero-shot student"
 IN_CONTEXT_STUDENT = "in-context student"
 FINE_TUNING = "pattern-based fine-tuning"
 CONTEXT_DISTILLATION = "context distillation"
+SINGLE_DOMAIN_DISTILLATION = "single-domain distillation"
+MIXED_DOMAIN_DISTILLATION = "mixed-domain distillation"
+META_KD = "Meta-KD"
 ZERO_SHOT_TEACHER = "zero-shot teacher"
 IN_CONTEXT_TEACHER = "in-context teacher"
+SINGLE_DOMAIN_TEACHER = "single-domain teacher"
+MIXED_DOMAIN_TEACHER = "mixed-domain teacher"
+META_TEACHER = "meta-teacher"
 
 TABLE_ORDER = (
     ZERO_SHOT_STUDENT,
     IN_CONTEXT_STUDENT,
     FINE_TUNING,
     CONTEXT_DISTILLATION,
+    SINGLE_DOMAIN_DISTILLATION,
+    MIXED_DOMAIN_DISTILLATION,
+    META_KD,
     ZERO_SHOT_TEACHER,
     IN_CONTEXT_TEACHER,
+    SINGLE_DOMAIN_TEACHER,
+    MIXED_DOMAIN_TEACHER,
+    META_TEACHER,
 )
 
 DataName = Literal["in_domain", "out_of_domain"]

@@ -64,14 +64,7 @@ class LabelReader(torch.nn.Module):
 
     def _logits(self, one: LabelPass, prefix: Prefix | None, rows: Tensor | None = None) -> Tensor:
         """Logits [B, K, V], or [B, K, rows], where the pass is read."""
-        cache = prefix.for_batch(len(one.ids)) if prefix else None
-        hidden = self.model.base_model(
-            input_ids=one.ids,
-            attention_mask=one.attention_mask,
-            position_ids=one.position_ids,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state
+        hidden = self._hidden_states(one, prefix)
         read = hidden.flatten(0, 1).index_select(0, one.read.flatten()).unflatten(0, one.read.shape)
         head = self.model.get_output_embeddings()
         if rows is None:
@@ -79,3 +72,15 @@ class LabelReader(torch.nn.Module):
         else:
             logits = F.linear(read, head.weight[rows], None if head.bias is None else head.bias[rows])
         return logits.float()
+
+    def _hidden_states(self, one: LabelPass, prefix: Prefix | None) -> Tensor:
+        """Last hidden states of a pass, [R, T, H]."""
+        cache = prefix.for_batch(len(one.ids)) if prefix else None
+        hidden: Tensor = self.model.base_model(
+            input_ids=one.ids,
+            attention_mask=one.attention_mask,
+            position_ids=one.position_ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+        return hidden

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgeicl.distill import evaluate as methods
 from edgeicl.distill.context_distillation import ContextDistillation
+from edgeicl.distill.meta_kd.meta_distillation import MetaDistillation
 from edgeicl.distill.predictions import ONLY
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL
@@ -28,7 +29,13 @@ def distill(recipe: Recipe, *, store: Store, base_folder: Path) -> DistillResult
         GainError: the teacher gains nothing from demonstrations, unless `distill.require_gain` is off.
     """
     run = TaskRun(recipe, store, base_folder)
-    return _unchanged(run) if recipe.distill.method == "none" else ContextDistillation(run).distill()
+    match recipe.distill.method:
+        case "none":
+            return _unchanged(run)
+        case "meta_kd":
+            return MetaDistillation(run).distill()
+        case "context":
+            return ContextDistillation(run).distill()
 
 
 def _unchanged(run: TaskRun) -> DistillResult:

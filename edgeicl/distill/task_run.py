@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +83,17 @@ class TaskRun:
         }
 
     def evaluate(
-        self, students: Mapping[str, StageOutput], method: str, *, baselines: StageOutput | None
+        self,
+        students: Mapping[str, StageOutput],
+        method: str,
+        *,
+        baselines: StageOutput | None,
+        baseline_runs: Sequence[str] = (),
     ) -> Evaluation:
-        """The accuracy table of `students` (by demonstration set) and of the baselines."""
+        """The accuracy table of `students` (by demonstration set) and of the baselines.
+
+        `baseline_runs` are the demonstration sets of baselines that no student has.
+        """
 
         def build(folder: Path) -> None:
             if not self.writes:
@@ -102,7 +110,7 @@ class TaskRun:
             "evaluation": examples_digest(self.evaluation.items()),
         }
         predictions = read_predictions(self.stage("evaluation", inputs, build).path / PREDICTIONS)
-        runs = tuple(dict.fromkeys((ONLY, *students)))
+        runs = tuple(dict.fromkeys((ONLY, *students, *baseline_runs)))
         return Evaluation(
             rows=accuracy_rows(TABLE_ORDER, predictions, self.evaluation, self.encoder, runs=runs)
         )

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from edgeicl.specs.meta_kd import MetaKD
 from edgeicl.specs.model_name import ModelName
 from edgeicl.specs.spec import Share, Spec
 
@@ -83,8 +84,10 @@ class Training(Spec):
 class Distill(Spec):
     """The recipe layer: teacher, student, and how one learns from the other."""
 
-    method: Literal["context", "none"] = Field(
-        "context", description="context: context distillation; none: the student is compiled as it is."
+    method: Literal["context", "meta_kd", "none"] = Field(
+        "context",
+        description="context: context distillation; meta_kd: from a teacher of many domains; none: the student "
+        "is compiled as it is.",
     )
     teacher: Teacher | None = Field(
         None, description="The large model that sees demonstrations; method none has none."
@@ -100,9 +103,26 @@ class Distill(Spec):
         True, description="Refuse a teacher whose gain from demonstrations is not clearly above zero."
     )
     baseline_epochs: int = Field(20, ge=1, description="Epochs of pattern-based fine-tuning.")
+    meta_kd: MetaKD | None = Field(None, description="Domains and terms of method meta_kd.")
 
     @model_validator(mode="after")
     def _teacher_present(self) -> Distill:
         if self.method != "none" and self.teacher is None:
             raise ValueError(f"method {self.method} needs a teacher")
+        return self
+
+    @model_validator(mode="after")
+    def _domains_present(self) -> Distill:
+        if self.method != "meta_kd":
+            return self
+        if self.meta_kd is None:
+            raise ValueError("method meta_kd needs the section distill.meta_kd, which names the domains")
+        if self.teacher is not None and self.teacher.load_in != "fp32":
+            raise ValueError(
+                f"method meta_kd trains its teacher; found load_in {self.teacher.load_in}, expected fp32"
+            )
+        if self.objective.over != "verbalizers":
+            raise ValueError(
+                f"method meta_kd; found objective.over {self.objective.over}, expected verbalizers"
+            )
         return self
