@@ -15,6 +15,7 @@ from edgeicl.distill import evaluate as methods
 from edgeicl.distill.carried_demonstrations import carry_demonstrations
 from edgeicl.distill.context_distillation import ContextDistillation
 from edgeicl.distill.icl_distillation import IclDistillation
+from edgeicl.distill.meta_kd.meta_distillation import MetaDistillation
 from edgeicl.distill.predictions import ONLY
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL
@@ -48,6 +49,8 @@ def distill(recipe: Recipe, *, store: Store, base_folder: Path) -> DistillResult
             return ContextDistillation(run).distill()
         case "icl":
             return IclDistillation(run).distill()
+        case "meta_kd":
+            return MetaDistillation(run).distill()
         case "none":
             return _unchanged(run)
 

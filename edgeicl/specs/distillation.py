@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from edgeicl.specs.adapter import AdapterKind, Lora
 from edgeicl.specs.icl import Icl
+from edgeicl.specs.meta_kd import MetaKD
 from edgeicl.specs.model_name import ModelName
 from edgeicl.specs.on_policy import OnPolicy
 from edgeicl.specs.source import TextSource
@@ -126,9 +127,10 @@ class Training(Spec):
 class Distill(Spec):
     """The recipe layer: teacher, student, and how one learns from the other."""
 
-    method: Literal["context", "icl", "none"] = Field(
+    method: Literal["context", "icl", "meta_kd", "none"] = Field(
         "context",
-        description="context: context distillation; icl: in-context learning distillation; none: the student "
+        description="context: context distillation; icl: in-context learning distillation; meta_kd: from a "
+        "teacher of many domains; none: the student "
         "is compiled as it is.",
     )
     teacher: Teacher | None = Field(
@@ -153,6 +155,7 @@ class Distill(Spec):
         True, description="Refuse a teacher whose gain from demonstrations is not clearly above zero."
     )
     baseline_epochs: int = Field(20, ge=1, description="Epochs of pattern-based fine-tuning.")
+    meta_kd: MetaKD | None = Field(None, description="Domains and terms of method meta_kd.")
 
     @model_validator(mode="after")
     def _prefix_wanted(self) -> Distill:
@@ -205,5 +208,21 @@ class Distill(Spec):
             raise ValueError(
                 f"icl.teacher_epochs is {self.icl.teacher_epochs} and the teacher's load_in "
                 f"{self.teacher.load_in}, which isn't trained; expected fp32 or bf16, or teacher_epochs 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _domains_present(self) -> Distill:
+        if self.method != "meta_kd":
+            return self
+        if self.meta_kd is None:
+            raise ValueError("method meta_kd needs the section distill.meta_kd, which names the domains")
+        if self.teacher is not None and self.teacher.load_in != "fp32":
+            raise ValueError(
+                f"method meta_kd trains its teacher; found load_in {self.teacher.load_in}, expected fp32"
+            )
+        if self.objective.over != "verbalizers":
+            raise ValueError(
+                f"method meta_kd; found objective.over {self.objective.over}, expected verbalizers"
             )
         return self
