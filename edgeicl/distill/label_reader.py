@@ -78,7 +78,7 @@ class LabelReader(nn.Module):
     def _logits(self, one: LabelPass, prefix: Prefix | None, rows: Tensor | None = None) -> Tensor:
         """Logits [B, K, V], or [B, K, rows], where the pass is read."""
         hidden = self._hidden_states(one, prefix)
-        read = hidden.flatten(0, 1).index_select(0, one.read.flatten()).unflatten(0, one.read.shape)
+        read = hidden.flatten(0, 1)[one.read]
         head = self.model.get_output_embeddings()
         if rows is not None and type(head) is nn.Linear:
             return F.linear(read, head.weight[rows], None if head.bias is None else head.bias[rows]).float()

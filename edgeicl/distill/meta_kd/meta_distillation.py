@@ -6,7 +6,6 @@ first the teacher's inner states, then its answers. The baselines take the same 
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from edgeicl.distill import evaluate as methods
@@ -15,7 +14,7 @@ from edgeicl.distill.meta_kd.course import baseline_courses, meta_kd_course
 from edgeicl.distill.meta_kd.meta_task import MetaTask
 from edgeicl.distill.meta_kd.student_stage import StudentStage
 from edgeicl.distill.meta_kd.teacher_stage import TeacherStage
-from edgeicl.distill.predictions import ONLY, PREDICTIONS, Predictions, remembered, write_predictions
+from edgeicl.distill.predictions import ONLY, PREDICTIONS, write_predictions
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL
 from edgeicl.distill.task_run import TaskRun
@@ -72,7 +71,7 @@ class MetaDistillation:
         }
 
         def build(folder: Path) -> None:
-            kept, predictor = folder / CHECKPOINT, self.run.predictor
+            kept, predictor, workers = folder / CHECKPOINT, self.run.predictor, self.run.workers
             found = fine_tuned_predictions(
                 lambda: self.run.label_reader(self.run.student_folder),
                 predictor,
@@ -80,10 +79,8 @@ class MetaDistillation:
                 settings=task.training(task.settings.baseline_epochs),
                 seed=task.recipe.seed,
                 kept=kept,
-                is_writer=self.run.writes,
+                workers=workers,
             )
-            if not self.run.writes:
-                return
             found |= untrained_predictions(
                 self.run.label_reader(self.run.student_folder),
                 predictor,
@@ -91,6 +88,7 @@ class MetaDistillation:
                 in_context=methods.IN_CONTEXT_STUDENT,
                 contexts=task.contexts if in_context_student else {},
                 kept=kept,
+                workers=workers,
             )
             found |= untrained_predictions(
                 self.run.label_reader(task.teacher_folder),
@@ -99,14 +97,18 @@ class MetaDistillation:
                 in_context=methods.IN_CONTEXT_TEACHER,
                 contexts=task.contexts,
                 kept=kept,
+                workers=workers,
             )
             for name, output in compared.items():
-                make = partial(self._predictions, name, output.path / MODEL)
-                found |= remembered(kept / f"{name}.safetensors", make)
-            write_predictions(folder / PREDICTIONS, found)
+                found |= predictor.predict(
+                    self.run.label_reader(output.path / MODEL),
+                    name,
+                    ONLY,
+                    self.run.encoder.leading,
+                    kept=kept,
+                    workers=workers,
+                )
+            if self.run.writes:
+                write_predictions(folder / PREDICTIONS, found)
 
         return self.run.stage("baselines", inputs, build)
-
-    def _predictions(self, name: str, model: Path) -> Predictions:
-        reader = self.run.label_reader(model)
-        return self.run.predictor.predict(reader, name, ONLY, self.run.encoder.leading)

@@ -109,6 +109,7 @@ class MetaTask:
             *models,
             self.encoder.tokens,
             over="verbalizers",
+            same_head=False,
             query_tokens=self.skip + query,
             prompt_tokens=max(map(len, self.contexts.values())) + query,
         )

@@ -23,7 +23,9 @@ _EMBEDDED_AT_ONCE = 64
 class StateReader(LabelReader):
     """A label reader that keeps the last hidden states of the first pass of its last call, `hidden`."""
 
-    def forward(self, batch: LabelBatch, over: Over, prefix: Prefix | None = None) -> Tensor:
+    def forward(
+        self, batch: LabelBatch | LabelPass, over: Over = "vocabulary", prefix: Prefix | None = None
+    ) -> Tensor:
         self._kept: list[Tensor] = []
         return super().forward(batch, over, prefix)
 
