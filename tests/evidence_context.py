@@ -24,7 +24,7 @@ TASKS = ("action", "animal", "today", "entailment")
 COUNTS = (1, 4, 8, 12)
 ADAPTERS = ("none", "lora", "bitfit")
 # The learning rate of each, in thousandths: biases alone move the outputs less.
-THOUSANDTHS = {"none": 1, "lora": 1, "bitfit": 10}
+THOUSANDTHS = {"none": 1, "lora": 1, "bitfit": 3}
 DATA = ("in_domain", "out_of_domain")
 
 

@@ -61,6 +61,8 @@ def adapted(
         yield
         return
     if kind == "lora":
+        # peft loads bitsandbytes, which warns of a kernel for 4-bit models on CPUs that nobody asked for.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         from peft import LoraConfig
         from peft.tuners.lora import LoraModel
 

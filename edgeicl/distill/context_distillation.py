@@ -35,9 +35,8 @@ from edgeicl.distill.teacher_targets import (
     read_targets,
     seed_name,
 )
-from edgeicl.distill.text_modelling import BLOCK_TOKENS, text_loss
+from edgeicl.distill.text_modelling import blocks_for, text_loss
 from edgeicl.distill.trainer import Loss, TrainingSettings
-from edgeicl.models.loading import config_number, load_tokenizer
 from edgeicl.models.memory import Scoring
 from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.distillation import Teacher
@@ -45,8 +44,6 @@ from edgeicl.specs.manifest import Deviation
 from edgeicl.store import CHECKPOINT, StageOutput, digest_of
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
-from edgeicl.tasks.text_blocks import text_blocks
-from edgeicl.tasks.text_source import read_texts
 
 log = logging.getLogger(__name__)
 
@@ -167,11 +164,7 @@ class ContextDistillation:
         if not self.settings.objective.lm:
             return None
         assert self.settings.text is not None  # the schema sees to it
-        return text_blocks(
-            load_tokenizer(self.run.student_folder),
-            read_texts(self.settings.text, base_folder=self.run.base_folder),
-            block_tokens=min(BLOCK_TOKENS, config_number(self.run.student_folder, "max_position_embeddings")),
-        )
+        return blocks_for(self.run.student_folder, self.settings.text, base_folder=self.run.base_folder)
 
     @cached_property
     def queries(self) -> list[list[int]]:

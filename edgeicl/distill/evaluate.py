@@ -18,8 +18,17 @@ FINE_TUNING = "pattern-based fine-tuning"
 CONTEXT_DISTILLATION = "context distillation"
 MEND = "MEND"
 MEND_VOTE = "MEND, majority of the deployed sets"
+IN_CONTEXT_TUNING = "in-context tuning"
+ICL_DISTILLATION = "in-context learning distillation"
+SINGLE_DOMAIN_DISTILLATION = "single-domain distillation"
+MIXED_DOMAIN_DISTILLATION = "mixed-domain distillation"
+META_KD = "Meta-KD"
 ZERO_SHOT_TEACHER = "zero-shot teacher"
 IN_CONTEXT_TEACHER = "in-context teacher"
+SINGLE_DOMAIN_TEACHER = "single-domain teacher"
+MIXED_DOMAIN_TEACHER = "mixed-domain teacher"
+META_TEACHER = "meta-teacher"
+TUNED_TEACHER = "in-context tuned teacher"
 
 TABLE_ORDER = (
     ZERO_SHOT_STUDENT,
@@ -28,8 +37,17 @@ TABLE_ORDER = (
     CONTEXT_DISTILLATION,
     MEND,
     MEND_VOTE,
+    IN_CONTEXT_TUNING,
+    ICL_DISTILLATION,
+    SINGLE_DOMAIN_DISTILLATION,
+    MIXED_DOMAIN_DISTILLATION,
+    META_KD,
     ZERO_SHOT_TEACHER,
     IN_CONTEXT_TEACHER,
+    SINGLE_DOMAIN_TEACHER,
+    MIXED_DOMAIN_TEACHER,
+    META_TEACHER,
+    TUNED_TEACHER,
 )
 
 DataName = Literal["in_domain", "out_of_domain"]

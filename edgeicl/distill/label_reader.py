@@ -77,18 +77,23 @@ class LabelReader(nn.Module):
 
     def _logits(self, one: LabelPass, prefix: Prefix | None, rows: Tensor | None = None) -> Tensor:
         """Logits [B, K, V], or [B, K, rows], where the pass is read."""
-        cache = prefix.for_batch(len(one.ids)) if prefix else None
-        hidden = self.model.base_model(
-            input_ids=one.ids,
-            attention_mask=one.attention_mask,
-            position_ids=one.position_ids,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state
-        read = hidden.flatten(0, 1).index_select(0, one.read.flatten()).unflatten(0, one.read.shape)
+        hidden = self._hidden_states(one, prefix)
+        read = hidden.flatten(0, 1)[one.read]
         head = self.model.get_output_embeddings()
         if rows is not None and type(head) is nn.Linear:
             return F.linear(read, head.weight[rows], None if head.bias is None else head.bias[rows]).float()
         # Of a quantized head the weights are packed: it is asked for every word.
         logits: Tensor = head(read).float()
         return logits if rows is None else logits[..., rows]
+
+    def _hidden_states(self, one: LabelPass, prefix: Prefix | None) -> Tensor:
+        """Last hidden states of a pass, [R, T, H]."""
+        cache = prefix.for_batch(len(one.ids)) if prefix else None
+        hidden: Tensor = self.model.base_model(
+            input_ids=one.ids,
+            attention_mask=one.attention_mask,
+            position_ids=one.position_ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+        return hidden

@@ -35,6 +35,7 @@ from edgeicl.distill.student import MODEL
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import build_gain, read_gain, seed_name
 from edgeicl.distill.trainer import TrainingSettings
+from edgeicl.distill.voting import Voter
 from edgeicl.models.flops import prompt_flops
 from edgeicl.models.loading import load_model, save_model
 from edgeicl.models.model_folder import model_config, model_folder, weights_digest
@@ -274,12 +275,16 @@ class Mend:
                     kept=folder / CHECKPOINT,
                     workers=self.run.workers,
                 )
-            if not self.run.writes:
-                return
             if self.mend.votes > 1:
-                deployed = read_prefix_source(compressed.path / PREFIX_SOURCE)
-                found |= predictor.predict_by_vote(reader, methods.MEND_VOTE, deployed)
-            write_predictions(folder / PREDICTIONS, found)
+                found |= Voter(self.encoder, self.run.evaluation).predict(
+                    lambda: reader,
+                    methods.MEND_VOTE,
+                    {ONLY: read_prefix_source(compressed.path / PREFIX_SOURCE)},
+                    kept=folder / CHECKPOINT,
+                    workers=self.run.workers,
+                )
+            if self.run.writes:
+                write_predictions(folder / PREDICTIONS, found)
 
         inputs = {"vectors": compressed.digest, "baselines": baselines.digest}
         predictions = read_predictions(self.run.stage("evaluation", inputs, build).path / PREDICTIONS)

@@ -14,7 +14,8 @@ from edgeicl.models.anatomy import opt_config
 from edgeicl.models.loading import check_same_tokens, config_number, load_tokenizer
 from edgeicl.models.model_folder import model_config
 from edgeicl.specs.manifest import Deviation
-from edgeicl.specs.mend import Mend, MetaTrainingTask
+from edgeicl.specs.mend import Mend
+from edgeicl.specs.tuning_task import TuningTask
 from edgeicl.store import digest_of
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
@@ -169,7 +170,7 @@ class MendData:
     def _evaluated(self) -> list[Example]:
         return [example for examples in self.run.evaluation.values() for example in examples]
 
-    def _meta_task(self, number: int, task: MetaTrainingTask) -> MetaTask:
+    def _meta_task(self, number: int, task: TuningTask) -> MetaTask:
         target = self.run.recipe.task
         pattern = task.pattern or target.pattern
         encoder = PromptEncoder(

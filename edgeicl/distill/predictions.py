@@ -21,7 +21,6 @@ from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.prefix_cache import Before
 from edgeicl.distill.scoring import score_queries
 from edgeicl.distill.shards import parts_of, score_shards, shards_of
-from edgeicl.numerics.voting import majority_vote
 from edgeicl.progress import track
 from edgeicl.specs.measurement import AccuracyRow
 from edgeicl.store import ALONE, Workers
@@ -92,20 +91,8 @@ class Predictor:
                 return {}
             parts = parts_of(folder, shards_of([run], len(self.queries)))[run]
             scores = np.concatenate([load_file(part.file)[part.name] for part in parts])
-        return self._by_data(method, run, scores.argmax(-1))
-
-    def predict_by_vote(self, reader: LabelReader, method: str, sets: Sequence[Before]) -> Predictions:
-        """Predictions of one model by the majority of what it says behind each of `sets`."""
-        tokens = list(self.encoder.tokens.values())
-        with track(f"evaluating {method}", len(sets) * len(self.queries)) as advance:
-            scores = [
-                score_queries(reader, self.queries, tokens, before=before, advance=advance) for before in sets
-            ]
-        return self._by_data(method, ONLY, majority_vote(np.exp(scores)))
-
-    def _by_data(self, method: str, run: str, labels: NDArray[np.int64]) -> Predictions:
         ends = list(accumulate(self._sizes.values()))
-        by_data = np.split(labels, ends[:-1])
+        by_data = np.split(scores.argmax(-1), ends[:-1])
         return {f"{method}/{data}/{run}": found for data, found in zip(self._sizes, by_data, strict=True)}
 
 

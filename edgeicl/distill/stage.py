@@ -14,7 +14,9 @@ from accelerate import PartialState
 from edgeicl.distill import evaluate as methods
 from edgeicl.distill.carried_demonstrations import carry_demonstrations
 from edgeicl.distill.context_distillation import ContextDistillation
+from edgeicl.distill.icl_distillation import IclDistillation
 from edgeicl.distill.mend import Mend
+from edgeicl.distill.meta_kd.meta_distillation import MetaDistillation
 from edgeicl.distill.predictions import ONLY
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL
@@ -43,11 +45,17 @@ def distill(recipe: Recipe, *, store: Store, base_folder: Path) -> DistillResult
             device=torch.device(PartialState().device),
         )
     run = TaskRun(recipe, store, base_folder)
-    if recipe.distill.method == "none":
-        return _unchanged(run)
-    if recipe.distill.method == "mend":
-        return Mend(run).distill()
-    return ContextDistillation(run).distill()
+    match recipe.distill.method:
+        case "context":
+            return ContextDistillation(run).distill()
+        case "icl":
+            return IclDistillation(run).distill()
+        case "mend":
+            return Mend(run).distill()
+        case "meta_kd":
+            return MetaDistillation(run).distill()
+        case "none":
+            return _unchanged(run)
 
 
 def _unchanged(run: TaskRun) -> DistillResult:

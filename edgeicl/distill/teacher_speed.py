@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +22,12 @@ from edgeicl.distill.task_run import TaskRun
 from edgeicl.errors import BenchError
 from edgeicl.models.memory import needed_bytes, scoring_bytes
 from edgeicl.module_process import run_module
+from edgeicl.progress import track
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.teacher_speed import Compared, ScoringMemory, TeacherSpeed
 from edgeicl.store import Store
+
+log = logging.getLogger(__name__)
 
 _MEMORY_TIMEOUT_S = 4 * 3600.0
 
@@ -44,9 +48,12 @@ def teacher_speed(
     rows = method.queries[:queries]
     reader = method.teacher_reader()
     compared = compare_ways(reader, rows, tokens, before=before, plain_queries=min(plain_queries, len(rows)))
+    log.info("%.1f times as fast; now the memory, in processes of their own", compared.ratio)
     del reader
     folder, load_in = method.teacher_folder, method.teacher.load_in
-    counts = sorted({max(1, len(rows) // 4), len(rows)})
+    counts = sorted(
+        {max(1, len(rows) // 8), max(1, len(rows) // 2)}
+    )  # loading dominates; more would show the same
     return TeacherSpeed(
         teacher=method.teacher.model,
         load_in=load_in,
@@ -75,6 +82,7 @@ def compare_ways(
 
     def after_pack(n: int) -> None:
         nonlocal done, mark, spent, plain_spent
+        tell(n)
         now = _clocks()
         spent = spent + now - mark
         done += n
@@ -84,7 +92,8 @@ def compare_ways(
         mark = _clocks()
         plain_spent = plain_spent + mark - now
 
-    scores = score_queries(reader, queries, tokens, before=before, advance=after_pack)
+    with track("targets and full prompts by turns", len(queries)) as tell:
+        scores = score_queries(reader, queries, tokens, before=before, advance=after_pack)
     started = time.perf_counter()
     encode_prefix(reader.model, before)
     context_s = time.perf_counter() - started

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,9 +39,22 @@ class Episode:
     words: tuple[int, ...]
 
 
-def label_words(tokenizer: Tokenizer) -> list[int]:
-    """The tokens that are a lower-case word after a space, and may stand for a class."""
+def all_words(tokenizer: Tokenizer) -> list[int]:
+    """The tokens that are a lower-case word after a space."""
     return sorted(number for token, number in tokenizer.get_vocab().items() if _WORD.fullmatch(token))
+
+
+def label_words(tokenizer: Tokenizer, words: Sequence[str]) -> list[int]:
+    """The tokens that may stand for a class: of `words`, or of every word where none is named.
+
+    Raises:
+        DataError: words that are not one token (lists them all).
+    """
+    ids = {word: tokenizer.encode(word, add_special_tokens=False).ids for word in words}
+    longer = [f"{word!r} is {len(tokens)} tokens" for word, tokens in ids.items() if len(tokens) != 1]
+    if longer:
+        raise DataError(f"label_words: found {', '.join(longer)}; expected words of one token each")
+    return [tokens[0] for tokens in ids.values()] if words else all_words(tokenizer)
 
 
 class TextBatches:
@@ -49,7 +62,9 @@ class TextBatches:
 
     Args:
         documents: Token ids of each document, without leading tokens.
-        pools: The labelled tasks.
+        pools: The labelled tasks by name.
+        words: Tokens that an episode's labels are drawn from.
+        own_words: Of some tasks, the token of each class where it is always the same; the others get any.
         positions: Most tokens of a text.
         around: Ids before and after the passage in an example of a document episode.
     """
@@ -58,18 +73,23 @@ class TextBatches:
         self,
         tokenizer: Tokenizer,
         documents: Sequence[NDArray[np.int32]],
-        pools: Sequence[Queries],
+        pools: Mapping[str, Queries],
         *,
+        words: Sequence[int],
+        own_words: Mapping[str, Sequence[int]],
         separator: str,
         positions: int,
         around: tuple[Sequence[int], Sequence[int]],
     ) -> None:
         self.leading = leading_tokens(tokenizer)
-        self.words = label_words(tokenizer)
+        self.words = list(words)
         self.separator: list[int] = tokenizer.encode(separator, add_special_tokens=False).ids
-        self.pools = list(pools)
-        spread = iter(self.words[:: max(1, len(self.words) // max(1, sum(map(len, pools))))])
-        self.own_words = [[next(spread) for _ in pool] for pool in pools]
+        self.pools = dict(pools)
+        every = all_words(tokenizer)
+        spread = iter(every[:: max(1, len(every) // max(1, sum(map(len, pools.values()))))])
+        self.own_words = {
+            name: own_words.get(name) or [next(spread) for _ in pool] for name, pool in pools.items()
+        }
         self.positions = positions
         self.around = around
         self._documents = sorted(documents, key=len, reverse=True)
@@ -88,15 +108,23 @@ class TextBatches:
         return Texts(tokens, everywhere, ~everywhere)
 
     def episodes(
-        self, rng: np.random.Generator, *, tokens_per_step: int, examples: int, fixed_share: float
+        self,
+        rng: np.random.Generator,
+        *,
+        tokens_per_step: int,
+        examples: int,
+        fixed_share: float,
+        tasks: Sequence[str] = (),
     ) -> Texts:
-        """Episodes of the labelled tasks, each task as often as any other, with some or all of its classes.
+        """Episodes of `tasks` (all unless named), each as often as any other, with some or all of its classes.
 
         In `fixed_share` of them a class has its own word, always the same.
         """
 
+        names = list(tasks or self.pools)
+
         def draw() -> Episode:
-            task = int(rng.integers(len(self.pools)))
+            task = names[int(rng.integers(len(names)))]
             queries, own = self.pools[task], self.own_words[task]
             classes = rng.permutation(len(queries))[: int(rng.integers(2, len(queries) + 1))].tolist()
             words = [own[place] for place in classes] if rng.random() < fixed_share else None

@@ -20,7 +20,7 @@ from edgeicl.distill.episodes import Texts
 from edgeicl.distill.new_model import new_model
 from edgeicl.distill.pretrain import RECIPE
 from edgeicl.distill.pretraining_loop import check_one_process, pretraining_loop
-from edgeicl.distill.text_batches import Episode, Queries, TextBatches, texts_of
+from edgeicl.distill.text_batches import Episode, Queries, TextBatches, label_words, texts_of
 from edgeicl.distill.word_vectors import word_vectors
 from edgeicl.errors import DataError
 from edgeicl.models.loading import load_model, load_tokenizer
@@ -82,7 +82,9 @@ class _TextPretraining:
         self.batches = TextBatches(
             self.tokenizer,
             documents,
-            [self._pool(recipe.tasks[name], examples) for name, examples in trained.items()],
+            {name: self._pool(recipe.tasks[name], examples) for name, examples in trained.items()},
+            words=label_words(self.tokenizer, recipe.label_words),
+            own_words={name: self._own_words(task) for name, task in recipe.tasks.items() if task.words},
             separator=recipe.separator,
             positions=self.positions,
             around=(self._ids(before), self._ids(after)),
@@ -134,7 +136,9 @@ class _TextPretraining:
         result: dict[str, Any] = {"episodes": _EVALUATED_EPISODES, "accuracy": {}}
         for name, pool in self.evaluation.items():
             rng = np.random.default_rng([self.recipe.seed, 1])
-            drawn = [self.batches.episode(rng, pool, examples) for _ in range(_EVALUATED_EPISODES)]
+            task = self.recipe.evaluation[name]
+            own = self._own_words(task) if task.words else None
+            drawn = [self.batches.episode(rng, pool, examples, own) for _ in range(_EVALUATED_EPISODES)]
             result["accuracy"][name] = accuracy_by_place(model, drawn)
         return result
 
@@ -179,6 +183,7 @@ class _TextPretraining:
             tokens_per_step=phase.tokens_per_step,
             examples=phase.episode_examples,
             fixed_share=phase.fixed_share,
+            tasks=phase.tasks,
         )
 
     def _pool(self, task: EpisodeTask, examples: Sequence[Example]) -> Queries:
@@ -186,9 +191,19 @@ class _TextPretraining:
         for example in examples:
             ids = self._ids(query_text(task.pattern, example))
             by_label.setdefault(example.label, []).append(tuple(ids))
+        if task.words and set(task.words) != set(by_label):
+            raise DataError(
+                f"{task.data}: found the labels {', '.join(sorted(by_label))}; words has "
+                f"{', '.join(sorted(task.words))}",
+                next_step="give every label of the data a word, or none",
+            )
         if len(by_label) < 2:
             raise DataError(f"{task.data}: found the label {', '.join(by_label)}; expected at least two")
         return [by_label[label] for label in sorted(by_label)]
+
+    def _own_words(self, task: EpisodeTask) -> list[int]:
+        """In the order of the classes of its pool."""
+        return label_words(self.tokenizer, [task.words[label] for label in sorted(task.words)])
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids

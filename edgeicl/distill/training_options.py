@@ -69,9 +69,9 @@ def new_optimizer(
     """AdamW over `parameters`, in fp32 or with a state of 8 bits."""
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
-    from bitsandbytes.optim.adamw import AdamW8bit
+    from bitsandbytes.optim import AdamW8bit
 
-    optimizer: torch.optim.Optimizer = AdamW8bit(parameters, lr=learning_rate, weight_decay=weight_decay)  # type: ignore[no-untyped-call]
+    optimizer: torch.optim.Optimizer = AdamW8bit(parameters, lr=learning_rate, weight_decay=weight_decay)
     return optimizer
 
 

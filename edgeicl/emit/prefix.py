@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from edgeicl.emit.graph_variants import EMBEDDED, with_exact_activations, with_vectors_for_tokens
+from edgeicl.errors import DataError
 from edgeicl.models.prefix_file import Rows, write_prefix
 from edgeicl.specs.manifest import MODEL_FILE, PREFIX_FILE, Deviation, PrefixUse
 
@@ -29,9 +30,19 @@ def write_prefix_file(folder: Path, sets: Sequence[Array], *, bits: Literal[16, 
     Args:
         sets: Token ids [P] or vectors [P, H] of each set, as `specs.prefix` describes them.
         bits: Of the numbers in the file.
+
+    Raises:
+        DataError: a number that isn't finite, or that 16 bits can't hold.
     """
     computed = [prefix_rows(folder, values) for values in sets]
     dtype = np.dtype(f"float{bits}")
+    largest = max(float(np.abs(values).max()) for rows in computed for values in rows.values())
+    highest = float(np.finfo(dtype).max)
+    if not largest <= highest:
+        raise DataError(
+            f"a key or value of what stands before a query is {largest:g}; {bits} bits end at {highest:g}",
+            next_step="set emit.prefix_bits: 32" if bits == 16 else "look for what is not finite in the model",
+        )
     stored = [{name: values.astype(dtype) for name, values in rows.items()} for rows in computed]
     write_prefix(folder / PREFIX_FILE, stored, [values if values.ndim == 1 else None for values in sets])
     return computed

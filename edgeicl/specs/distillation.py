@@ -7,7 +7,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from edgeicl.specs.adapter import AdapterKind, Lora
+from edgeicl.specs.icl import Icl
 from edgeicl.specs.mend import Mend
+from edgeicl.specs.meta_kd import MetaKD
 from edgeicl.specs.model_name import ModelName
 from edgeicl.specs.on_policy import OnPolicy
 from edgeicl.specs.source import TextSource
@@ -67,7 +69,9 @@ class Objective(Spec):
     """What the student is trained to do: weights of the loss terms."""
 
     kl: Share = Field(1.0, description="Weight of the divergence from the teacher's probabilities.")
-    ce: Share = Field(0.0, description="Weight of the cross-entropy with the true labels.")
+    ce: Share = Field(
+        0.0, description="Weight of the cross-entropy with the true labels; 1 for method icl unless told."
+    )
     temperature: float = Field(
         1.0, gt=0.0, description="Divides the logits of both before the divergence; above 1 softens them."
     )
@@ -124,10 +128,11 @@ class Training(Spec):
 class Distill(Spec):
     """The recipe layer: teacher, student, and how one learns from the other."""
 
-    method: Literal["context", "mend", "none"] = Field(
+    method: Literal["context", "icl", "mend", "meta_kd", "none"] = Field(
         "context",
-        description="context: context distillation; mend: demonstrations become vectors before the frozen "
-        "student; none: the student is compiled as it is.",
+        description="context: context distillation; icl: in-context learning distillation; mend: "
+        "demonstrations become vectors before the frozen student; meta_kd: from a teacher of many domains; none: "
+        "the student is compiled as it is.",
     )
     teacher: Teacher | None = Field(
         None,
@@ -147,12 +152,14 @@ class Distill(Spec):
     objective: Objective = Objective()
     mend: Mend | None = Field(None, description="What method mend trains, and on what.")
     on_policy: OnPolicy = OnPolicy()
+    icl: Icl = Icl()
     text: TextSource | None = Field(None, description="Plain text, for the terms that model language.")
     training: Training = Training()
     require_gain: bool = Field(
         True, description="Refuse a teacher whose gain from demonstrations is not clearly above zero."
     )
     baseline_epochs: int = Field(20, ge=1, description="Epochs of pattern-based fine-tuning.")
+    meta_kd: MetaKD | None = Field(None, description="Domains and terms of method meta_kd.")
 
     @model_validator(mode="after")
     def _prefix_wanted(self) -> Distill:
@@ -188,6 +195,13 @@ class Distill(Spec):
         return self
 
     @model_validator(mode="after")
+    def _both_losses_of_icl(self) -> Distill:
+        """That method is the sum of a hard loss and a soft one (arXiv 2212.10670, figure 2)."""
+        if self.method == "icl" and "ce" not in self.objective.model_fields_set:
+            object.__setattr__(self, "objective", self.objective.model_copy(update={"ce": 1.0}))
+        return self
+
+    @model_validator(mode="after")
     def _text_present(self) -> Distill:
         if self.method != "none" and self.objective.lm > 0 and self.text is None:
             raise ValueError(f"objective.lm is {self.objective.lm:g}; expected plain text in distill.text")
@@ -205,4 +219,35 @@ class Distill(Spec):
         }
         if found := [key for key, is_asked in asked.items() if is_asked]:
             raise ValueError(f"method {self.method} has no {', '.join(found)}; expected method context with it")
+        return self
+
+    @model_validator(mode="after")
+    def _icl_can_run(self) -> Distill:
+        if self.method != "icl" or self.teacher is None:
+            return self
+        if self.objective.kl == 0:
+            raise ValueError("objective.kl is 0; expected more: method icl learns from the teacher")
+        if self.icl.paradigm == "meta" and not self.icl.tasks:
+            raise ValueError("icl.tasks is empty; expected the tasks that paradigm meta tunes on")
+        if self.icl.teacher_epochs and self.teacher.load_in in ("8bit", "4bit"):
+            raise ValueError(
+                f"icl.teacher_epochs is {self.icl.teacher_epochs} and the teacher's load_in "
+                f"{self.teacher.load_in}, which isn't trained; expected fp32 or bf16, or teacher_epochs 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _domains_present(self) -> Distill:
+        if self.method != "meta_kd":
+            return self
+        if self.meta_kd is None:
+            raise ValueError("method meta_kd needs the section distill.meta_kd, which names the domains")
+        if self.teacher is not None and self.teacher.load_in != "fp32":
+            raise ValueError(
+                f"method meta_kd trains its teacher; found load_in {self.teacher.load_in}, expected fp32"
+            )
+        if self.objective.over != "verbalizers":
+            raise ValueError(
+                f"method meta_kd; found objective.over {self.objective.over}, expected verbalizers"
+            )
         return self

@@ -29,6 +29,8 @@ def _value(key: str, value: Any, base_folder: Path) -> Any:
         return _located(value, base_folder)
     if isinstance(value, tuple):
         return tuple(_value(key, entry, base_folder) for entry in value)
+    if isinstance(value, dict):
+        return {name: _value(key, entry, base_folder) for name, entry in value.items()}
     if isinstance(value, str) and key == "source":
         kind, _, name = value.partition(":")
         return f"{kind}:{_path_or_name(name, base_folder)}" if kind in ("file", "hub") else value

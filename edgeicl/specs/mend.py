@@ -7,9 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from edgeicl.specs.model_name import ModelName
-from edgeicl.specs.pattern import Pattern
-from edgeicl.specs.source import Source
 from edgeicl.specs.spec import Share, Spec
+from edgeicl.specs.tuning_task import TuningTask
 
 
 class Hypernetwork(Spec):
@@ -18,17 +17,6 @@ class Hypernetwork(Spec):
     model: ModelName = Field(
         description="Decoder that it starts from, of any width, with the student's tokenizer."
     )
-
-
-class MetaTrainingTask(Spec):
-    """A further task to learn compressing from; what it leaves out is as in `task`."""
-
-    pattern: Pattern | None = Field(None, description="Text of one example; else that of `task`.")
-    verbalizers: dict[str, str] | None = Field(
-        None, min_length=2, description="Label -> the word(s) that stand for it; else those of `task`."
-    )
-    separator: str | None = Field(None, description="Text between demonstrations; else that of `task`.")
-    train: Source = Field(description="Demonstrations and queries are drawn from it.")
 
 
 class OnText(Spec):
@@ -78,7 +66,7 @@ class Mend(Spec):
     )
     on_text: OnText = OnText()
     on_tasks: OnTasks = OnTasks()
-    tasks: tuple[MetaTrainingTask, ...] = Field((), description="Meta-training tasks of stage 2.")
+    tasks: tuple[TuningTask, ...] = Field((), description="Meta-training tasks of stage 2.")
     target: Literal["unseen", "seen"] = Field(
         "unseen",
         description="Whether stage 2 may train on `task` itself: unseen, as in the paper, or on its transfer "

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgeicl.specs.distillation import Distill
+from edgeicl.specs.icl import same_question
 from edgeicl.specs.spec import Name, Spec
 from edgeicl.specs.task import Task
 
@@ -54,3 +55,14 @@ class Recipe(Spec):
     emit: Emit = Emit()
     limits: Limits = Limits()
     targets: tuple[str, ...] = Field((), description="Default targets; `--target` replaces them.")
+
+    @model_validator(mode="after")
+    def _target_is_no_further_task(self) -> Recipe:
+        own = [source for source in (self.task.train, self.task.in_domain, self.task.out_of_domain) if source]
+        for number, task in enumerate(self.distill.icl.tasks):
+            if any(same_question(task.train, source) for source in own):
+                raise ValueError(
+                    f"distill.icl.tasks[{number}] reads {task.train}, which is the target task; expected "
+                    "others: paradigm meta must not be tuned on it, multitask is so without being told"
+                )
+        return self

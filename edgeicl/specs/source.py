@@ -59,8 +59,11 @@ class Source(Data):
     map_labels: dict[str, str] = Field(
         default_factory=dict, description="Label in the data -> label of the verbalizers."
     )
+    where: dict[str, str] = Field(
+        default_factory=dict, description="Only rows whose columns hold these texts: column -> text."
+    )
     limit: int | None = Field(
-        None, ge=1, description="Use at most this many rows, drawn by `seed` after dropping labels."
+        None, ge=1, description="Use at most this many rows, drawn by `seed` after leaving others out."
     )
     seed: int = Field(0, description="Seed of `limit`, and of a built-in source.")
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from edgeicl.specs.model_name import ModelName
+from edgeicl.specs.nearest import one_of
 from edgeicl.specs.pattern import Pattern
 from edgeicl.specs.pretraining import Shape, TrainingPhase
 from edgeicl.specs.source import Source, TextSource
@@ -18,6 +19,9 @@ class EpisodeTask(Spec):
 
     pattern: Pattern = Field(description="Text of one example; the label word follows it.")
     data: Source
+    words: dict[str, str] = Field(
+        default_factory=dict, description="Label -> its word where words are fixed, of one token."
+    )
 
 
 class TextPhase(TrainingPhase):
@@ -32,6 +36,7 @@ class TextPhase(TrainingPhase):
     tokens_per_step: int = Field(ge=1)
     plain_share: float = Field(ge=0.0, le=1.0, description="Share of batches of plain text, as are the next.")
     document_share: float = Field(0.0, ge=0.0, le=1.0)
+    tasks: tuple[str, ...] = Field((), description="Which of the tasks; all unless named.")
     fixed_share: float = Field(
         0.0, ge=0.0, le=1.0, description="Share of the task episodes in which a class always has the same word."
     )
@@ -69,6 +74,10 @@ class TextPretraining(Spec):
     max_gradient_norm: float = Field(1.0, gt=0.0)
     mixed_precision: Literal["no", "bf16"] = Field("no", description="bf16: on GPUs that compute in it.")
     language_model_weight: Share = Field(0.1, description="Loss on an episode's other tokens; labels have 1.")
+    label_words: tuple[str, ...] = Field(
+        (),
+        description="Words, one token each, that an episode draws its labels from; else any word.",
+    )
     separator: str = Field("\n", description="Text between the examples of an episode.")
     document_pattern: Pattern = Field("{text} answer:", description="Text of an example of a document episode.")
     text: tuple[TextSource, ...] = Field(min_length=1)
@@ -85,6 +94,10 @@ class TextPretraining(Spec):
             raise ValueError("expected either model (a new one) or start_from (one that is there)")
         if "{text}" not in self.document_pattern:
             raise ValueError(f"document_pattern {self.document_pattern!r}; expected one with {{text}} in it")
+        for phase in self.phases:
+            for name in phase.tasks:
+                if name not in self.tasks:
+                    raise ValueError(f"phases name the task {name!r}; {one_of(name, self.tasks)}")
         if not self.tasks and any(phase.plain_share + phase.document_share < 1 for phase in self.phases):
             raise ValueError("episodes are asked for and tasks is empty; expected at least one task")
         return self

@@ -7,9 +7,11 @@ test texts, `out_of_domain_train` the same phenomena on training texts. No text 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from edgeicl.errors import DataError
+from edgeicl.specs.nearest import one_of
 from edgeicl.tasks import nli_family
 
 Row = tuple[str, Mapping[str, Any]]
@@ -19,12 +21,19 @@ DEFAULT_ROWS = 2000
 
 
 def builtin_rows(
-    name: str, *, split: str, label: str, dropped: Collection[str], limit: int | None, seed: int
+    name: str,
+    *,
+    split: str,
+    label: str,
+    dropped: Collection[str],
+    where: Mapping[str, str] = MappingProxyType({}),
+    limit: int | None,
+    seed: int,
 ) -> Iterator[Row]:
     """`limit` rows (2,000 unless told) of the family's task, always the same for the same `seed`.
 
     Labels are `entailment` where the task's answer is "Yes", else `contradiction`; rows whose label is
-    `dropped` don't count.
+    `dropped` don't count, nor those whose columns hold other texts than `where`.
 
     Raises:
         DataError: a split that holds fewer rows than `limit`.
@@ -34,21 +43,25 @@ def builtin_rows(
         return
     domain, hashed_split = nli_family.DOMAIN_AND_SPLIT[split]
     answer = nli_family.TASKS[task]
+    asked = where.get("phenomenon")
+    if asked is not None and asked not in nli_family.DOMAINS[domain]:
+        raise DataError(
+            f"builtin:{name}: found no phenomenon '{asked}' in split '{split}'; "
+            f"{one_of(asked, nli_family.DOMAINS[domain])}"
+        )
     wanted, found = limit or DEFAULT_ROWS, 0
     for number, pair in enumerate(nli_family.pairs(domain, hashed_split, seed), start=1):
         named = nli_family.YES if answer(pair) else nli_family.NO
-        if named in dropped:
+        row = {
+            "premise": pair.premise,
+            "hypothesis": pair.hypothesis,
+            "phenomenon": pair.phenomenon,
+            label: named,
+        }
+        if named in dropped or any(row.get(column, text) != text for column, text in where.items()):
             continue
         found += 1
-        yield (
-            f"builtin:{name} {split} row {number}",
-            {
-                "premise": pair.premise,
-                "hypothesis": pair.hypothesis,
-                "phenomenon": pair.phenomenon,
-                label: named,
-            },
-        )
+        yield f"builtin:{name} {split} row {number}", row
         if found == wanted:
             return
     raise DataError(

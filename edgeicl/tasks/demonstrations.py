@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from edgeicl.errors import DataError
 from edgeicl.tasks.example import Example
 
+Item = TypeVar("Item")
+
 
 def choose(
-    examples: Sequence[Example], *, count: int, balanced: bool, seed: int, labels: Sequence[str]
+    examples: Sequence[Example], *, count: int, balanced: bool, seed: int | str, labels: Sequence[str]
 ) -> list[Example]:
     """`count` of `examples` in random order, always the same for the same `seed`.
 
@@ -28,19 +31,28 @@ def choose(
     by_label: dict[str, list[Example]] = {label: [] for label in labels}
     for example in examples:
         by_label[example.label].append(example)
-    order = list(labels)
+    return draw_balanced(rng, by_label, count)
+
+
+def draw_balanced(rng: random.Random, by_label: Mapping[str, Sequence[Item]], count: int) -> list[Item]:
+    """`count` items in random order, of every label as many as of any other, or one more.
+
+    Raises:
+        DataError: too few of a label.
+    """
+    order = list(by_label)
     rng.shuffle(order)
     quota = {label: count // len(order) + (place < count % len(order)) for place, label in enumerate(order)}
     short = [
-        f"{label}: {len(by_label[label])} of {quota[label]}"
-        for label in labels
-        if len(by_label[label]) < quota[label]
+        f"{label}: {len(items)} of {quota[label]}"
+        for label, items in by_label.items()
+        if len(items) < quota[label]
     ]
     if short:
         raise DataError(
             f"{count} balanced demonstrations need more training examples; found {', '.join(short)}",
             next_step="give more training data, fewer demonstrations, or demonstrations.balanced: false",
         )
-    chosen = [example for label in order for example in rng.sample(by_label[label], quota[label])]
+    chosen = [item for label in order for item in rng.sample(by_label[label], quota[label])]
     rng.shuffle(chosen)
     return chosen

@@ -44,6 +44,8 @@ def read_examples(source: Source, *, labels: Sequence[str] | None, base_folder: 
             )
     examples: list[Example] = []
     for where, row in source_rows(source, base_folder):
+        if not _wanted(where, row, source):
+            continue
         found = _label(where, row, source)
         if found in source.drop_labels:
             continue
@@ -57,7 +59,11 @@ def read_examples(source: Source, *, labels: Sequence[str] | None, base_folder: 
         texts.pop(source.label, None)
         examples.append(Example(texts, label, where))
     if not examples:
-        raise DataError(f"{source.source}: found no example; expected at least one after drop_labels")
+        raise DataError(
+            f"{source.source}: found no example; expected at least one after drop_labels"
+            + f" where {', '.join(f'{column} is {text!r}' for column, text in source.where.items())}"
+            * bool(source.where)
+        )
     empty = [example for example in examples if not all(text.strip() for text in example.columns.values())]
     if empty:
         log.warning(
@@ -86,9 +92,21 @@ def source_rows(source: Source, base_folder: Path) -> Iterator[Row]:
         split=source.split,
         label=source.label,
         dropped=source.drop_labels,
+        where=source.where,
         limit=source.limit,
         seed=source.seed,
     )
+
+
+def _wanted(where: str, row: Mapping[str, Any], source: Source) -> bool:
+    """Whether the row's columns hold what `where:` of the source asks for."""
+    for column in source.where:
+        if column not in row:
+            raise DataError(
+                f"{where}: found no column '{column}'; {one_of(column, row)}",
+                next_step="name a column of the data in `where:` of the source",
+            )
+    return all(_text(row[column]) == text for column, text in source.where.items())
 
 
 def _label(where: str, row: Mapping[str, Any], source: Source) -> str:

@@ -14,13 +14,15 @@ import pytest
 import torch
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
+from transformers import OPTConfig, OPTForCausalLM
 
 from edgeicl.distill import trainer
 from edgeicl.distill.label_reader import LabelReader, Over
-from edgeicl.distill.scoring import score_queries
+from edgeicl.distill.scoring import score_queries, scoring_size
 from edgeicl.distill.student import distill_student
 from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.models.loading import load_model, load_tokenizer
+from edgeicl.models.memory import needed_bytes, scoring_bytes
 from edgeicl.models.model_folder import model_folder
 from edgeicl.specs.source import Source
 from edgeicl.tasks.prompt import PromptEncoder
@@ -95,6 +97,40 @@ def test_the_teacher_scores_as_on_the_cpu(
     assert np.abs(found - expected)[likely].max() < SCORES[load_in]
     other = scores(encoder, CPU, load_in="fp32", shown=not shown, over=over)
     assert np.abs(other - expected)[likely].max() > 2 * SCORES["4bit"]  # negative control
+
+
+@pytest.mark.parametrize("load_in", list(SCORES))
+def test_labels_are_read_as_the_vocabulary_has_them(
+    device: torch.device, encoder: PromptEncoder, load_in: str
+) -> None:
+    """Rows of the head, where it is no quantized one, against the whole head."""
+    if load_in in ("8bit", "4bit") and device == CPU:
+        pytest.skip("8 and 4 bits need CUDA")
+    words = scores(encoder, device, load_in=load_in, shown=True, over="vocabulary")
+    words = words[:, [word for (word,) in encoder.tokens.values()]]
+    labels = scores(encoder, device, load_in=load_in, shown=True, over="verbalizers")
+    expected = words - np.log(np.exp(words).sum(-1, keepdims=True))
+    # Logits are rounded to the model's type before they are compared; log-probabilities reach -10.
+    assert np.abs(labels - expected).max() < (1e-4 if load_in == "fp32" else 0.1)
+
+
+@pytest.mark.parametrize("load_in", list(SCORES))
+def test_the_teacher_takes_no_more_memory_than_was_estimated(
+    device: torch.device, load_in: str, tmp_path: Path
+) -> None:
+    if device == CPU:
+        pytest.skip("counts what torch allocates on CUDA; the CPU's bound is in test_teacher_speed.py")
+    sizes = {"hidden_size": 512, "word_embed_proj_dim": 512, "ffn_dim": 2048, "num_hidden_layers": 8}
+    config = OPTConfig(vocab_size=30000, num_attention_heads=8, max_position_embeddings=1024, **sizes)
+    OPTForCausalLM(config).save_pretrained(tmp_path)
+    before, queries = [2, *range(10, 800)], [[5 + n, *range(1000, 1040)] for n in range(64)]
+    size = scoring_size(queries, [(40,), (50,)], before=before, over="verbalizers", device_type="cuda")
+    estimate = needed_bytes(tmp_path, load_in) + scoring_bytes(tmp_path, load_in, size)  # type: ignore[arg-type]
+    torch.cuda.reset_peak_memory_stats(device)
+    start = torch.cuda.memory_allocated(device)
+    reader = LabelReader(load_model(tmp_path, load_in, device=device))  # type: ignore[arg-type]
+    score_queries(reader, queries, [(40,), (50,)], before=before)
+    assert torch.cuda.max_memory_allocated(device) - start < 1.1 * estimate
 
 
 def trained(

@@ -17,7 +17,9 @@ def batches(*, positions: int = 64, documents: Sequence[Sequence[int]] = ((5, 6,
     return TextBatches(
         TOKENIZER,
         [np.array(document, np.int32) for document in documents],
-        [QUERIES],
+        {"task": QUERIES},
+        words=label_words(TOKENIZER, ()),
+        own_words={},
         separator="\n",
         positions=positions,
         around=([8], [9]),
@@ -25,9 +27,18 @@ def batches(*, positions: int = 64, documents: Sequence[Sequence[int]] = ((5, 6,
 
 
 def test_label_words_are_whole_words_of_lower_case_letters() -> None:
-    words = [TOKENIZER.id_to_token(number) for number in label_words(TOKENIZER)]
+    words = [TOKENIZER.id_to_token(number) for number in label_words(TOKENIZER, ())]
     assert "Ġhouse" in words
     assert all(word[0] == "Ġ" and word[1:].isalpha() and len(word) > 3 for word in words)
+
+
+def test_label_words_that_are_named_must_be_one_token() -> None:
+    assert [TOKENIZER.id_to_token(number) for number in label_words(TOKENIZER, [" red", " door"])] == [
+        "Ġred",
+        "Ġdoor",
+    ]
+    with pytest.raises(DataError, match="label_words: found ' zebra' is 6 tokens; expected words of one token"):
+        label_words(TOKENIZER, [" red", " zebra"])
 
 
 def test_an_episode_reads_its_words_where_it_says() -> None:
@@ -46,7 +57,7 @@ def test_words_are_new_in_every_episode_unless_they_are_fixed() -> None:
     drawn = batches()
     words = {drawn.episode(np.random.default_rng(n), QUERIES, 2).words for n in range(20)}
     assert len(words) > 15
-    fixed = drawn.own_words[0]
+    fixed = drawn.own_words["task"]
     assert len(set(fixed)) == 3
     assert drawn.episode(np.random.default_rng(1), QUERIES, 2, fixed).words == tuple(fixed)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeicl.emit import prefix
 from edgeicl.emit.lowering import write_model
 from edgeicl.emit.parity import check_parity, parity_cases
 from edgeicl.emit.prefix import prefix_rows
@@ -138,6 +139,17 @@ def test_an_artifact_with_a_prefix_is_checked_and_counted(
     assert len(without) == (0 if of_tokens else 1)
 
 
+@pytest.mark.parametrize(("factor", "bits"), [(1e8, 16), (np.inf, 32)])
+def test_numbers_that_the_file_can_not_hold(
+    factor: float, bits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {"past_key_values.0.key": np.ones((1, 2, 3), np.float32) * np.float32(factor)}
+    monkeypatch.setattr(prefix, "prefix_rows", lambda *_: rows)
+    with pytest.raises(DataError, match=f"stands before a query is .*; {bits} bits end at"):
+        prefix.write_prefix_file(tmp_path, [TOKENS], bits=bits)
+    assert not (tmp_path / "prefix.safetensors").exists()
+
+
 def test_another_prefix_is_another_artifact(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
     first = run(quantize(INT8), tmp_path, [TOKENS])
     assert run(quantize(INT8), tmp_path, [TOKENS]).reused
@@ -183,8 +195,8 @@ def test_votes_of_the_sets_are_what_is_counted(
     for example in examples:
         query = encoder._encode([f"{example['a']} answer:"])[0]
         chosen = []
-        for prefix in rows:
-            decoder.load_prefix(prefix)
+        for before in rows:
+            decoder.load_prefix(before)
             scores = []
             for answer in answers:
                 total = 0.0

@@ -80,6 +80,29 @@ def test_limit_counts_kept_rows(tmp_path: Path) -> None:
     assert [example.columns["premise"] for example in kept] == ["zwei Wörter", "three"]
 
 
+def test_where_keeps_rows_whose_columns_hold_a_text(tmp_path: Path) -> None:
+    _jsonl(tmp_path / "a.jsonl")
+    labels = {"neutral": "entailment", "non-entailment": "contradiction"}
+    source = _source("file:a.jsonl", map_labels=labels, where={"premise": "three", "label": "non-entailment"})
+    (kept,) = read_examples(source, labels=LABELS, base_folder=tmp_path)
+    assert kept.columns["hypothesis"] == "d"
+    nowhere = source.model_copy(update={"where": {"premise": "four"}})
+    with pytest.raises(DataError, match=r"found no example; .* where premise is 'four'"):
+        read_examples(nowhere, labels=LABELS, base_folder=tmp_path)
+    unknown = source.model_copy(update={"where": {"premis": "three"}})
+    with pytest.raises(DataError, match=r"line 1: found no column 'premis'; did you mean 'premise'\?"):
+        read_examples(unknown, labels=LABELS, base_folder=tmp_path)
+
+
+def test_a_builtin_limit_counts_the_rows_of_a_phenomenon(tmp_path: Path) -> None:
+    source = _source("builtin:nli", split="test", limit=20, where={"phenomenon": "place"})
+    read = read_examples(source, labels=LABELS, base_folder=tmp_path)
+    assert [example.columns["phenomenon"] for example in read] == ["place"] * 20
+    wrong = source.model_copy(update={"where": {"phenomenon": "plase"}})
+    with pytest.raises(DataError, match=r"no phenomenon 'plase' in split 'test'; did you mean 'place'\?"):
+        read_examples(wrong, labels=LABELS, base_folder=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

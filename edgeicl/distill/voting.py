@@ -1,0 +1,95 @@
+"""Predictions by majority: several demonstration sets, one answer (arXiv 2212.10670)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from edgeicl.distill.evaluate import DataName
+from edgeicl.distill.label_reader import LabelReader
+from edgeicl.distill.predictions import Predictions
+from edgeicl.distill.prefix_cache import Before
+from edgeicl.distill.shards import parts_of, score_shards, shards_of
+from edgeicl.numerics.voting import majority_vote
+from edgeicl.store import ALONE, Workers
+from edgeicl.tasks.example import Example
+from edgeicl.tasks.prompt import PromptEncoder
+
+Load = Callable[[], LabelReader]
+
+Sets = Mapping[str, Sequence[Before]]
+"""By run, the demonstration sets that vote: what stands before a query."""
+
+SetScores = dict[str, NDArray[np.float32]]
+"""By run, log-probabilities [M, N, L] of the labels of N queries after each of M demonstration sets."""
+
+
+def scores_after(
+    load: Load,
+    queries: Sequence[Sequence[int]],
+    tokens: Sequence[tuple[int, ...]],
+    sets: Sets,
+    *,
+    kept: Path,
+    workers: Workers = ALONE,
+    description: str,
+) -> SetScores:
+    """A model's answers to `queries` after every set; of several processes, the writer gets them.
+
+    What is done is kept below `kept`, for a run that comes after a kill; a model of which nothing is missing is
+    not loaded.
+    """
+    contexts = {f"{run}.{vote}": before for run, several in sets.items() for vote, before in enumerate(several)}
+    score_shards(
+        load,
+        queries,
+        tokens,
+        contexts=contexts,
+        over="verbalizers",
+        stored=np.float32,
+        kept=kept,
+        workers=workers,
+        description=description,
+    )
+    if not workers.is_writer:
+        return {}
+    parts = parts_of(kept, shards_of(contexts, len(queries)))
+    scores = {
+        name: np.concatenate([load_file(part.file)[part.name] for part in several])
+        for name, several in parts.items()
+    }
+    return {run: np.stack([scores[f"{run}.{vote}"] for vote in range(len(sets[run]))]) for run in sets}
+
+
+class Voter:
+    """Asks a model about the evaluation data after each of several demonstration sets."""
+
+    def __init__(self, encoder: PromptEncoder, evaluation: Mapping[DataName, Sequence[Example]]) -> None:
+        self.tokens = list(encoder.tokens.values())
+        self.queries = [query for examples in evaluation.values() for query in encoder.queries(examples)]
+        self._sizes = {data: len(examples) for data, examples in evaluation.items()}
+
+    def predict(
+        self, load: Load, method: str, sets: Sets, *, kept: Path, workers: Workers = ALONE
+    ) -> Predictions:
+        """What the model answers in each run of `method`: the majority of its sets; see `scores_after`."""
+        scores = scores_after(
+            load,
+            self.queries,
+            self.tokens,
+            sets,
+            kept=kept / method,
+            workers=workers,
+            description=f"evaluating {method}",
+        )
+        ends = list(accumulate(self._sizes.values()))[:-1]
+        return {
+            f"{method}/{data}/{run}": answers
+            for run, of_run in scores.items()
+            for data, answers in zip(self._sizes, np.split(majority_vote(np.exp(of_run)), ends), strict=True)
+        }

@@ -1,0 +1,74 @@
+"""Two ways to the targets give equal results, and scoring takes no more memory than was estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import OPTConfig, OPTForCausalLM
+
+from edgeicl.distill.label_reader import LabelReader
+from edgeicl.distill.scoring import pack_tokens, scoring_size
+from edgeicl.distill.teacher_speed import compare_ways, scoring_memory, teacher_speed
+from edgeicl.errors import BenchError
+from edgeicl.models.memory import needed_bytes, scoring_bytes
+from edgeicl.specs.recipe import Recipe
+from edgeicl.store import Store
+
+QUERIES = [[3 + n % 50, *range(5, 9 + n % 7)] for n in range(90)]
+BEFORE = [0, *(100 + n % 90 for n in range(150))]
+
+
+@pytest.mark.parametrize("tokens", [[(40,), (50,)], [(40, 41), (50, 51, 52)]])
+def test_both_ways_give_the_same_scores_by_turns(
+    opt: Callable[..., OPTForCausalLM], tokens: list[tuple[int, ...]]
+) -> None:
+    reader = LabelReader(opt(seed=1))
+    found = compare_ways(reader, QUERIES, tokens, before=BEFORE, plain_queries=5)
+    assert (found.queries, found.plain_queries, found.context_tokens) == (90, 5, 151)
+    assert found.largest_difference < 1e-4 < 0.1 < found.spread
+    assert found.ratio == pytest.approx(found.plain_s * 90 / found.targets_s)
+    other = compare_ways(LabelReader(opt(seed=2)), QUERIES, tokens, before=BEFORE, plain_queries=5)
+    assert abs(other.plain_log_probabilities[0][0] - found.plain_log_probabilities[0][0]) > 1e-3
+
+
+def test_a_recipes_teacher(recipe: Recipe, tmp_path: Path) -> None:
+    found = teacher_speed(recipe, store=Store(tmp_path), base_folder=tmp_path, queries=12, plain_queries=99)
+    assert found.compared.plain_queries == found.compared.queries == 12
+    assert [entry.queries for entry in found.memory] == [1, 6]
+    assert list(tmp_path.iterdir()) == []  # nothing is built
+
+
+@pytest.fixture(scope="module")
+def middle_sized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 million weights: what a process takes beside its model is small against it."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("middle")
+    sizes = {"hidden_size": 512, "word_embed_proj_dim": 512, "ffn_dim": 2048, "num_hidden_layers": 8}
+    config = OPTConfig(vocab_size=30000, num_attention_heads=8, max_position_embeddings=1024, **sizes)
+    OPTForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("load_in", ["fp32", "bf16"])
+def test_memory_is_bounded_by_the_pack_and_by_the_estimate(middle_sized: Path, load_in: str) -> None:
+    before = [2, *range(10, 800)]
+    queries = [[5 + n, *range(1000, 1040)] for n in range(64)]
+    few, many = (
+        scoring_memory(middle_sized, load_in, queries[:count], [(40,), (50,)], before=before).peak_rss_bytes
+        for count in (8, 64)
+    )
+    scoring = scoring_size(queries, [(40,), (50,)], before=before, over="verbalizers", device_type="cpu")
+    assert (scoring.prefix_tokens, scoring.pass_tokens, scoring.full_logits) == (791, pack_tokens("cpu"), 0)
+    weights = needed_bytes(middle_sized, load_in)  # type: ignore[arg-type]
+    estimate = weights + scoring_bytes(middle_sized, load_in, scoring)  # type: ignore[arg-type]
+    assert many < 1.1 * few
+    assert 0.6 * estimate < many < 1.1 * estimate
+    assert many > weights / 1.05  # negative control: the weights are in what was measured
+
+
+def test_a_process_that_fails_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"(?s)exit code 1:.*no config\.json|no \*\.safetensors|no weights"):
+        scoring_memory(tmp_path, "fp32", QUERIES, [(40,), (50,)], before=BEFORE)
