@@ -131,8 +131,8 @@ class Distill(Spec):
     method: Literal["context", "icl", "mend", "meta_kd", "none"] = Field(
         "context",
         description="context: context distillation; icl: in-context learning distillation; mend: "
-        "demonstrations become vectors before the frozen student; meta_kd: from a teacher of many domains; none: "
-        "the student is compiled as it is.",
+        "demonstrations become vectors before the frozen student; meta_kd: from a teacher of many domains; "
+        "none: the student is compiled as it is.",
     )
     teacher: Teacher | None = Field(
         None,
