@@ -114,6 +114,8 @@ class ContextDistillation:
             demonstration_seeds=shown.seeds,
             transfer_examples=self.settings.transfer_examples,
             seed=self.recipe.seed,
+            shown_from=self.run.demonstration_sources(),
+            leakage=self.settings.leakage,
         )
 
     @cached_property

@@ -123,3 +123,10 @@ class TaskRun:
     def read(self, source: Source) -> list[Example]:
         """The examples of one of the task's sources."""
         return read_examples(source, labels=self.encoder.labels, base_folder=self.base_folder)
+
+    def demonstration_sources(self) -> dict[int, list[Example]]:
+        """What each seed's demonstrations are drawn from; empty where that is `task.train`."""
+        shown = self.recipe.distill.demonstrations
+        if shown.source is None:
+            return {}
+        return {seed: self.read(shown.source.for_seed(seed)) for seed in shown.seeds}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from edgeicl.specs.model_name import ModelName
+from edgeicl.specs.source import SeededSource
 from edgeicl.specs.spec import Share, Spec
 
 
@@ -36,6 +37,17 @@ class Demonstrations(Spec):
         min_length=1,
         description="One demonstration set, and one student, for each; the best student is deployed.",
     )
+
+    source: SeededSource | None = Field(
+        None,
+        description="Where they are drawn from, instead of `task.train`; `{seed}` in its path is the seed.",
+    )
+
+    @model_validator(mode="after")
+    def _files_there(self, info: ValidationInfo) -> Demonstrations:
+        if self.source is not None and info.context is not None:
+            self.source.check_files(self.seeds, info.context["base_folder"])
+        return self
 
     @field_validator("seeds")
     @classmethod
@@ -93,6 +105,11 @@ class Distill(Spec):
     demonstrations: Demonstrations = Demonstrations()
     transfer_examples: int = Field(
         4096, ge=1, description="Examples of `train` on which the student learns the teacher's answers."
+    )
+    leakage: Literal["refuse", "drop"] = Field(
+        "refuse",
+        description="Demonstrations and transfer examples whose text is in the evaluation data: an error, or "
+        "left out.",
     )
     objective: Objective = Objective()
     training: Training = Training()

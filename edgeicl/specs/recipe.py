@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgeicl.specs.distillation import Distill
 from edgeicl.specs.spec import Name, Spec
@@ -51,3 +51,18 @@ class Recipe(Spec):
     emit: Emit = Emit()
     limits: Limits = Limits()
     targets: tuple[str, ...] = Field((), description="Default targets; `--target` replaces them.")
+
+    @model_validator(mode="after")
+    def _channel_where_it_can_be(self) -> Recipe:
+        if self.task.scoring == "channel":
+            if self.distill.method not in ("context", "none"):
+                raise ValueError(
+                    f"task.scoring channel with method {self.distill.method}; expected context or none: the "
+                    "others train and deploy models that read the label after the text"
+                )
+            if self.distill.objective.over == "vocabulary":
+                raise ValueError(
+                    "task.scoring channel with distill.objective.over vocabulary; expected verbalizers: a "
+                    "channel's scores are of labels only"
+                )
+        return self

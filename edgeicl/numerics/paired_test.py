@@ -1,0 +1,57 @@
+"""Whether one method is better than another on the same examples.
+
+The unit is the example: examples were drawn apart, runs of a method over demonstration seeds share them. So
+each example gives one difference, between the shares of each method's runs that were right on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+_STANDARD_ERRORS = 1.96
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Mean difference in accuracy over examples, its 95 % interval, and the two-sided p of no difference."""
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+
+
+def paired_difference(method: NDArray[np.bool_], baseline: NDArray[np.bool_]) -> PairedDifference:
+    """From what was right, [runs, N] of each; the numbers of runs may differ.
+
+    The p-value is of the sign-flip permutation test on the sum of differences, exact and not sampled: it
+    convolves what examples of equal difference may sum up to. For one run each this is McNemar's exact test.
+    The interval is the mean plus and minus 1.96 standard errors over examples. Neither says what other
+    demonstrations would have given: that is what intervals over seeds are for.
+    """
+    runs, others = len(method), len(baseline)
+    # In units of 1 / lcm(runs, others) all differences are whole numbers.
+    units = runs * others // gcd(runs, others)
+    differences = method.sum(0) * (units // runs) - baseline.sum(0) * (units // others)
+    shares = differences / units
+    error = _STANDARD_ERRORS * float(shares.std(ddof=1)) / len(shares) ** 0.5 if len(shares) > 1 else 0.0
+    mean = float(shares.mean())
+    return PairedDifference(mean, mean - error, mean + error, _sign_flip_p(np.abs(differences), differences.sum()))
+
+
+def _sign_flip_p(sizes: NDArray[np.int64], observed: int) -> float:
+    """Share of all ways to sign `sizes` whose sum is at least as far from 0 as `observed`."""
+    total = int(sizes.sum())
+    # chances[k]: that the sizes with a plus sum up to k.
+    chances = np.ones(1)
+    for size, count in zip(*np.unique(sizes[sizes > 0], return_counts=True), strict=True):
+        spread = np.zeros(size * count + 1)
+        spread[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = np.convolve(chances, spread)
+    sums = 2 * np.arange(total + 1) - total
+    return min(1.0, float(chances[np.abs(sums) >= abs(int(observed))].sum()))
