@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from edgeicl.distill.checkpoint import is_kept, keep_file
-from edgeicl.distill.evaluate import DataName, accuracy_row
+from edgeicl.distill.evaluate import DataName, accuracy_row, paired_test
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.scoring import score_queries
+from edgeicl.numerics.classification import rank_of_gold
 from edgeicl.progress import track
-from edgeicl.specs.measurement import AccuracyRow
+from edgeicl.specs.measurement import AccuracyRow, PairedTest
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import PromptEncoder
 
@@ -29,6 +30,9 @@ PREDICTIONS = "predictions.safetensors"
 
 Predictions = dict[str, NDArray[Any]]
 """Label indices [N] by `METHOD/DATA/RUN`, the run being a demonstration set or `ONLY`."""
+
+RANK = "/rank"
+"""Behind the name of predictions: the place of each example's gold label among all, from 1."""
 
 ONLY = "only"
 """The run of a method that no demonstration set has a part in."""
@@ -40,6 +44,8 @@ class Predictor:
     def __init__(self, encoder: PromptEncoder, evaluation: Mapping[DataName, Sequence[Example]]) -> None:
         self.encoder = encoder
         self._queries = {data: encoder.queries(examples) for data, examples in evaluation.items()}
+        self._gold = {data: encoder.label_indices(examples) for data, examples in evaluation.items()}
+        self._allowed = {data: encoder.allowed(examples) for data, examples in evaluation.items()}
 
     @property
     def longest_tokens(self) -> int:
@@ -55,7 +61,9 @@ class Predictor:
         with track(title, sum(map(len, self._queries.values()))) as advance:
             for data, queries in self._queries.items():
                 scores = score_queries(reader, queries, tokens, before=before, advance=advance)
+                scores = np.where(self._allowed[data], scores, -np.inf)
                 predictions[f"{method}/{data}/{run}"] = scores.argmax(-1)
+                predictions[f"{method}/{data}/{run}{RANK}"] = rank_of_gold(scores, self._gold[data])
         return predictions
 
 
@@ -94,9 +102,44 @@ def accuracy_rows(
     rows = []
     for method in methods:
         for data, examples in evaluation.items():
-            names = [f"{method}/{data}/{run}" for run in runs]
-            found = [predictions[name] for name in names if name in predictions]
-            if found:
-                gold = encoder.label_indices(examples)
-                rows.append(accuracy_row(method, data, found, gold, encoder.labels))
+            found = _runs_of(f"{method}/{data}", predictions, runs)
+            if not found:
+                continue
+            rows.append(
+                accuracy_row(
+                    method,
+                    data,
+                    found,
+                    encoder.label_indices(examples),
+                    encoder.labels,
+                    groups=[example.group for example in examples],
+                    ranks=_runs_of(f"{method}/{data}", predictions, runs, RANK),
+                )
+            )
     return tuple(rows)
+
+
+def paired_tests_against(
+    method: str,
+    others: Iterable[str],
+    predictions: Predictions,
+    evaluation: Mapping[DataName, Sequence[Example]],
+    encoder: PromptEncoder,
+    *,
+    runs: Sequence[str],
+) -> tuple[PairedTest, ...]:
+    """`method` against each of `others` on each evaluation set that there are predictions of both for."""
+    tests = []
+    for data, examples in evaluation.items():
+        gold = encoder.label_indices(examples)
+        ours = _runs_of(f"{method}/{data}", predictions, runs)
+        for other in others:
+            theirs = _runs_of(f"{other}/{data}", predictions, runs)
+            if ours and theirs and other != method:
+                tests.append(paired_test(method, ours, other, theirs, data=data, gold=gold))
+    return tuple(tests)
+
+
+def _runs_of(name: str, predictions: Predictions, runs: Sequence[str], ending: str = "") -> list[NDArray[Any]]:
+    names = [f"{name}/{run}{ending}" for run in runs]
+    return [predictions[each] for each in names if each in predictions]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from edgeicl.distill.evaluate import TABLE_ORDER, DataName
+from edgeicl.distill.evaluate import TABLE_ORDER, DataName, require_every_label
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.predictions import (
     ONLY,
@@ -18,6 +18,7 @@ from edgeicl.distill.predictions import (
     Predictor,
     accuracy_rows,
     read_predictions,
+    paired_tests_against,
     write_predictions,
 )
 from edgeicl.distill.student import MODEL
@@ -62,6 +63,9 @@ class TaskRun:
         self.evaluation: dict[DataName, list[Example]] = {"in_domain": self.read(task.in_domain)}
         if task.out_of_domain:
             self.evaluation["out_of_domain"] = self.read(task.out_of_domain)
+        if task.label_pattern is None:
+            for data, examples in self.evaluation.items():
+                require_every_label(data, examples, self.encoder.labels)
         self.predictor = Predictor(self.encoder, self.evaluation)
 
     def stage(
@@ -103,8 +107,10 @@ class TaskRun:
         }
         predictions = read_predictions(self.stage("evaluation", inputs, build).path / PREDICTIONS)
         runs = tuple(dict.fromkeys((ONLY, *students)))
+        found = (predictions, self.evaluation, self.encoder)
         return Evaluation(
-            rows=accuracy_rows(TABLE_ORDER, predictions, self.evaluation, self.encoder, runs=runs)
+            rows=accuracy_rows(TABLE_ORDER, *found, runs=runs),
+            paired_tests=paired_tests_against(method, TABLE_ORDER, *found, runs=runs),
         )
 
     @property

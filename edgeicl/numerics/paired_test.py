@@ -11,6 +11,7 @@ from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import convolve
 from scipy.stats import binom
 
 _STANDARD_ERRORS = 1.96
@@ -52,6 +53,7 @@ def _sign_flip_p(sizes: NDArray[np.int64], observed: int) -> float:
     for size, count in zip(*np.unique(sizes[sizes > 0], return_counts=True), strict=True):
         spread = np.zeros(size * count + 1)
         spread[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
-        chances = np.convolve(chances, spread)
+        chances = convolve(chances, spread)
     sums = 2 * np.arange(total + 1) - total
-    return min(1.0, float(chances[np.abs(sums) >= abs(int(observed))].sum()))
+    # Long convolutions go through Fourier's transform, whose rounding is some 1e-16.
+    return float(np.clip(chances[np.abs(sums) >= abs(int(observed))].sum(), 0.0, 1.0))

@@ -91,6 +91,10 @@ class PromptEncoder:
         index = {label: position for position, label in enumerate(self.labels)}
         return np.array([index[example.label] for example in examples], dtype=np.int64)
 
+    def allowed(self, examples: Sequence[Example]) -> NDArray[np.bool_]:
+        """[N, L]: which labels each example may be answered with; all where it has no options of its own."""
+        return np.array([[not one.options or label in one.options for label in self.labels] for one in examples])
+
     def _encode(self, texts: list[str]) -> list[list[int]]:
         encodings: list[Any] = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
