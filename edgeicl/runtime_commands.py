@@ -10,8 +10,11 @@ import typer
 
 from edgeicl.arguments import (
     ArtifactArgument,
+    ColumnsOption,
     JsonOption,
+    RenameOption,
     ThreadsOption,
+    WhereOption,
     columns_given,
     plain,
     print_json,
@@ -102,6 +105,13 @@ def eval_command(
     map_label: Annotated[
         list[str] | None, typer.Option(metavar="FROM=TO", help="Rename a label; may be repeated.")
     ] = None,
+    columns: ColumnsOption = "",
+    rename: RenameOption = None,
+    where: WhereOption = None,
+    options: Annotated[str | None, typer.Option(help="Column with a row's own list of answers.")] = None,
+    breakdown: Annotated[
+        str | None, typer.Option(help="Column by whose values accuracy is told apart too.")
+    ] = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -118,6 +128,11 @@ def eval_command(
         limit=limit,
         drop_labels=drop_label or (),
         map_labels=map_label or (),
+        columns=columns,
+        rename=rename or (),
+        where=where or (),
+        options=options,
+        breakdown=breakdown,
     )
     measured = evaluate(artifact, source, Path.cwd(), threads=_threads(artifact, threads))
     print_json(plain(measured)) if as_json else typer.echo(labelled_text(measured))
@@ -132,15 +147,27 @@ def data(
         ),
     ],
     split: SplitOption = None,
+    columns: ColumnsOption = "",
+    rename: RenameOption = None,
+    where: WhereOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Print at most this many rows.")] = 10,
 ) -> None:
     """Print rows of any data as JSON, one a line."""
     from itertools import islice
 
-    from edgeicl.tasks.readers import source_rows
+    from edgeicl.tasks.readers import wanted_rows
 
-    given = source_given(source, command="data", option="SOURCE", split=split, limit=limit)
-    for _, row in islice(source_rows(given, Path.cwd()), limit):
+    given = source_given(
+        source,
+        command="data",
+        option="SOURCE",
+        split=split,
+        limit=limit,
+        columns=columns,
+        rename=rename or (),
+        where=where or (),
+    )
+    for _, row in islice(wanted_rows(given, Path.cwd()), limit):
         typer.echo(json.dumps(row, ensure_ascii=False, default=str))
 
 

@@ -15,7 +15,7 @@ from edgeicl.distill import evaluate as methods
 from edgeicl.distill.baselines import fine_tuned_predictions, untrained_predictions
 from edgeicl.distill.gain import require_gain
 from edgeicl.distill.label_reader import LabelReader
-from edgeicl.distill.predictions import PREDICTIONS, write_predictions
+from edgeicl.distill.predictions import PREDICTIONS, Predictor, write_predictions
 from edgeicl.distill.preflight import check_models
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL, best_student, build_student, read_held_out_kl
@@ -49,6 +49,7 @@ class ContextDistillation:
         self.run = run
         self.recipe, self.settings = run.recipe, run.recipe.distill
         self.encoder = run.encoder
+        self.asked = run.untrained_encoder
         self.over = self.settings.objective.over
         self.missing_baseline: tuple[Deviation, ...] = ()
 
@@ -88,7 +89,7 @@ class ContextDistillation:
             digest=weights_digest(students[deployed].path / MODEL),
             evaluation=evaluation.model_copy(update={"gain_points": gain.points, "deployed_seed": deployed}),
             outputs=tuple(self.run.outputs),
-            deviations=self.data.deviations + self.missing_baseline + diverged,
+            deviations=self.run.deviations + self.data.deviations + self.missing_baseline + diverged,
             source=self.run.student_folder,
         )
 
@@ -122,18 +123,19 @@ class ContextDistillation:
     def contexts(self) -> dict[str, list[int]]:
         """Tokens that stand before a query, by demonstration set."""
         return {
-            seed_name(seed): self.encoder.demonstrations(shown)
+            seed_name(seed): self.asked.demonstrations(shown)
             for seed, shown in self.data.demonstrations.items()
         }
 
     @cached_property
     def queries(self) -> list[list[int]]:
         """Token ids of the examples that the teacher scores."""
-        return self.encoder.queries(self.data.scored)
+        return self.asked.queries(self.data.scored)
 
     def _longest_prompts(self) -> tuple[int, int]:
         """Tokens of the longest prompt without demonstrations, and with them."""
-        answer = max(map(len, self.encoder.tokens.values())) - 1
+        answer = max(map(len, self.encoder.tokens.values()))
+        answer -= not self.asked.asks_channel  # a direct reader never reads the answer's last token
         query = max(self.run.predictor.longest_tokens, *map(len, self.queries)) + answer
         # Demonstrations are prompts themselves where the baseline is fine-tuned on them.
         shown = [example for examples in self.data.demonstrations.values() for example in examples]
@@ -149,6 +151,7 @@ class ContextDistillation:
             "prompts": digest_of(
                 [list(self.encoder.tokens.values()), self.encoder.leading, self.contexts, self.queries]
             ),
+            "channel": self.asked.asks_channel,
             "over": self.over,
         }
 
@@ -171,7 +174,7 @@ class ContextDistillation:
             build_gain(
                 folder,
                 self._teacher(),
-                self.encoder,
+                self.asked,
                 self.data.scored[:GAIN_EXAMPLES],
                 contexts=self.contexts,
                 over=self.over,
@@ -182,7 +185,7 @@ class ContextDistillation:
             build_targets(
                 folder,
                 self._teacher,
-                self.encoder,
+                self.asked,
                 self.data.scored,
                 contexts=self.contexts,
                 over=self.over,
@@ -217,6 +220,7 @@ class ContextDistillation:
                 device=self.run.device,
                 is_writer=self.run.writes,
                 description=f"distilling, {seed_name(seed)}",
+                score=self.recipe.task.score,
             )
 
         return self.run.stage("student", inputs, build, name=f"student of {seed_name(seed)}")
@@ -234,9 +238,10 @@ class ContextDistillation:
         )
         if not self.run.writes:
             return
+        untrained = Predictor(self.asked, self.run.evaluation)
         found |= untrained_predictions(
             self.run.label_reader(self.run.student_folder),
-            self.run.predictor,
+            untrained,
             zero_shot=methods.ZERO_SHOT_STUDENT,
             in_context=methods.IN_CONTEXT_STUDENT,
             contexts={} if self.missing_baseline else self.contexts,
@@ -244,7 +249,7 @@ class ContextDistillation:
         )
         found |= untrained_predictions(
             self._teacher(),
-            self.run.predictor,
+            untrained,
             zero_shot=methods.ZERO_SHOT_TEACHER,
             in_context=methods.IN_CONTEXT_TEACHER,
             contexts=self.contexts,
@@ -253,7 +258,8 @@ class ContextDistillation:
         write_predictions(folder / PREDICTIONS, found)
 
     def _teacher(self) -> LabelReader:
-        return LabelReader(load_model(self.teacher_folder, self.teacher.load_in, device=self.run.device))
+        model = load_model(self.teacher_folder, self.teacher.load_in, device=self.run.device)
+        return LabelReader(model, score=self.recipe.task.score)
 
     def _training(self, epochs: int) -> TrainingSettings:
         return TrainingSettings(**self.settings.training.model_dump() | {"epochs": epochs})

@@ -20,6 +20,8 @@ from edgeicl.distill.prefix_cache import Prefix
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+Score = Literal["sum", "mean"]
+
 Over = Literal["verbalizers", "words", "vocabulary"]
 """What log-probabilities are over.
 
@@ -29,11 +31,12 @@ rows sum to less than 1. vocabulary: [B, V], of the first label token.
 
 
 class LabelReader(torch.nn.Module):
-    """A causal language model seen as a classifier."""
+    """A causal language model seen as a classifier; `score` is what `Task.score` says."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, score: Score = "sum") -> None:
         super().__init__()
         self.model = model
+        self.score = score
 
     @property
     def device(self) -> torch.device:
@@ -44,25 +47,29 @@ class LabelReader(torch.nn.Module):
         """Log-probabilities in float32: [B, V] for the vocabulary, else [B, L]."""
         first = batch.passes[0]
         if over == "vocabulary":
-            return self._logits(first, prefix)[:, 0].log_softmax(-1)
+            return self.logits(first, prefix)[:, 0].log_softmax(-1)
         if batch.one_pass:
             rows = torch.tensor([token for (token,) in batch.tokens], device=self.device)
             if over == "verbalizers":
-                return self._logits(first, prefix, rows)[:, 0].log_softmax(-1)
-            return self._logits(first, prefix)[:, 0].log_softmax(-1)[:, rows]
+                return self.logits(first, prefix, rows)[:, 0].log_softmax(-1)
+            return self.logits(first, prefix)[:, 0].log_softmax(-1)[:, rows]
         words = torch.stack(
             [self._word(one, word, prefix) for one, word in zip(batch.passes, batch.tokens, strict=True)],
             dim=-1,
         )
-        return words.log_softmax(-1) if over == "verbalizers" else words
+        if over == "words":
+            return words
+        if self.score == "mean":
+            words = words / torch.tensor([len(word) for word in batch.tokens], device=self.device)
+        return words.log_softmax(-1)
 
     def _word(self, one: LabelPass, word: tuple[int, ...], prefix: Prefix | None) -> Tensor:
         """Sum of the log-probabilities of one label's tokens, [B]."""
-        steps = self._logits(one, prefix).log_softmax(-1)
+        steps = self.logits(one, prefix).log_softmax(-1)
         tokens = torch.tensor(word, device=self.device).expand(len(steps), -1)
         return steps.gather(-1, tokens[..., None])[..., 0].sum(-1)
 
-    def _logits(self, one: LabelPass, prefix: Prefix | None, rows: Tensor | None = None) -> Tensor:
+    def logits(self, one: LabelPass, prefix: Prefix | None, rows: Tensor | None = None) -> Tensor:
         """Logits [B, K, V], or [B, K, rows], where the pass is read."""
         cache = prefix.for_batch(len(one.ids)) if prefix else None
         hidden = self.model.base_model(

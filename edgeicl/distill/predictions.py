@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from edgeicl.distill.channel_scoring import score_prompts
 from edgeicl.distill.checkpoint import is_kept, keep_file
 from edgeicl.distill.evaluate import DataName, accuracy_row, paired_test
 from edgeicl.distill.label_reader import LabelReader
-from edgeicl.distill.scoring import score_queries
 from edgeicl.numerics.classification import rank_of_gold
 from edgeicl.progress import track
 from edgeicl.specs.measurement import AccuracyRow, PairedTest
@@ -54,13 +54,12 @@ class Predictor:
 
     def predict(self, reader: LabelReader, method: str, run: str, before: Sequence[int]) -> Predictions:
         """Predictions of one model after the tokens `before`, on all evaluation data."""
-        tokens = list(self.encoder.tokens.values())
         predictions: Predictions = {}
         # One without demonstrations has a single run.
         title = f"evaluating {method}" + f", {run}" * (run != "only")
         with track(title, sum(map(len, self._queries.values()))) as advance:
             for data, queries in self._queries.items():
-                scores = score_queries(reader, queries, tokens, before=before, advance=advance)
+                scores = score_prompts(reader, self.encoder, queries, before=before, advance=advance)
                 scores = np.where(self._allowed[data], scores, -np.inf)
                 predictions[f"{method}/{data}/{run}"] = scores.argmax(-1)
                 predictions[f"{method}/{data}/{run}{RANK}"] = rank_of_gold(scores, self._gold[data])

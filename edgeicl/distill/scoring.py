@@ -41,7 +41,7 @@ def score_queries(
     prefix = encode_prefix(reader.model, before) if len(before) > 1 else None
     rows = [list(query) if prefix else [*before, *query] for query in queries]
     scores: list[NDArray[np.float32]] = []
-    for pack in _packs(rows, _PACK_TOKENS.get(reader.device.type, 1024)):
+    for pack in packs(rows, reader.device):
         batch = packed_batch(
             pack,
             tokens,
@@ -65,8 +65,9 @@ def check_fits(reader: LabelReader, prompt_tokens: int) -> None:
         )
 
 
-def _packs(rows: Sequence[Sequence[int]], limit: int) -> Iterator[list[Sequence[int]]]:
-    """`rows` in order, cut where a pack would pass `limit` tokens."""
+def packs(rows: Sequence[Sequence[int]], device: torch.device) -> Iterator[list[Sequence[int]]]:
+    """`rows` in order, cut where a pack would pass as many tokens as suit the device."""
+    limit = _PACK_TOKENS.get(device.type, 1024)
     pack: list[Sequence[int]] = []
     size = 0
     for row in rows:

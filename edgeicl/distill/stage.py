@@ -41,4 +41,11 @@ def _unchanged(run: TaskRun) -> DistillResult:
     student = run.stage("student", {"weights": run.student_digest}, build)
     evaluated = run.evaluate({ONLY: student}, methods.ZERO_SHOT_STUDENT, baselines=None)
     model = student.path / MODEL
-    return DistillResult(model, weights_digest(model), evaluated, tuple(run.outputs), source=run.student_folder)
+    return DistillResult(
+        model,
+        weights_digest(model),
+        evaluated,
+        tuple(run.outputs),
+        source=run.student_folder,
+        deviations=run.deviations,
+    )

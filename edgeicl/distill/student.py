@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeicl.distill.label_reader import LabelReader, Over
+from edgeicl.distill.label_reader import LabelReader, Over, Score
 from edgeicl.distill.label_training import train_on_labels
 from edgeicl.distill.objective import distillation_loss, kl_to_teacher
 from edgeicl.distill.scoring import score_queries
@@ -47,12 +47,13 @@ def build_student(
     device: torch.device,
     is_writer: bool,
     description: str,
+    score: Score = "sum",
 ) -> None:
     """Distills the model in `source_folder` and writes it, its losses and its held-out KL into `folder`.
 
     `targets` are the teacher's log-probabilities for `transfer`, then for `held_out`.
     """
-    reader = LabelReader(load_model(source_folder, device=device))
+    reader = LabelReader(load_model(source_folder, device=device), score=score)
     tokens = list(encoder.tokens.values())
     losses = distill_student(
         reader,

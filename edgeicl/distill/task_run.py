@@ -17,20 +17,21 @@ from edgeicl.distill.predictions import (
     PREDICTIONS,
     Predictor,
     accuracy_rows,
-    read_predictions,
     paired_tests_against,
+    read_predictions,
     write_predictions,
 )
 from edgeicl.distill.student import MODEL
 from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.models.model_folder import model_folder, weights_digest
+from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.measurement import Evaluation
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.source import Source
 from edgeicl.store import StageOutput, Store
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
-from edgeicl.tasks.prompt import PromptEncoder
+from edgeicl.tasks.prompt import ChannelEncoder, PromptEncoder
 from edgeicl.tasks.readers import read_examples
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,9 @@ class TaskRun:
         self.student_folder = model_folder(recipe.distill.student.model, base_folder=base_folder)
         self.student_digest = weights_digest(self.student_folder)
         task = recipe.task
+        self.tokenizer = load_tokenizer(self.student_folder)
         self.encoder = PromptEncoder(
-            load_tokenizer(self.student_folder),
+            self.tokenizer,
             pattern=task.pattern,
             verbalizers=task.verbalizers,
             separator=task.separator,
@@ -68,6 +70,45 @@ class TaskRun:
                 require_every_label(data, examples, self.encoder.labels)
         self.predictor = Predictor(self.encoder, self.evaluation)
 
+    @property
+    def untrained_encoder(self) -> PromptEncoder:
+        """How models are asked that are neither trained here nor deployed: see `Task.scoring`."""
+        task = self.recipe.task
+        if task.scoring == "direct":
+            return self.encoder
+        return ChannelEncoder(
+            self.tokenizer,
+            pattern=task.channel_pattern or task.pattern,
+            verbalizers=task.verbalizers,
+            separator=task.separator,
+        )
+
+    @property
+    def deviations(self) -> tuple[Deviation, ...]:
+        """What the task asks for and models that answer in one pass can't give."""
+        found = []
+        if self.recipe.task.scoring == "channel":
+            found.append(
+                Deviation(
+                    what="scoring",
+                    where="fine-tuning, the student and the artifact",
+                    asked="channel",
+                    got="direct",
+                    why="what is deployed reads the label after the text, in one pass",
+                )
+            )
+        if any(example.options for examples in self.evaluation.values() for example in examples):
+            found.append(
+                Deviation(
+                    what="options",
+                    where="training and the artifact's check",
+                    asked="an answer among a row's own options",
+                    got="an answer among all labels",
+                    why="only the accuracy table tells options apart",
+                )
+            )
+        return tuple(found)
+
     def stage(
         self, stage: str, inputs: Mapping[str, Any], build: Callable[[Path], None], *, name: str = ""
     ) -> StageOutput:
@@ -84,6 +125,7 @@ class TaskRun:
             "pattern": task.pattern,
             "verbalizers": list(task.verbalizers.items()),
             "separator": task.separator,
+            "score": task.score,
         }
 
     def evaluate(
@@ -124,7 +166,7 @@ class TaskRun:
 
     def label_reader(self, folder: Path) -> LabelReader:
         """The model in `folder`, on the run's device."""
-        return LabelReader(load_model(folder, device=self.device))
+        return LabelReader(load_model(folder, device=self.device), score=self.recipe.task.score)
 
     def read(self, source: Source) -> list[Example]:
         """The examples of one of the task's sources."""

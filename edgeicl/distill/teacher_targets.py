@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from edgeicl.distill.channel_scoring import score_prompts
 from edgeicl.distill.checkpoint import is_kept, keep_file
 from edgeicl.distill.gain import Gain, measure_gain
 from edgeicl.distill.label_reader import LabelReader, Over
-from edgeicl.distill.scoring import score_queries
 from edgeicl.progress import track
 from edgeicl.store import CHECKPOINT
 from edgeicl.tasks.example import Example
@@ -100,7 +100,7 @@ def _score(
     kept: Path,
 ) -> dict[str, NDArray[Any]]:
     """Scores by context; each is kept as soon as it is whole, for a run that comes after a kill."""
-    queries, tokens = encoder.queries(examples), list(encoder.tokens.values())
+    queries = encoder.queries(examples)
     stored = np.float16 if over == "vocabulary" else np.float32
     paths = {name: kept / f"{name}.safetensors" for name in contexts}
     done = {name for name, path in paths.items() if is_kept(path)}
@@ -108,7 +108,7 @@ def _score(
         for name, before in contexts.items():
             if name in done:
                 continue
-            scores = score_queries(reader, queries, tokens, before=before, over=over, advance=advance)
+            scores = score_prompts(reader, encoder, queries, before=before, over=over, advance=advance)
             keep_file(paths[name], partial(save_file, {name: scores.astype(stored)}))
     return {name: load_file(path)[name] for name, path in paths.items()}
 

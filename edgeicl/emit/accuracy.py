@@ -1,12 +1,14 @@
 """Accuracy of the artifact beside the student it was made from, both asked the same way about the same queries.
 
-A label's score is the sum of the log-probabilities of its tokens after the query; the highest wins. Everything
+A label's score is the sum, or the mean, of the log-probabilities of its tokens after the query; the highest
+wins. Everything
 here is token ids: prompts as rows, labels as tuples of tokens, truth as positions in the list of labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,7 @@ def predict(
     *,
     batch_size: int,
     advance: Callable[[int], None] = lambda n: None,
+    score: Literal["sum", "mean"] = "sum",
 ) -> npt.NDArray[np.int64]:
     """The winning label's position for each prompt. Prompts of similar length share a batch."""
     order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
@@ -37,6 +40,8 @@ def predict(
         rows = [list(prompts[index]) for index in indices]
         filled = rows + [rows[-1]] * (batch_size - len(rows))
         scores = label_scores(last_logits, filled, labels)
+        if score == "mean":
+            scores /= [len(tokens) for tokens in labels]
         winners[indices] = scores[: len(rows)].argmax(axis=1)
         advance(len(rows))
     return winners

@@ -75,7 +75,7 @@ def emit(
     inputs = {
         "quantized": quantized.digest,
         "student": weights_digest(student),
-        "task": recipe.task.model_dump(mode="json", include={"pattern", "verbalizers", "separator"}),
+        "task": recipe.task.model_dump(mode="json", include={"pattern", "verbalizers", "separator", "score"}),
         "data": examples_digest(data.items()),
         "emit": recipe.emit.model_dump(mode="json"),
         "limits": recipe.limits.model_dump(mode="json"),
@@ -144,6 +144,7 @@ class _Emission:
                 verbalizers=task.verbalizers,
                 verbalizer_tokens=self.encoder.tokens,
                 separator=task.separator,
+                score=task.score,
             ),
             context_tokens=self.target.context_tokens,
             threads=self.target.threads,
@@ -208,7 +209,14 @@ class _Emission:
         with track("artifact beside student", 2 * sum(map(len, prompts.values()))) as advance:
             for name, rows in prompts.items():
                 student, artifact = (
-                    predict(scorer, rows, labels, batch_size=_ACCURACY_BATCH, advance=advance)
+                    predict(
+                        scorer,
+                        rows,
+                        labels,
+                        batch_size=_ACCURACY_BATCH,
+                        advance=advance,
+                        score=self.recipe.task.score,
+                    )
                     for scorer in scorers
                 )
                 results.append(

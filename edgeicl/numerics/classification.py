@@ -33,9 +33,7 @@ def measures(predicted: NDArray[Any], gold: NDArray[np.int64], labels: Sequence[
         accuracy=float((np.asarray(predicted) == gold).mean()),
         balanced_accuracy=float(np.mean(recalls)),
         macro_f1=float(f1_score(gold, predicted, labels=present, average="macro", zero_division=0.0)),
-        accuracy_by_label={
-            labels[label]: float(share) for label, share in zip(present, recalls, strict=True)
-        },
+        accuracy_by_label={labels[label]: float(share) for label, share in zip(present, recalls, strict=True)},
     )
 
 

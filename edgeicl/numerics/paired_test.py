@@ -42,7 +42,8 @@ def paired_difference(method: NDArray[np.bool_], baseline: NDArray[np.bool_]) ->
     shares = differences / units
     error = _STANDARD_ERRORS * float(shares.std(ddof=1)) / len(shares) ** 0.5 if len(shares) > 1 else 0.0
     mean = float(shares.mean())
-    return PairedDifference(mean, mean - error, mean + error, _sign_flip_p(np.abs(differences), differences.sum()))
+    p_value = _sign_flip_p(np.abs(differences), int(differences.sum()))
+    return PairedDifference(mean, mean - error, mean + error, p_value)
 
 
 def _sign_flip_p(sizes: NDArray[np.int64], observed: int) -> float:
@@ -56,4 +57,4 @@ def _sign_flip_p(sizes: NDArray[np.int64], observed: int) -> float:
         chances = convolve(chances, spread)
     sums = 2 * np.arange(total + 1) - total
     # Long convolutions go through Fourier's transform, whose rounding is some 1e-16.
-    return float(np.clip(chances[np.abs(sums) >= abs(int(observed))].sum(), 0.0, 1.0))
+    return float(np.clip(chances[np.abs(sums) >= abs(observed)].sum(), 0.0, 1.0))

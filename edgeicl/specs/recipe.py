@@ -55,10 +55,10 @@ class Recipe(Spec):
     @model_validator(mode="after")
     def _channel_where_it_can_be(self) -> Recipe:
         if self.task.scoring == "channel":
-            if self.distill.method not in ("context", "none"):
+            if self.distill.method != "context":
                 raise ValueError(
-                    f"task.scoring channel with method {self.distill.method}; expected context or none: the "
-                    "others train and deploy models that read the label after the text"
+                    f"task.scoring channel with method {self.distill.method}; expected method context: only "
+                    "there models are asked that are not deployed"
                 )
             if self.distill.objective.over == "vocabulary":
                 raise ValueError(

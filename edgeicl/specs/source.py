@@ -74,18 +74,18 @@ class Source(Data):
     breakdown: str | None = Field(
         None, description="Column of evaluation data by whose values accuracy is told apart."
     )
-    keep: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="Column -> values; rows with others are left out."
-    )
     drop_labels: tuple[str, ...] = Field((), description="Rows with these labels are left out.")
     map_labels: dict[str, str] = Field(
         default_factory=dict, description="Label in the data -> label of the verbalizers."
     )
+    where: dict[str, str] = Field(
+        default_factory=dict,
+        description="Only rows whose columns hold these texts: column of the data -> text.",
+    )
     limit: int | None = Field(
-        None, ge=1, description="Use at most this many rows, drawn by `seed` after dropping labels."
+        None, ge=1, description="Use at most this many rows, drawn by `seed` after leaving others out."
     )
     seed: int = Field(0, description="Seed of `limit`, and of a built-in source.")
-
 
     @field_validator("columns")
     @classmethod
@@ -112,7 +112,7 @@ class SeededSource(Source):
 
     @field_validator("source")
     @classmethod
-    def _data_there(cls, source: str) -> str:
+    def _data_there(cls, source: str, info: ValidationInfo) -> str:
         """Which files must be there only the seeds tell: `for_seed` looks."""
         return source
 

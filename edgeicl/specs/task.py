@@ -31,7 +31,8 @@ class Task(Spec):
     )
     scoring: Literal["direct", "channel"] = Field(
         "direct",
-        description="What untrained models are asked: the label after the text, or the text after each label.",
+        description="What teacher and untrained baselines are asked: the label after the text, or the text "
+        "after each label (MetaICL); whatever is trained and deployed reads the label after the text.",
     )
     channel_pattern: Pattern | None = Field(
         None, description="Text of an example after its label's word, for channel; `pattern` unless given."
@@ -54,7 +55,8 @@ class Task(Spec):
     def _answers_named(self) -> Task:
         if self.label_pattern is None and len(self.verbalizers) < 2:
             raise ValueError(
-                f"{len(self.verbalizers)} verbalizers; expected at least 2, or a label_pattern such as ' {{label}}'"
+                f"{len(self.verbalizers)} verbalizers; expected at least 2, or a label_pattern such as "
+                "' {label}'"
             )
         if self.train.breakdown is not None:
             raise ValueError("train has a breakdown; expected one in in_domain or out_of_domain only")

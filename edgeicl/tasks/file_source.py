@@ -21,8 +21,8 @@ _FORMATS = {".jsonl": "JSONL", ".ndjson": "JSONL", ".csv": "CSV", ".tsv": "TSV",
 def file_rows(path: Path, *, columns: Sequence[str] = ()) -> Iterator[Row]:
     """Where each row stands (`FILE line N`) and its values, in the order of the file.
 
-    `columns` names the fields of a CSV or TSV file that has no header. CSV follows RFC 4180. TSV has no quoting, as GLUE writes it. Blank lines hold no row. UTF-8, with or
-    without a byte-order mark.
+    `columns` names the fields of a CSV or TSV file that has no header. CSV follows RFC 4180. TSV has no
+    quoting, as GLUE writes it. Blank lines hold no row. UTF-8, with or without a byte-order mark.
     """
     name = path.name.lower().removesuffix(".gz")
     format_name = _FORMATS.get(Path(name).suffix)

@@ -45,6 +45,6 @@ def _labels(recipe: Recipe, base_folder: Path) -> list[str]:
     if len(labels) < 2:
         raise DataError(
             f"task.label_pattern: found the labels {sorted(labels)} in the data; expected at least two",
-            next_step="check `label:`, `keep:` and `drop_labels:` of the task's sources",
+            next_step="check `label:`, `where:` and `drop_labels:` of the task's sources",
         )
     return sorted(labels)

@@ -20,9 +20,7 @@ def text_key(pattern: str, example: Example) -> str:
     return normalized(query_text(pattern, example))
 
 
-def shared_columns(
-    pattern: str, examples: Iterable[Example], evaluation: Sequence[Example]
-) -> dict[str, int]:
+def shared_columns(pattern: str, examples: Iterable[Example], evaluation: Sequence[Example]) -> dict[str, int]:
     """Column -> how many of `examples` have a text there that an evaluation example has there too.
 
     For patterns of several columns: pairs of MNLI share premises without being the same pair. Columns that

@@ -29,7 +29,7 @@ Row = tuple[str, Mapping[str, Any]]
 def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -> list[Example]:
     """The examples of `source`, in its order, with labels among `labels`.
 
-    `keep`, `drop_labels` and `map_labels` name labels as the data has them; `limit` samples the rows that are kept,
+    `drop_labels` and `map_labels` name labels as the data has them; `limit` samples the rows that are kept,
     by `seed`. Relative paths start at `base_folder`.
 
     Raises:
@@ -55,9 +55,7 @@ def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -
         texts.pop(source.label, None)
         examples.append(Example(texts, label, where, _options(where, row, source, known, label), group))
     if not examples:
-        raise DataError(
-            f"{source.source}: found no example; expected at least one after keep and drop_labels"
-        )
+        raise DataError(f"{source.source}: found no example; expected at least one after where and drop_labels")
     empty = [example for example in examples if not all(text.strip() for text in example.columns.values())]
     if empty:
         log.warning(
@@ -76,20 +74,17 @@ def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -
 
 def labelled_rows(source: Source, base_folder: Path) -> Iterator[tuple[str, Mapping[str, Any], str]]:
     """Place, values and label of each row that is kept; the label as `map_labels` has it."""
-    for where, row in source_rows(source, base_folder):
-        if any(_of_column(where, row, name, "keep") not in values for name, values in source.keep.items()):
-            continue
+    for where, row in wanted_rows(source, base_folder):
         found = _of_column(where, row, source.label, "label")
         if found not in source.drop_labels:
             yield where, row, source.map_labels.get(found, found)
 
 
-def source_rows(source: Source, base_folder: Path) -> Iterator[Row]:
-    """All rows of `source`, each with its place; columns as `rename` has them."""
-    rows = _rows(source, base_folder)
-    if not source.rename:
-        return rows
-    return (_renamed(where, row, source.rename) for where, row in rows)
+def wanted_rows(source: Source, base_folder: Path) -> Iterator[Row]:
+    """The rows of `source` that `where` asks for, each with its place; columns as `rename` has them."""
+    for where, row in source_rows(source, base_folder):
+        if all(_of_column(where, row, name, "where") == text for name, text in source.where.items()):
+            yield _renamed(where, row, source.rename) if source.rename else (where, row)
 
 
 def _renamed(where: str, row: Mapping[str, Any], names: Mapping[str, str]) -> Row:
@@ -100,8 +95,8 @@ def _renamed(where: str, row: Mapping[str, Any], names: Mapping[str, str]) -> Ro
     return where, {names.get(name, name): value for name, value in kept.items()}
 
 
-def _rows(source: Source, base_folder: Path) -> Iterator[Row]:
-    """Rows as they stand in the data."""
+def source_rows(source: Source, base_folder: Path) -> Iterator[Row]:
+    """All rows of `source` as they stand there, each with its place."""
     kind, _, name = source.source.partition(":")
     if source.split is None:  # only files have none
         return file_rows(local_path(name, base_folder), columns=source.columns)
@@ -145,7 +140,7 @@ def _options(
         raise DataError(
             f"{where}: found {found!r} in the options column '{source.options}'; expected a list of texts"
         )
-    options = tuple(source.map_labels.get(each, each) for each in found)
+    options = tuple(str(source.map_labels.get(each, each)) for each in found)
     wrong = [each for each in options if each not in labels]
     if wrong:
         raise DataError(f"{where}: found the option '{wrong[0]}'; {one_of(wrong[0], labels)}")

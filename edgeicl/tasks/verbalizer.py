@@ -43,8 +43,8 @@ def verbalizer_tokens(verbalizers: Mapping[str, str], tokenizer: Tokenizer) -> d
         raise DataError(
             "verbalizers don't suit the tokenizer; expected words it can write, none the start of another\n  "
             + "\n  ".join(problems),
-            next_step="choose other words in task.verbalizers (most tokenizers want ' Yes', not 'Yes'), or end each with "
-            "a mark: label_pattern: ' {label}.'",
+            next_step="choose other words in task.verbalizers (most tokenizers want ' Yes', not 'Yes'), or end "
+            "each with a mark: label_pattern: ' {label}.'",
         )
     return tokens
 

@@ -26,7 +26,7 @@ def test_a_killed_gain_goes_on_at_the_next_demonstration_set(
     contexts = {f"seed_{n}": encoder.demonstrations(examples[n : n + 2]) for n in range(2)}
     reader = LabelReader(opt(seed=0))
     scored: list[int] = []
-    real = teacher_targets.score_queries
+    real = teacher_targets.score_prompts
 
     def build(folder: Path, *, dies_at: int = 99) -> dict[str, Any]:
         def score(*arguments: Any, **named: Any) -> Any:
@@ -35,7 +35,7 @@ def test_a_killed_gain_goes_on_at_the_next_demonstration_set(
             scored.append(len(named["before"]))
             return real(*arguments, **named)
 
-        monkeypatch.setattr(teacher_targets, "score_queries", score)
+        monkeypatch.setattr(teacher_targets, "score_prompts", score)
         folder.mkdir(exist_ok=True)
         build_gain(folder, reader, encoder, examples, contexts=contexts, over="verbalizers")
         return read_targets(folder)
