@@ -43,11 +43,12 @@ class Demonstrations(Spec):
         description="Where they are drawn from, instead of `task.train`; `{seed}` in its path is the seed.",
     )
 
-    @model_validator(mode="after")
-    def _files_there(self, info: ValidationInfo) -> Demonstrations:
-        if self.source is not None and info.context is not None:
-            self.source.check_files(self.seeds, info.context["base_folder"])
-        return self
+    @field_validator("source")
+    @classmethod
+    def _files_there(cls, source: SeededSource | None, info: ValidationInfo) -> SeededSource | None:
+        if source is not None and info.context is not None:
+            source.check_files(info.data.get("seeds", ()), info.context["base_folder"])
+        return source
 
     @field_validator("seeds")
     @classmethod

@@ -85,6 +85,7 @@ def test_every_form_of_the_report_tells_them() -> None:
         runtime_overhead_bytes=1,
         formats=(INT4,),
         budget=Budget(artifact_bytes=2000),
+        sources={},
     )
     for text in (report_html(FULL, CURVE), report_markdown(FULL, CURVE)):
         for heading in ("Accuracy by group", "Differences between methods", "macro-F1"):
@@ -109,5 +110,5 @@ def test_accuracy_of_an_artifact_by_group() -> None:
     whole = part.model_copy(update={"data": "file:hans", "macro_f1": 0.25, "by_group": {"overlap": part}})
     text = labelled_text(whole)
     assert text.startswith("file:hans, 2 examples")
-    assert "macro-F1     25.0 %" in text
+    assert "macro-F1    25.0 %" in text
     assert "\n\noverlap, 2 examples" in text
