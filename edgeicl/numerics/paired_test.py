@@ -32,18 +32,22 @@ def paired_difference(method: NDArray[np.bool_], baseline: NDArray[np.bool_]) ->
 
     The p-value is of the sign-flip permutation test on the sum of differences, exact and not sampled: it
     convolves what examples of equal difference may sum up to. For one run each this is McNemar's exact test.
-    The interval is the mean plus and minus 1.96 standard errors over examples. Neither says what other
-    demonstrations would have given: that is what intervals over seeds are for.
+    The interval is that of Agresti and Min (2005, Statistics in Medicine 24:729), which holds with few
+    examples that differ. Neither says what other demonstrations would have given: that is what intervals over
+    seeds are for.
     """
     runs, others = len(method), len(baseline)
     # In units of 1 / lcm(runs, others) all differences are whole numbers.
     units = runs * others // gcd(runs, others)
     differences = method.sum(0) * (units // runs) - baseline.sum(0) * (units // others)
     shares = differences / units
-    error = _STANDARD_ERRORS * float(shares.std(ddof=1)) / len(shares) ** 0.5 if len(shares) > 1 else 0.0
-    mean = float(shares.mean())
+    # As if there were two more examples: half a one that speaks for either side, and one that speaks for none.
+    count = len(shares) + 2
+    center = float(shares.sum()) / count
+    variance = (float((shares**2).sum()) + 1.0) / count - center**2
+    error = _STANDARD_ERRORS * (variance / count) ** 0.5
     p_value = _sign_flip_p(np.abs(differences), int(differences.sum()))
-    return PairedDifference(mean, mean - error, mean + error, p_value)
+    return PairedDifference(float(shares.mean()), max(center - error, -1.0), min(center + error, 1.0), p_value)
 
 
 def _sign_flip_p(sizes: NDArray[np.int64], observed: int) -> float:

@@ -32,10 +32,15 @@ def test_on_paper() -> None:
     found = paired_difference(right("11111011"), right("00000111"))
     assert found.mean == 0.5
     assert found.p_value == pytest.approx(14 / 64)
-    # Variance (6 - 8 * 0.25) / 7 = 4/7.
-    assert (found.low, found.high) == pytest.approx(
-        (0.5 - 1.96 * (4 / 7 / 8) ** 0.5, 0.5 + 1.96 * (4 / 7 / 8) ** 0.5)
-    )
+    # Of ten, with the two that are made up: 4/10, and a variance of (6 + 1) / 10 - 0.16 = 0.54.
+    assert (found.low, found.high) == pytest.approx((0.4 - 1.96 * 0.054**0.5, 0.4 + 1.96 * 0.054**0.5))
+
+
+def test_four_that_differ_of_many_are_not_certain() -> None:
+    """p is 1/8; an interval of the mean and its standard error alone would leave 0 out."""
+    found = paired_difference(right("1" * 150), right("0" * 4 + "1" * 146))
+    assert found.p_value == pytest.approx(1 / 8)
+    assert found.low < 0 < found.mean < found.high
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(2, 9), st.integers(0, 10**6))
