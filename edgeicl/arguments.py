@@ -53,6 +53,17 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option(min=1, help="As many as the target names and this computer has, unless given."),
 ]
+SplitOption = Annotated[
+    str | None, typer.Option(help="Split to read; hub: and builtin: need one, file: has none.")
+]
+LabelOption = Annotated[str, typer.Option(help="Column that holds the label.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Read at most this many examples.")]
+DropLabelOption = Annotated[
+    list[str] | None, typer.Option(help="Leave out rows with this label; may be repeated.")
+]
+MapLabelOption = Annotated[
+    list[str] | None, typer.Option(metavar="FROM=TO", help="Rename a label; may be repeated.")
+]
 
 
 def columns_given(texts: Sequence[str], columns: Sequence[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from edgeicl import __version__
+from edgeicl import __version__, launched
 from edgeicl.compile_commands import compile_app
 from edgeicl.errors import EdgeiclError
 from edgeicl.recipe_commands import recipe_app
@@ -58,7 +58,7 @@ def _settings(
         stream=sys.stderr, format="%(message)s", level=logging.INFO if verbose else logging.WARNING
     )
     own_level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
-    logging.getLogger("edgeicl").setLevel(own_level if _prints() else logging.ERROR)
+    logging.getLogger("edgeicl").setLevel(own_level if launched.is_first() else logging.ERROR)
     _check_cache_folder()
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.ERROR)
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     except EdgeiclError as error:
         _fail(f"error: {error}", error.exit_code)
     except SystemExit as ended:
-        if ended.code == INTERRUPTED and _prints():
+        if ended.code == INTERRUPTED and launched.is_first():
             typer.echo("interrupted; run the same command again to go on", err=True)
         raise
     except Exception as error:
@@ -106,12 +106,6 @@ def _settings_first(arguments: list[str]) -> list[str]:
 def _fail(message: str, exit_code: int) -> NoReturn:
     if log.isEnabledFor(logging.DEBUG):
         traceback.print_exc()
-    if _prints():
-        typer.echo(message, err=True)
+    if launched.fails_first():
+        typer.echo(message if launched.is_first() else f"{launched.name()}: {message}", err=True)
     sys.exit(exit_code)
-
-
-def _prints() -> bool:
-    """Whether this process is the one of `accelerate launch` that speaks; ordinarily the only one."""
-    alone = int(os.environ.get("WORLD_SIZE", "1")) <= 1
-    return alone or int(os.environ.get("RANK", "0")) == 0

@@ -10,14 +10,22 @@ from typing import Annotated
 import typer
 
 from edgeicl.arguments import (
+    ArtifactArgument,
+    DropLabelOption,
     JsonOption,
+    LabelOption,
+    LimitOption,
+    MapLabelOption,
     RecipeArgument,
     SetOption,
+    SplitOption,
     TargetOption,
     TargetSetOption,
     plain,
     print_json,
+    source_given,
 )
+from edgeicl.errors import Problem, SpecError
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +107,61 @@ def inspect(
     print_json(plain(recipe)) if as_json else typer.echo(
         recipe_text(recipe, dump_yaml(recipe), find_recipe(subject))
     )
+
+
+@compile_app.command(rich_help_panel=COMPILE)
+def prefix(
+    artifact: ArtifactArgument,
+    demonstrations: Annotated[
+        str, typer.Option(help="file:PATH, hub:DATASET or builtin:nli/TASK.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the result; the artifact's unless given.")
+    ] = None,
+    split: SplitOption = None,
+    label: LabelOption = "label",
+    limit: LimitOption = None,
+    drop_label: DropLabelOption = None,
+    map_label: MapLabelOption = None,
+    count: Annotated[
+        int | None,
+        typer.Option(min=1, help="Demonstrations of a set, drawn; all, in their order, unless given."),
+    ] = None,
+    sets: Annotated[int, typer.Option(min=1, help="Sets to draw; the majority of them decides.")] = 1,
+    balanced: Annotated[bool, typer.Option(help="Draw as many of each label.")] = True,
+    fit: Annotated[bool, typer.Option("--fit", help="Leave out the last of a set that is too long.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put other demonstrations before an artifact's queries, without training."""
+    from edgeicl.bench.artifact import open_artifact
+    from edgeicl.bench.classify import task_of
+    from edgeicl.new_prefix import demonstration_sets, replace_prefix
+    from edgeicl.report.terminal import prefix_text
+    from edgeicl.tasks.readers import read_examples
+
+    source = source_given(
+        demonstrations,
+        command="prefix",
+        option="--demonstrations",
+        split=split,
+        label=label,
+        limit=limit,
+        drop_labels=drop_label or (),
+        map_labels=map_label or (),
+    )
+    if sets > 1 and count is None:
+        problem = Problem("--sets", f"{sets} sets of all demonstrations", "expected --count with several sets")
+        raise SpecError("prefix", [problem], next_step="say with --count how many to draw for each")
+    opened = open_artifact(artifact)
+    examples = read_examples(source, labels=tuple(task_of(opened).verbalizers), base_folder=Path.cwd())
+    shown = demonstration_sets(opened, examples, count=count, sets=sets, balanced=balanced, drop_to_fit=fit)
+    folder = output or artifact
+    manifest = replace_prefix(opened, shown, output=folder)
+    lengths = [len(ids) for ids in shown]
+    if as_json:
+        print_json({"folder": str(folder), "set_tokens": lengths, "manifest": plain(manifest)})
+    else:
+        typer.echo(prefix_text(manifest, lengths, folder))
 
 
 @compile_app.command(rich_help_panel=COMPILE)

@@ -19,6 +19,7 @@ from edgeicl.cache_lock import alone, in_use
 from edgeicl.errors import DeviationError
 from edgeicl.job import Job
 from edgeicl.replacement import replacing
+from edgeicl.shared_cache import require_shared_cache
 from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.loading import dump_yaml
 from edgeicl.specs.located import located
@@ -73,6 +74,7 @@ def compile_job(
 
     Raises:
         EdgeiclError: `rebuild`, while another build uses the cache.
+        DataError: several processes whose caches are not one folder.
     """
     from edgeicl.distill.stage import distill
     from edgeicl.distill.workers import workers as launched_workers
@@ -85,6 +87,7 @@ def compile_job(
     # Of each target: plan and quantize, emit and check, benchmark, report.
     steps = Steps(1 + len(job.targets) * (3 + measure))
     with _held(root, rebuild=rebuild, workers=workers):
+        require_shared_cache(root, workers)
         with steps.step("distill") as step:
             store = Store(root, rebuild=rebuild, workers=workers)
             distilled = distill(job.recipe, store=store, base_folder=job.base_folder)
@@ -165,6 +168,7 @@ class _Compiler:
                 target,
                 student=self.distilled.student,
                 student_digest=self.distilled.digest,
+                prefix=self.distilled.prefix,
                 store=self.store,
                 base_folder=self.job.base_folder,
             )
@@ -180,6 +184,7 @@ class _Compiler:
                 target,
                 student=self.distilled.student,
                 quantized=quantized,
+                prefix=self.distilled.prefix,
                 store=self.store,
                 base_folder=self.job.base_folder,
             )

@@ -83,11 +83,44 @@ def pretrain(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model.", show_default=False)],
+    overrides: SetOption = None,
 ) -> None:
-    """Train a built-in model anew."""
+    """Train a small model from nothing: a built-in one anew, or one on real text (`kind: text`)."""
     from edgeicl.distill.pretrain import pretrain as train
+    from edgeicl.distill.text_pretraining import pretrain_on_text
     from edgeicl.specs.catalog import find_pretraining
+    from edgeicl.specs.document import read_document
     from edgeicl.specs.loading import load_spec
     from edgeicl.specs.pretraining import Pretraining
+    from edgeicl.specs.text_pretraining import TextPretraining
 
-    print_json(train(load_spec(find_pretraining(recipe), Pretraining), output))
+    path = find_pretraining(recipe)
+    if read_document(path, kind="pretraining recipe").values.get("kind") == "text":
+        on_text = load_spec(path, TextPretraining, overrides=overrides or (), with_data=True)
+        print_json(pretrain_on_text(on_text, output, base_folder=path.parent))
+    else:
+        print_json(train(load_spec(path, Pretraining, overrides=overrides or ()), output))
+
+
+@recipe_app.command("teacher-speed", rich_help_panel=RECIPE)
+def teacher_speed(
+    recipe: RecipeArgument,
+    queries: Annotated[int, typer.Option(min=1, help="Transfer examples to score.")] = 64,
+    plain_queries: Annotated[int, typer.Option(min=1, help="Of them, how many the plain way too.")] = 8,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what the teacher's targets cost, beside full prompts with all logits, by turns."""
+    from edgeicl.distill.teacher_speed import teacher_speed as measure
+    from edgeicl.report.terminal import teacher_speed_text
+    from edgeicl.specs.catalog import find_recipe, load_recipe
+    from edgeicl.store import Store, cache_root
+
+    result = measure(
+        load_recipe(recipe, overrides or (), with_data=True),
+        store=Store(cache_root()),
+        base_folder=find_recipe(recipe).parent,
+        queries=queries,
+        plain_queries=plain_queries,
+    )
+    print_json(plain(result)) if as_json else typer.echo(teacher_speed_text(result))

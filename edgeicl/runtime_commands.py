@@ -11,8 +11,13 @@ import typer
 from edgeicl.arguments import (
     ArtifactArgument,
     ColumnsOption,
+    DropLabelOption,
     JsonOption,
+    LabelOption,
+    LimitOption,
+    MapLabelOption,
     RenameOption,
+    SplitOption,
     ThreadsOption,
     WhereOption,
     columns_given,
@@ -26,9 +31,6 @@ RUNTIME = "Runtime"
 
 runtime_app = typer.Typer()
 
-SplitOption = Annotated[
-    str | None, typer.Option(help="Split to read; hub: and builtin: need one, file: has none.")
-]
 PromptOption = Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")]
 DecodeOption = Annotated[int, typer.Option(min=2, help="Tokens decoded one by one.")]
 RepetitionsOption = Annotated[int, typer.Option(min=1, help="Repetitions that count, in each process.")]
@@ -83,13 +85,17 @@ def run(
         print_json({"text": text}) if as_json else typer.echo(text)
         return
     columns = columns_given(texts, pattern_columns(task_of(opened).pattern))
-    probabilities = classify(opened, columns, threads=count)
-    best = max(probabilities, key=probabilities.__getitem__)
+    answer = classify(opened, columns, threads=count)
+    voted = len(opened.prefixes) > 1
     if as_json:
-        print_json({"label": best, "probabilities": probabilities})
+        votes = {"votes": answer.votes} if voted else {}
+        print_json({"label": answer.label, "probabilities": answer.probabilities} | votes)
     else:
-        ranked = sorted(probabilities.items(), key=lambda item: -item[1])
-        typer.echo("\n".join(f"{label:<20} {share:.4f}" for label, share in ranked))
+        ranked = sorted(answer.probabilities.items(), key=lambda item: (item[0] != answer.label, -item[1]))
+        told = {
+            label: f"  {answer.votes[label]} of {len(opened.prefixes)} votes" * voted for label, _ in ranked
+        }
+        typer.echo("\n".join(f"{label:<20} {share:.4f}{told[label]}" for label, share in ranked))
 
 
 @runtime_app.command("eval", rich_help_panel=RUNTIME)
@@ -97,14 +103,10 @@ def eval_command(
     artifact: ArtifactArgument,
     data: Annotated[str, typer.Option(help="file:PATH, hub:DATASET or builtin:nli/TASK.", show_default=False)],
     split: SplitOption = None,
-    label: Annotated[str, typer.Option(help="Column that holds the label.")] = "label",
-    limit: Annotated[int | None, typer.Option(min=1, help="Read at most this many examples.")] = None,
-    drop_label: Annotated[
-        list[str] | None, typer.Option(help="Leave out rows with this label; may be repeated.")
-    ] = None,
-    map_label: Annotated[
-        list[str] | None, typer.Option(metavar="FROM=TO", help="Rename a label; may be repeated.")
-    ] = None,
+    label: LabelOption = "label",
+    limit: LimitOption = None,
+    drop_label: DropLabelOption = None,
+    map_label: MapLabelOption = None,
     columns: ColumnsOption = "",
     rename: RenameOption = None,
     where: WhereOption = None,

@@ -20,12 +20,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from filelock import FileLock
 
 from edgeicl import __version__
-from edgeicl.errors import IntegrityError
+from edgeicl.errors import DataError, IntegrityError
 
 log = logging.getLogger(__name__)
 
@@ -35,29 +35,55 @@ CHECKPOINT = "checkpoint"
 _VERSIONED = ("torch", "transformers", "onnx", "onnxruntime", "numpy", "safetensors")
 
 
+T = TypeVar("T")
+
+
 class Workers(Protocol):
     """The processes that run one command together. One of them writes."""
 
     @property
     def is_writer(self) -> bool: ...
 
+    @property
+    def index(self) -> int:
+        """Which of them this is, from 0."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def shards_teacher(self) -> bool:
+        """Whether each holds a part of the teacher's weights only, so that all must run it together."""
+
     def barrier(self) -> None:
         """Wait for all."""
 
-    def from_writer(self, value: bool) -> bool:
+    def from_writer(self, value: T) -> T:
         """The writer's value, in every process."""
+
+    def from_all(self, value: T) -> list[T]:
+        """The value of each, in the order of `index`, in every process."""
 
 
 class SingleProcess:
     """The ordinary case: this process alone."""
 
     is_writer = True
+    index = 0
+    count = 1
+    shards_teacher = False
 
     def barrier(self) -> None:
         return
 
-    def from_writer(self, value: bool) -> bool:
+    def from_writer(self, value: T) -> T:
         return value
+
+    def from_all(self, value: T) -> list[T]:
+        return [value]
+
+
+ALONE = SingleProcess()
 
 
 @dataclass(frozen=True)
@@ -125,7 +151,7 @@ class Store:
     def __init__(self, root: Path, *, rebuild: bool = False, workers: Workers | None = None) -> None:
         self.root = root
         self.rebuild = rebuild
-        self.workers = workers or SingleProcess()
+        self.workers = workers or ALONE
         self._rebuilt: set[Path] = set()
 
     def run(self, stage: str, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> StageOutput:
@@ -136,6 +162,9 @@ class Store:
             inputs: All that decides the result, as JSON values: specs, digests of earlier stages, seeds.
             build: Writes the output into the folder it is given. What it left below `checkpoint/` when it
                 was last killed is still there, unless `rebuild`; that folder is dropped at the end.
+
+        Raises:
+            DataError: this process's inputs are not those of the writer.
         """
         digest = digest_of(
             {"stage": stage, "inputs": inputs, "code": code_digest(), "versions": library_versions()}
@@ -143,7 +172,13 @@ class Store:
         final = self.root / stage / digest[:24]
         started = time.monotonic()
         if not self.workers.is_writer:
-            reuse = self.workers.from_writer(False)
+            expected, reuse = self.workers.from_writer((digest, False))
+            if digest != expected:
+                raise DataError(
+                    f"{stage}: this process has other inputs than the one that writes: found the digest "
+                    f"{digest[:12]}, expected {expected[:12]}",
+                    next_step="give all nodes the same recipe, data, models, edgeicl and library versions",
+                )
             if not reuse:
                 self.workers.barrier()
                 build(final.with_name(f"{final.name}.partial"))
@@ -154,7 +189,7 @@ class Store:
         final.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(final.with_name(f"{final.name}.lock")):
             rebuild = self.rebuild and final not in self._rebuilt
-            reuse = self.workers.from_writer(not rebuild and _sound(stage, final))
+            _, reuse = self.workers.from_writer((digest, not rebuild and _sound(stage, final)))
             if not reuse:
                 partial = final.with_name(f"{final.name}.partial")
                 empty_folder(partial, keep=None if rebuild else CHECKPOINT)

@@ -12,7 +12,16 @@ from pydantic import ValidationError
 
 from edgeicl.errors import DataError, IntegrityError
 from edgeicl.models.onnx_decoder import OnnxDecoder
-from edgeicl.specs.manifest import MANIFEST, MODEL_FILE, TASK_FILE, WEIGHTS_FILE, Manifest, TaskFile
+from edgeicl.models.prefix_file import Rows, prefix_tokens, read_prefix
+from edgeicl.specs.manifest import (
+    MANIFEST,
+    MODEL_FILE,
+    PREFIX_FILE,
+    TASK_FILE,
+    WEIGHTS_FILE,
+    Manifest,
+    TaskFile,
+)
 from edgeicl.specs.spec import Spec
 from edgeicl.store import digest_of, file_sha256
 
@@ -40,6 +49,7 @@ class Artifact:
     vocabulary: int
     context_tokens: int
     layers: int
+    heads: int
     kv_heads: int
     head_size: int
     end_tokens: frozenset[int]
@@ -53,6 +63,36 @@ class Artifact:
         from tokenizers import Tokenizer
 
         return Tokenizer.from_file(str(self.path / "tokenizer.json"))
+
+    @cached_property
+    def prefixes(self) -> list[Rows]:
+        """What stands before every query: one for each demonstration set; none for most artifacts.
+
+        Raises:
+            IntegrityError: rows that aren't those that task.json describes.
+        """
+        if self.task is None or self.task.prefix is None:
+            return []
+        path, tokens = self.path / PREFIX_FILE, self.task.prefix.tokens
+        try:
+            found = read_prefix(path)[0]
+        except ValueError as error:
+            raise IntegrityError(str(error), next_step="copy the artifact again") from error
+        names = {f"past_key_values.{n}.{kind}" for n in range(self.layers) for kind in ("key", "value")}
+        shapes = [{name: values.shape for name, values in rows.items()} for rows in found]
+        if shapes != [dict.fromkeys(names, (self.kv_heads, count, self.head_size)) for count in tokens]:
+            shape = f"[{self.kv_heads}, P, {self.head_size}]"
+            raise IntegrityError(
+                f"{path} has sets of {[prefix_tokens(rows) for rows in found]} tokens; expected keys and "
+                f"values {shape} of {self.layers} layers, with P of {list(tokens)}",
+                next_step="copy the artifact again, or compile it again",
+            )
+        return found
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens that stand before a query, at most; 0 without a prefix."""
+        return max(map(prefix_tokens, self.prefixes), default=0)
 
     @property
     def artifact_bytes(self) -> int:
@@ -107,6 +147,7 @@ def open_artifact(path: Path) -> Artifact:
             vocabulary=int(model["vocab_size"]),
             context_tokens=min(int(model["context_length"]), int(config["search"]["max_length"])),
             layers=int(decoder["num_hidden_layers"]),
+            heads=int(decoder["num_attention_heads"]),
             kv_heads=int(decoder["num_key_value_heads"]),
             head_size=int(decoder["head_size"]),
             end_tokens=frozenset(end if isinstance(end, list) else [end]),

@@ -1,15 +1,16 @@
 """Labels from an artifact, as an app reads them: format the query, run it, compare the label words.
 
 A label's score is the sum, or the mean, of its tokens' log-probabilities after the query; probabilities are
-renormalized over the labels.
+renormalized over the labels. Behind several demonstration sets each query is asked once a set, and the majority
+decides.
 
-Notation: B queries of a batch, L labels, V vocabulary.
+Notation: N queries, B of a batch, S demonstration sets (1 where there is none), L labels, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +20,9 @@ import numpy.typing as npt
 from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.errors import DataError
 from edgeicl.models.onnx_decoder import OnnxDecoder
+from edgeicl.models.prefix_file import Rows
 from edgeicl.numerics.classification import measures
+from edgeicl.numerics.voting import majority_vote, votes
 from edgeicl.progress import track
 from edgeicl.specs.manifest import TaskFile
 from edgeicl.specs.measurement import LabelledAccuracy
@@ -43,12 +46,25 @@ def task_of(artifact: Artifact) -> TaskFile:
     return artifact.task
 
 
-def classify(artifact: Artifact, columns: Mapping[str, str], *, threads: int) -> dict[str, float]:
-    """Label -> probability for one query, whose texts are in `columns`."""
+@dataclass(frozen=True)
+class Answer:
+    """A query's label; by label, the mean probability over the sets, and how many sets chose it."""
+
+    label: str
+    probabilities: dict[str, float]
+    votes: dict[str, int]
+
+
+def classify(artifact: Artifact, columns: Mapping[str, str], *, threads: int) -> Answer:
+    """The answer to one query, whose texts are in `columns`."""
     task = task_of(artifact)
     ids = query_ids(artifact, task, [Example(columns, label="", where="the given text")])
-    return dict(
-        zip(task.verbalizers, map(float, probabilities(artifact, ids, threads=threads)[0]), strict=True)
+    by_set = probabilities(artifact, ids, threads=threads)
+    labels = list(task.verbalizers)
+    return Answer(
+        label=labels[majority_vote(by_set)[0]],
+        probabilities=dict(zip(labels, map(float, by_set.mean(axis=0)[0]), strict=True)),
+        votes=dict(zip(labels, map(int, votes(by_set)[0]), strict=True)),
     )
 
 
@@ -69,7 +85,7 @@ def evaluate(
     shares = probabilities(opened, ids, threads=threads, batch_size=batch_size)
     # A row's own options, where it has some, are all that it may be answered with.
     allowed = [[not one.options or label in one.options for label in labels] for one in examples]
-    chosen = np.where(allowed, shares, -1.0).argmax(axis=1)
+    chosen = majority_vote(np.where(allowed, shares, -1.0))
     truth = np.array([labels.index(example.label) for example in examples])
     groups = np.array([example.group for example in examples])
 
@@ -83,18 +99,21 @@ def evaluate(
 
 
 def query_ids(artifact: Artifact, task: TaskFile, examples: Sequence[Example]) -> list[list[int]]:
-    """Token ids of each query, with the tokens that the tokenizer puts first. DataError for one too long."""
-    leading = list(leading_tokens(artifact.tokenizer))
+    """Token ids of each query, as they follow on the prefix or on nothing. DataError for one too long."""
+    # The tokens that the tokenizer puts first stand in the prefix, where there is one.
+    leading = [] if artifact.prefixes else list(leading_tokens(artifact.tokenizer))
+    room = artifact.context_tokens - artifact.prefix_tokens
     texts = [query_text(task.pattern, example) for example in examples]
     encodings = artifact.tokenizer.encode_batch(texts, add_special_tokens=False)
     answer = max(len(tokens) for tokens in task.verbalizer_tokens.values())
     rows = []
     for example, encoding in zip(examples, encodings, strict=True):
         row = [*leading, *encoding.ids]
-        if not row or len(row) + answer > artifact.context_tokens:
+        if not row or len(row) + answer > room:
+            before = f" behind {artifact.prefix_tokens} tokens of demonstrations" if artifact.prefixes else ""
             raise DataError(
-                f"{example.where or 'query'}: found {len(row)} tokens; expected 1 to "
-                f"{artifact.context_tokens - answer}, with {answer} left for the label",
+                f"{example.where or 'query'}: found {len(row)} tokens; expected 1 to {room - answer}{before}, "
+                f"with {answer} left for the label",
                 next_step="shorten the text",
             )
         rows.append(row)
@@ -104,28 +123,32 @@ def query_ids(artifact: Artifact, task: TaskFile, examples: Sequence[Example]) -
 def probabilities(
     artifact: Artifact, rows: Sequence[Sequence[int]], *, threads: int, batch_size: int = _BATCH
 ) -> Floats:
-    """Probabilities [rows, L] of the task's labels, in the order of its verbalizers."""
+    """Probabilities [S, N, L] of the task's labels, in the order of its verbalizers."""
     task = task_of(artifact)
     answers = [task.verbalizer_tokens[label] for label in task.verbalizers]
     batch = min(batch_size, len(rows))
     decoder = artifact.decoder(
         threads=threads,
-        context_tokens=max(map(len, rows)) + max(map(len, answers)),
+        context_tokens=artifact.prefix_tokens + max(map(len, rows)) + max(map(len, answers)),
         batch_size=batch,
     )
-    scores = np.zeros((len(rows), len(answers)))
+    sets: Sequence[Rows | None] = artifact.prefixes or [None]
+    scores = np.zeros((len(sets), len(rows), len(answers)))
     # Queries of like length together: little is computed for padding.
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    with track("queries", len(rows)) as advance:
-        for start in range(0, len(order), batch):
-            indices = order[start : start + batch]
-            # The cache has a fixed number of rows; the last batch repeats one of its own.
-            filled = indices + indices[:1] * (batch - len(indices))
-            found = score_answers(decoder, [rows[index] for index in filled], answers)
-            if task.score == "mean":
-                found /= [len(answer) for answer in answers]
-            scores[indices] = found[: len(indices)]
-            advance(len(indices))
+    with track("queries", len(sets) * len(rows)) as advance:
+        for number, prefix in enumerate(sets):
+            if prefix is not None:
+                decoder.load_prefix(prefix)
+            for start in range(0, len(order), batch):
+                indices = order[start : start + batch]
+                # The cache has a fixed number of rows; the last batch repeats one of its own.
+                filled = indices + indices[:1] * (batch - len(indices))
+                found = score_answers(decoder, [rows[index] for index in filled], answers)
+                if task.score == "mean":
+                    found /= [len(answer) for answer in answers]
+                scores[number, indices] = found[: len(indices)]
+                advance(len(indices))
     result: Floats = np.exp(log_probabilities(scores))
     return result
 

@@ -62,6 +62,8 @@ def compare(
         raise SpecError("compare", [problem])
     opened = open_artifact(artifact)
     fitted, notes = workload.fitted(opened.context_tokens)
+    if opened.prefixes:
+        notes += ("the artifact was measured without the prefix that stands before its queries",)
     config = json.loads((artifact / "config.json").read_text())
     rival_graph = build_rival(rival, config, model=model, store=store, exporter_python=exporter_python)
 

@@ -21,6 +21,7 @@ def read_back_conditions(run: Mapping[str, Any], workload: Workload, *, artifact
         runtime_version=run["runtime_version"],
         providers=tuple(run["providers"]),
         artifact_sha256=artifact_sha256,
+        prefix_tokens=run["prefix_tokens"],
         prompt_tokens=workload.prompt_tokens,
         decode_tokens=workload.decode_tokens,
         warmup_repetitions=workload.warmup_repetitions,

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from edgeicl.bench.artifact import Artifact
 from edgeicl.errors import DataError
+from edgeicl.models.prefix_file import prefix_tokens
 
 
 def generate(artifact: Artifact, text: str, *, tokens: int, threads: int) -> str:
-    """The greedy continuation of `text` by at most `tokens` tokens.
+    """The greedy continuation of `text` by at most `tokens` tokens, behind the first set of a prefix.
 
     Raises:
         DataError: text and continuation don't fit the model's context.
     """
-    ids = list(artifact.tokenizer.encode(text).ids)
-    if not ids or len(ids) + tokens > artifact.context_tokens:
+    prefix = artifact.prefixes[0] if artifact.prefixes else None
+    before = prefix_tokens(prefix)
+    ids = list(artifact.tokenizer.encode(text, add_special_tokens=prefix is None).ids)
+    room = artifact.context_tokens - before
+    if not ids or len(ids) + tokens > room:
         raise DataError(
             f"the text is {len(ids)} tokens long and {tokens} more were asked for; "
-            f"expected at least 1, and {artifact.context_tokens} together at most",
+            f"expected at least 1, and {room} together at most",
             next_step="shorten the text, or ask for fewer tokens",
         )
-    decoder = artifact.decoder(threads=threads, context_tokens=len(ids) + tokens)
+    decoder = artifact.decoder(threads=threads, context_tokens=before + len(ids) + tokens)
+    if prefix is not None:
+        decoder.load_prefix(prefix)
     return str(artifact.tokenizer.decode(until_end(decoder.generate(ids, tokens), artifact.end_tokens)))
 
 

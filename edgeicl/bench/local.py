@@ -22,9 +22,10 @@ def run_local(
     workload: Workload,
     vocabulary: int,
     bytes_per_token: int | None,
+    prefix: Path | None = None,
     timeout_s: float = _TIMEOUT_S,
 ) -> dict[str, Any]:
-    """The runner's result for one graph.
+    """The runner's result for one graph, behind the first set of `prefix` if there is one.
 
     Raises:
         BenchError: the runner failed, took too long, or wrote something else than its result.
@@ -34,6 +35,7 @@ def run_local(
         "engine": engine,
         "vocabulary": vocabulary,
         "bytes_per_token": bytes_per_token,
+        "prefix": None if prefix is None else str(prefix.resolve()),
         **asdict(workload),
     }
     # Numpy's own thread pool would be counted as the runtime's.

@@ -1,10 +1,12 @@
 """Measures one artifact in a process of its own: JSON in (a file, or stdin), JSON out.
 
-Needs numpy and onnxruntime, and beside it `onnx_decoder.py`, `growing_decoder.py` and `bandwidth.py`: the
-same files run here, over ssh and over adb. It imports nothing else, so that the peak memory is the artifact's.
+Needs numpy and onnxruntime, and beside it `onnx_decoder.py`, `prefix_file.py`, `growing_decoder.py` and
+`bandwidth.py`: the same files run here, over ssh and over adb. It imports nothing else, so that the peak memory
+is the artifact's.
 
-Request: model, engine (fused | growing), threads, prompt_tokens, decode_tokens, repetitions,
-warmup_repetitions, vocabulary, and bytes_per_token (null: no bandwidth is measured).
+Request: model, engine (fused | growing), prefix (null, or the file whose first set stands before the prompt),
+threads, prompt_tokens, decode_tokens, repetitions, warmup_repetitions, vocabulary, and bytes_per_token (null:
+no bandwidth is measured).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ try:
     from edgeicl.bench.bandwidth import last_level_cache_bytes, memory_buffer_bytes, read_bandwidth
     from edgeicl.bench.growing_decoder import GrowingDecoder
     from edgeicl.models.onnx_decoder import OnnxDecoder
+    from edgeicl.models.prefix_file import prefix_tokens, read_prefix
 except ImportError:  # On a device the files lie side by side.
     from bandwidth import (  # type: ignore[import-not-found, no-redef]
         last_level_cache_bytes,
@@ -33,6 +36,7 @@ except ImportError:  # On a device the files lie side by side.
     )
     from growing_decoder import GrowingDecoder  # type: ignore[import-not-found, no-redef]
     from onnx_decoder import OnnxDecoder  # type: ignore[import-not-found, no-redef]
+    from prefix_file import prefix_tokens, read_prefix  # type: ignore[import-not-found, no-redef]
 
 Ids = npt.NDArray[np.int64]
 
@@ -117,7 +121,11 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     threads_before = thread_count()
     engine = {"fused": OnnxDecoder, "growing": GrowingDecoder}[request["engine"]]
     started = time.perf_counter()
-    decoder = engine(Path(request["model"]), threads=threads, context_tokens=prompt_tokens + decode_tokens)
+    prefix = read_prefix(Path(request["prefix"]))[0][0] if request["prefix"] else None
+    context_tokens = prefix_tokens(prefix) + prompt_tokens + decode_tokens
+    decoder = engine(Path(request["model"]), threads=threads, context_tokens=context_tokens)
+    if prefix is not None:
+        decoder.load_prefix(prefix)
     load_ms = (time.perf_counter() - started) * 1e3
     trace = token_trace(prompt_tokens + decode_tokens, request["vocabulary"])
     warmup = [time_repetition(decoder, trace, prompt_tokens) for _ in range(request["warmup_repetitions"])]
@@ -132,6 +140,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         "baseline_rss_bytes": baseline_rss_bytes,
         "peak_rss_bytes": peak,
         "threads": decoder.threads,
+        "prefix_tokens": prefix_tokens(prefix),
         # The calling thread works too: a pool of N threads starts N - 1.
         "pool_threads": threads_after - threads_before + 1 if threads_before and threads_after else None,
         "providers": list(decoder.providers),

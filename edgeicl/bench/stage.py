@@ -20,6 +20,8 @@ from edgeicl.bench.summary import (
 )
 from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError
+from edgeicl.models.prefix_file import prefix_tokens
+from edgeicl.specs.manifest import PREFIX_FILE
 from edgeicl.specs.measurement import BenchResult
 
 log = logging.getLogger(__name__)
@@ -35,16 +37,20 @@ def bench(artifact: Path, workload: Workload) -> BenchResult:
         BenchError: the measurement failed, or ran on another thread count than asked for.
     """
     opened = open_artifact(artifact)
-    fitted, notes = workload.fitted(opened.context_tokens)
+    # What stands before a prompt is read from the cache by every token, and computed by none.
+    before = prefix_tokens(opened.prefixes[0]) if opened.prefixes else 0
+    fitted, notes = workload.fitted(opened.context_tokens - before)
     for note in notes:
         log.warning(note)
-    bytes_per_token = opened.weight_bytes_per_token + opened.cache_bytes(fitted.mean_decode_depth_tokens)
+    depth_tokens = before + fitted.mean_decode_depth_tokens
+    bytes_per_token = opened.weight_bytes_per_token + opened.cache_bytes(depth_tokens)
     run = run_local(
         graph=opened.graph,
         engine="fused",
         workload=fitted,
         vocabulary=opened.vocabulary,
         bytes_per_token=bytes_per_token,
+        prefix=opened.path / PREFIX_FILE if before else None,
     )
     return summarize(run, opened, fitted, bytes_per_token=bytes_per_token, notes=notes)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from edgeicl.distill import evaluate as methods
@@ -16,9 +15,9 @@ from edgeicl.distill.predictions import (
     Predictor,
     keep_predictions,
     read_predictions,
-    remembered,
 )
 from edgeicl.distill.trainer import TrainingSettings
+from edgeicl.store import ALONE, Workers
 from edgeicl.tasks.example import Example
 
 
@@ -30,20 +29,18 @@ def untrained_predictions(
     in_context: str,
     contexts: Mapping[str, Sequence[int]],
     kept: Path,
+    workers: Workers = ALONE,
 ) -> Predictions:
     """Predictions of a model as it is: without demonstrations, and after each of `contexts`.
 
-    `zero_shot` and `in_context` name the two methods; what is done is kept in `kept`.
+    `zero_shot` and `in_context` name the two methods; what is done is kept in `kept`. Of several processes
+    the writer gets the predictions.
     """
-    found = remembered(
-        kept / f"{zero_shot}.safetensors",
-        partial(predictor.predict, reader, zero_shot, ONLY, predictor.encoder.leading),
-    )
-    for name, before in contexts.items():
-        found |= remembered(
-            kept / f"{in_context} {name}.safetensors",
-            partial(predictor.predict, reader, in_context, name, before),
-        )
+    runs: list[tuple[str, str, Sequence[int]]] = [(zero_shot, ONLY, predictor.encoder.leading)]
+    runs += [(in_context, name, before) for name, before in contexts.items()]
+    found: Predictions = {}
+    for method, name, before in runs:
+        found |= predictor.predict(reader, method, name, before, kept=kept, workers=workers)
     return found
 
 
@@ -55,28 +52,33 @@ def fine_tuned_predictions(
     settings: TrainingSettings,
     seed: int,
     kept: Path,
-    is_writer: bool,
+    workers: Workers,
 ) -> Predictions:
-    """Predictions of a model fine-tuned on each demonstration set; all processes train, the writer predicts."""
-    paths = {name: kept / f"tuned {name}.safetensors" for name in demonstrations}
+    """Predictions of a model fine-tuned on each demonstration set.
+
+    All processes train and predict, the writer gets the predictions.
+    """
+    found: Predictions = {}
     for name, shown in demonstrations.items():
-        if is_kept(paths[name]):
-            continue
-        reader = load_reader()
-        encoder = predictor.encoder
-        fine_tune(
-            reader,
-            rows=encoder.prompts(shown),
-            tokens=list(encoder.tokens.values()),
-            gold=encoder.label_indices(shown),
-            settings=settings,
-            seed=seed,
-            checkpoint_folder=kept / f"tuning {name}",
-            description=f"fine-tuning, {name}",
-        )
-        if is_writer:
-            found = predictor.predict(reader, methods.FINE_TUNING, name, encoder.leading)
-            keep_predictions(paths[name], found)
-    return {
-        key: values for path in paths.values() if is_writer for key, values in read_predictions(path).items()
-    }
+        path = kept / f"tuned {name}.safetensors"
+        if not workers.from_writer(is_kept(path)):
+            reader = load_reader()
+            encoder = predictor.encoder
+            fine_tune(
+                reader,
+                rows=encoder.prompts(shown),
+                tokens=list(encoder.tokens.values()),
+                gold=encoder.label_indices(shown),
+                settings=settings,
+                seed=seed,
+                checkpoint_folder=kept / f"tuning {name}",
+                description=f"fine-tuning, {name}",
+            )
+            predictions = predictor.predict(
+                reader, methods.FINE_TUNING, name, encoder.leading, kept=kept, workers=workers
+            )
+            if workers.is_writer:
+                keep_predictions(path, predictions)
+        if workers.is_writer:
+            found |= read_predictions(path)
+    return found

@@ -49,12 +49,18 @@ def padded_batch(
     rows: Sequence[Sequence[int]], tokens: Sequence[tuple[int, ...]], device: torch.device
 ) -> LabelBatch:
     """A batch for training: a row a query."""
-    passes = []
-    for suffix in _suffixes(tokens):
-        ids, lengths = right_padded([[*row, *suffix] for row in rows])
-        last = torch.arange(len(rows)) * ids.shape[1] + torch.from_numpy(lengths) - 1
-        passes.append(LabelPass(torch.from_numpy(ids).to(device), _read(last, len(suffix)).to(device)))
-    return LabelBatch(tuple(passes), tuple(tokens))
+    passes = tuple(
+        padded_pass([[*row, *suffix] for row in rows], device, read=len(suffix) + 1)
+        for suffix in _suffixes(tokens)
+    )
+    return LabelBatch(passes, tuple(tokens))
+
+
+def padded_pass(rows: Sequence[Sequence[int]], device: torch.device, *, read: int) -> LabelPass:
+    """A row each, filled up at the right; the last `read` tokens of every row are read."""
+    ids, lengths = right_padded(rows)
+    last = torch.arange(len(rows)) * ids.shape[1] + torch.from_numpy(lengths) - 1
+    return LabelPass(torch.from_numpy(ids).to(device), _read(last, read).to(device))
 
 
 def packed_batch(
@@ -66,32 +72,41 @@ def packed_batch(
     dtype: torch.dtype,
 ) -> LabelBatch:
     """A batch for inference: one row, after `prefix_tokens` that all queries see. `dtype` is the model's."""
-    passes = []
-    for suffix in _suffixes(tokens):
-        lengths = torch.tensor([len(row) + len(suffix) for row in rows])
-        ends = lengths.cumsum(0)
-        ids = torch.tensor([[token for row in rows for token in (*row, *suffix)]])
-        owner = torch.arange(len(rows)).repeat_interleave(lengths)
-        place = torch.arange(ids.shape[1])
-        seen = (owner[:, None] == owner) & (place[:, None] >= place)
-        mask = torch.zeros(1, 1, len(place), prefix_tokens + len(place), dtype=dtype)
-        mask[0, 0, :, prefix_tokens:].masked_fill_(~seen, torch.finfo(dtype).min)
-        positions = prefix_tokens + place - (ends - lengths)[owner]
-        passes.append(
-            LabelPass(
-                ids.to(device),
-                _read(ends - 1, len(suffix)).to(device),
-                mask.to(device),
-                positions[None].to(device),
-            )
+    passes = tuple(
+        packed_pass(
+            [[*row, *suffix] for row in rows],
+            device,
+            read=len(suffix) + 1,
+            prefix_tokens=prefix_tokens,
+            dtype=dtype,
         )
-    return LabelBatch(tuple(passes), tuple(tokens))
+        for suffix in _suffixes(tokens)
+    )
+    return LabelBatch(passes, tuple(tokens))
+
+
+def packed_pass(
+    rows: Sequence[Sequence[int]], device: torch.device, *, read: int, prefix_tokens: int, dtype: torch.dtype
+) -> LabelPass:
+    """All rows behind each other, each of which sees the prefix and itself; its last `read` tokens are read."""
+    lengths = torch.tensor([len(row) for row in rows])
+    ends = lengths.cumsum(0)
+    ids = torch.tensor([[token for row in rows for token in row]])
+    owner = torch.arange(len(rows)).repeat_interleave(lengths)
+    place = torch.arange(ids.shape[1])
+    seen = (owner[:, None] == owner) & (place[:, None] >= place)
+    mask = torch.zeros(1, 1, len(place), prefix_tokens + len(place), dtype=dtype)
+    mask[0, 0, :, prefix_tokens:].masked_fill_(~seen, torch.finfo(dtype).min)
+    positions = prefix_tokens + place - (ends - lengths)[owner]
+    return LabelPass(
+        ids.to(device), _read(ends - 1, read).to(device), mask.to(device), positions[None].to(device)
+    )
 
 
 def _suffixes(tokens: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
     return [()] if all(len(word) == 1 for word in tokens) else [word[:-1] for word in tokens]
 
 
-def _read(last: Tensor, suffix_tokens: int) -> Tensor:
-    """Places of the tokens before each label token, [B, K], from the place of each row's last token."""
-    return last[:, None] - suffix_tokens + torch.arange(suffix_tokens + 1)
+def _read(last: Tensor, count: int) -> Tensor:
+    """Places of the last `count` tokens of each row, [B, K], from the place of its last one."""
+    return last[:, None] - count + 1 + torch.arange(count)

@@ -1,6 +1,6 @@
 """Log-probabilities of labels, read at the last token of each query and nowhere else.
 
-The head is applied to the hidden states of label positions only (and, for verbalizers of one token, to its
+The head is applied to the hidden states of label positions only (and, for verbalizers of one token, with its
 rows of these tokens only).
 
 Notation: B queries, L labels, K tokens of a label's word, V vocabulary; R rows of T tokens in a pass.
@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from edgeicl.distill.label_batch import LabelBatch, LabelPass
@@ -30,7 +31,7 @@ rows sum to less than 1. vocabulary: [B, V], of the first label token.
 """
 
 
-class LabelReader(torch.nn.Module):
+class LabelReader(nn.Module):
     """A causal language model seen as a classifier; `score` is what `Task.score` says."""
 
     def __init__(self, model: PreTrainedModel, *, score: Score = "sum") -> None:
@@ -43,16 +44,28 @@ class LabelReader(torch.nn.Module):
         device: torch.device = self.model.device
         return device
 
-    def forward(self, batch: LabelBatch, over: Over, prefix: Prefix | None = None) -> Tensor:
-        """Log-probabilities in float32: [B, V] for the vocabulary, else [B, L]."""
+    @property
+    def is_sharded(self) -> bool:
+        """Whether this process has a part of the weights only, so that all must run it at the same time."""
+        return any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
+
+    def forward(
+        self, batch: LabelBatch | LabelPass, over: Over = "vocabulary", prefix: Prefix | None = None
+    ) -> Tensor:
+        """Log-probabilities in float32: [B, V] for the vocabulary, else [B, L].
+
+        Of a pass, over the vocabulary, those of all its K places: [B, K, V].
+        """
+        if isinstance(batch, LabelPass):
+            return self._logits(batch, prefix).log_softmax(-1)
         first = batch.passes[0]
         if over == "vocabulary":
-            return self.logits(first, prefix)[:, 0].log_softmax(-1)
+            return self._logits(first, prefix)[:, 0].log_softmax(-1)
         if batch.one_pass:
             rows = torch.tensor([token for (token,) in batch.tokens], device=self.device)
             if over == "verbalizers":
-                return self.logits(first, prefix, rows)[:, 0].log_softmax(-1)
-            return self.logits(first, prefix)[:, 0].log_softmax(-1)[:, rows]
+                return self._logits(first, prefix, rows)[:, 0].log_softmax(-1)
+            return self._logits(first, prefix)[:, 0].log_softmax(-1)[:, rows]
         words = torch.stack(
             [self._word(one, word, prefix) for one, word in zip(batch.passes, batch.tokens, strict=True)],
             dim=-1,
@@ -65,11 +78,11 @@ class LabelReader(torch.nn.Module):
 
     def _word(self, one: LabelPass, word: tuple[int, ...], prefix: Prefix | None) -> Tensor:
         """Sum of the log-probabilities of one label's tokens, [B]."""
-        steps = self.logits(one, prefix).log_softmax(-1)
+        steps = self._logits(one, prefix).log_softmax(-1)
         tokens = torch.tensor(word, device=self.device).expand(len(steps), -1)
         return steps.gather(-1, tokens[..., None])[..., 0].sum(-1)
 
-    def logits(self, one: LabelPass, prefix: Prefix | None, rows: Tensor | None = None) -> Tensor:
+    def _logits(self, one: LabelPass, prefix: Prefix | None, rows: Tensor | None = None) -> Tensor:
         """Logits [B, K, V], or [B, K, rows], where the pass is read."""
         cache = prefix.for_batch(len(one.ids)) if prefix else None
         hidden = self.model.base_model(
@@ -81,8 +94,8 @@ class LabelReader(torch.nn.Module):
         ).last_hidden_state
         read = hidden.flatten(0, 1).index_select(0, one.read.flatten()).unflatten(0, one.read.shape)
         head = self.model.get_output_embeddings()
-        if rows is None:
-            logits: Tensor = head(read)
-        else:
-            logits = F.linear(read, head.weight[rows], None if head.bias is None else head.bias[rows])
-        return logits.float()
+        if rows is not None and type(head) is nn.Linear:
+            return F.linear(read, head.weight[rows], None if head.bias is None else head.bias[rows]).float()
+        # Of a quantized head the weights are packed: it is asked for every word.
+        logits: Tensor = head(read).float()
+        return logits if rows is None else logits[..., rows]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgeicl.distill.label_batch import padded_batch
 from edgeicl.distill.label_reader import LabelReader, Over
-from edgeicl.distill.trainer import TrainingSettings, train
+from edgeicl.distill.trainer import Loss, TrainingSettings, train
 from edgeicl.distill.training_plan import batch_order
 
 
@@ -22,7 +22,8 @@ def train_on_labels(
     rows: Sequence[Sequence[int]],
     tokens: Sequence[tuple[int, ...]],
     over: Over,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[[Tensor, Tensor], Tensor] | None,
+    further: Sequence[Loss] = (),
     settings: TrainingSettings,
     seed: int,
     checkpoint_folder: Path | None = None,
@@ -32,17 +33,24 @@ def train_on_labels(
 
     Args:
         rows: Token ids of each prompt; the label is read at its last token.
-        loss: From log-probabilities (see `Over`) and indices into `rows` to one loss per example.
+        loss: From log-probabilities (see `Over`) and indices into `rows` to one loss per example; None where
+            only what is `further` is minimized, the sum of it.
     """
     device = reader.device
 
-    def of_examples(module: nn.Module, examples: NDArray[np.int64], step: int) -> Tensor:
+    def at_labels(module: nn.Module, examples: NDArray[np.int64], step: int) -> Tensor:
+        assert loss is not None
         batch = padded_batch([rows[index] for index in examples], tokens, device)
         return loss(module(batch, over), torch.from_numpy(examples).to(device))
 
+    terms = ((at_labels,) if loss else ()) + tuple(further)
+
+    def total(module: nn.Module, examples: NDArray[np.int64], step: int) -> Tensor:
+        return torch.stack([term(module, examples, step) for term in terms]).sum(0)
+
     return train(
         reader,
-        of_examples,
+        total,
         batches=batch_order(
             [len(row) for row in rows], batch_size=settings.batch_size, epochs=settings.epochs, seed=seed
         ),

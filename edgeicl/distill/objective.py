@@ -21,6 +21,11 @@ def kl_to_teacher(student: Tensor, teacher: Tensor, *, temperature: float = 1.0)
     return divergence.sum(-1) * temperature**2
 
 
+def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(student || teacher) over the last axis: what a student pays for what the teacher would not say."""
+    return (student.exp() * (student - teacher)).sum(-1)
+
+
 def cross_entropy(student: Tensor, gold: Tensor) -> Tensor:
     """-log p(gold class), [B]; `gold` holds class indices [B]."""
     return -student.gather(-1, gold[:, None])[:, 0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from edgeicl.distill.channel_scoring import score_prompts
+from edgeicl.distill.channel_scoring import slices_scorer
 from edgeicl.distill.checkpoint import is_kept, keep_file
 from edgeicl.distill.evaluate import DataName, accuracy_row, paired_test
 from edgeicl.distill.label_reader import LabelReader
+from edgeicl.distill.shards import parts_of, score_shards, shards_of
 from edgeicl.numerics.classification import rank_of_gold
 from edgeicl.progress import track
 from edgeicl.specs.measurement import AccuracyRow, PairedTest
+from edgeicl.store import ALONE, Workers
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import PromptEncoder
 
@@ -43,26 +46,66 @@ class Predictor:
 
     def __init__(self, encoder: PromptEncoder, evaluation: Mapping[DataName, Sequence[Example]]) -> None:
         self.encoder = encoder
-        self._queries = {data: encoder.queries(examples) for data, examples in evaluation.items()}
-        self._gold = {data: encoder.label_indices(examples) for data, examples in evaluation.items()}
-        self._allowed = {data: encoder.allowed(examples) for data, examples in evaluation.items()}
+        self._sizes = {data: len(examples) for data, examples in evaluation.items()}
+        everything = [example for examples in evaluation.values() for example in examples]
+        self.queries = encoder.queries(everything)
+        self._gold = encoder.label_indices(everything)
+        self._allowed = encoder.allowed(everything)
 
     @property
     def longest_tokens(self) -> int:
         """Tokens of the longest query."""
-        return max(len(query) for queries in self._queries.values() for query in queries)
+        return max(map(len, self.queries))
 
-    def predict(self, reader: LabelReader, method: str, run: str, before: Sequence[int]) -> Predictions:
-        """Predictions of one model after the tokens `before`, on all evaluation data."""
-        predictions: Predictions = {}
+    def predict(
+        self,
+        reader: LabelReader,
+        method: str,
+        run: str,
+        before: Sequence[int],
+        *,
+        kept: Path | None = None,
+        workers: Workers = ALONE,
+    ) -> Predictions:
+        """Predictions of one model after the tokens `before`, on all evaluation data.
+
+        Args:
+            kept: Folder for what is done, so that a run after a kill goes on there.
+            workers: The processes that share the work; each calls this, and the writer gets the predictions.
+                Needs `kept`, a folder that all of them see.
+        """
+        tokens = list(self.encoder.tokens.values())
         # One without demonstrations has a single run.
-        title = f"evaluating {method}" + f", {run}" * (run != "only")
-        with track(title, sum(map(len, self._queries.values()))) as advance:
-            for data, queries in self._queries.items():
-                scores = score_prompts(reader, self.encoder, queries, before=before, advance=advance)
-                scores = np.where(self._allowed[data], scores, -np.inf)
-                predictions[f"{method}/{data}/{run}"] = scores.argmax(-1)
-                predictions[f"{method}/{data}/{run}{RANK}"] = rank_of_gold(scores, self._gold[data])
+        title = f"evaluating {method}" + f", {run}" * (run != ONLY)
+        if kept is None:
+            with track(title, len(self.queries)) as advance:
+                everything = [(0, len(self.queries))]
+                ask = slices_scorer(self.encoder)
+                scores = next(ask(reader, self.queries, tokens, everything, before=before, advance=advance))
+        else:
+            folder = kept / method
+            score_shards(
+                lambda: reader,
+                self.queries,
+                tokens,
+                contexts={run: before},
+                over="verbalizers",
+                stored=np.float32,
+                kept=folder,
+                workers=workers,
+                description=title,
+                score=slices_scorer(self.encoder),
+            )
+            if not workers.is_writer:
+                return {}
+            parts = parts_of(folder, shards_of([run], len(self.queries)))[run]
+            scores = np.concatenate([load_file(part.file)[part.name] for part in parts])
+        ends = list(accumulate(self._sizes.values()))
+        scores = np.where(self._allowed, scores, -np.inf)
+        predictions: Predictions = {}
+        for ending, values in (("", scores.argmax(-1)), (RANK, rank_of_gold(scores, self._gold))):
+            for data, found in zip(self._sizes, np.split(values, ends[:-1]), strict=True):
+                predictions[f"{method}/{data}/{run}{ending}"] = found
         return predictions
 
 

@@ -20,12 +20,14 @@ def check_models(
     tokens: Mapping[str, tuple[int, ...]],
     *,
     over: Over,
+    same_head: bool,
     query_tokens: int,
     prompt_tokens: int,
 ) -> tuple[Deviation, ...]:
     """Checks two model folders against each other and against the task's longest prompts.
 
     Args:
+        same_head: Whether the two are compared token by token, over the whole vocabulary.
         query_tokens: Of the longest prompt without demonstrations.
         prompt_tokens: Of the longest with them.
 
@@ -38,7 +40,7 @@ def check_models(
             objective can't use, a model that reads fewer tokens than the prompts it gets have.
     """
     reads = int(opt_config(model_config(student))["max_position_embeddings"])
-    check_same_tokens(teacher, student, same_head=over == "vocabulary")
+    check_same_tokens(teacher, student, same_head=same_head)
     if over == "vocabulary" and any(len(word) > 1 for word in tokens.values()):
         raise DataError(
             f"an objective over the vocabulary needs verbalizers of one token; found {dict(tokens)}",

@@ -14,9 +14,9 @@ from edgeicl.store import StageOutput
 class DistillResult:
     """The student to compile (a folder in the hub's layout), and all that was found out on the way.
 
-    `digest` is of its weights as they are, not of what they were made from: two trainings from the same inputs
-    on other processors differ in their last bits. `source` is the folder of the model it was before. `prefix` is a
-    file of `specs.prefix`, for a student that something stands before.
+    `digest` is of its weights as they are, not of what they were made from: two trainings from the same
+    inputs on other processors differ in their last bits. `source` is the folder of the model it was before.
+    `prefix` is a file of `specs.prefix`, for a student that something stands before.
     """
 
     student: Path

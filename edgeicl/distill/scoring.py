@@ -12,13 +12,17 @@ from edgeicl.distill.label_batch import packed_batch
 from edgeicl.distill.label_reader import LabelReader, Over
 from edgeicl.distill.prefix_cache import encode_prefix
 from edgeicl.errors import DataError
+from edgeicl.models.memory import Scoring
 
 # Tokens of packed queries in a pass. More would compare more tokens that may not see each other, fewer would
 # leave the cores idle between calls.
 _PACK_TOKENS = {"cpu": 256}
 
 
-@torch.inference_mode()
+ScoreSlices = Callable[..., Iterator[NDArray[np.float32]]]
+"""`score_slices`, or what takes the same arguments and asks in another way."""
+
+
 def score_queries(
     reader: LabelReader,
     queries: Sequence[Sequence[int]],
@@ -36,22 +40,68 @@ def score_queries(
     Raises:
         DataError: the longest prompt has more tokens than the model reads.
     """
+    everything = [(0, len(queries))]
+    return next(score_slices(reader, queries, tokens, everything, before=before, over=over, advance=advance))
+
+
+@torch.inference_mode()
+def score_slices(
+    reader: LabelReader,
+    queries: Sequence[Sequence[int]],
+    tokens: Sequence[tuple[int, ...]],
+    slices: Sequence[tuple[int, int]],
+    *,
+    before: Sequence[int],
+    over: Over = "verbalizers",
+    advance: Callable[[int], None] = lambda _: None,
+) -> Iterator[NDArray[np.float32]]:
+    """`score_queries` of each slice (start, stop) of `queries`, one after the other.
+
+    A slice's scores have the same bits whatever other slices there are.
+    """
     longest = max(map(len, queries)) + max(map(len, tokens)) - 1
     check_fits(reader, len(before) + longest)
     prefix = encode_prefix(reader.model, before) if len(before) > 1 else None
-    rows = [list(query) if prefix else [*before, *query] for query in queries]
-    scores: list[NDArray[np.float32]] = []
-    for pack in packs(rows, reader.device):
-        batch = packed_batch(
-            pack,
-            tokens,
-            reader.device,
-            prefix_tokens=prefix.tokens if prefix else 0,
-            dtype=reader.model.dtype,
-        )
-        scores.append(reader(batch, over, prefix).cpu().numpy())
-        advance(len(pack))
-    return np.concatenate(scores)
+    for start, stop in slices:
+        rows = [list(query) if prefix else [*before, *query] for query in queries[start:stop]]
+        scores: list[NDArray[np.float32]] = []
+        for pack in packs(rows, pack_tokens(reader.device.type)):
+            batch = packed_batch(
+                pack,
+                tokens,
+                reader.device,
+                prefix_tokens=prefix.tokens if prefix else 0,
+                dtype=reader.model.dtype,
+            )
+            scores.append(reader(batch, over, prefix).cpu().numpy())
+            advance(len(pack))
+        yield np.concatenate(scores)
+
+
+def pack_tokens(device_type: str) -> int:
+    """Tokens of packed queries that go through the model at once; a longer query goes alone."""
+    return _PACK_TOKENS.get(device_type, 1024)
+
+
+def scoring_size(
+    queries: Sequence[Sequence[int]],
+    tokens: Sequence[tuple[int, ...]],
+    *,
+    before: Sequence[int],
+    over: Over,
+    device_type: str,
+) -> Scoring:
+    """What a pass of `score_queries` has at most, for an estimate of its memory."""
+    lengths = sorted(map(len, queries))
+    pack = max(pack_tokens(device_type), lengths[-1])
+    size = count = 0
+    while count < len(lengths) and size + lengths[count] <= pack:
+        size += lengths[count]
+        count += 1
+    word = max(map(len, tokens))
+    # Words of several tokens are read as they go on, with logits of the whole vocabulary.
+    full = count * word if over == "vocabulary" or word > 1 else 0
+    return Scoring(prefix_tokens=len(before), pass_tokens=pack + count * (word - 1), full_logits=full)
 
 
 def check_fits(reader: LabelReader, prompt_tokens: int) -> None:
@@ -65,9 +115,8 @@ def check_fits(reader: LabelReader, prompt_tokens: int) -> None:
         )
 
 
-def packs(rows: Sequence[Sequence[int]], device: torch.device) -> Iterator[list[Sequence[int]]]:
-    """`rows` in order, cut where a pack would pass as many tokens as suit the device."""
-    limit = _PACK_TOKENS.get(device.type, 1024)
+def packs(rows: Sequence[Sequence[int]], limit: int) -> Iterator[list[Sequence[int]]]:
+    """`rows` in order, cut where a pack would pass `limit` tokens."""
     pack: list[Sequence[int]] = []
     size = 0
     for row in rows:

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+from accelerate import PartialState
+
 from edgeicl.distill import evaluate as methods
+from edgeicl.distill.carried_demonstrations import carry_demonstrations
 from edgeicl.distill.context_distillation import ContextDistillation
 from edgeicl.distill.predictions import ONLY
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL
 from edgeicl.distill.task_run import TaskRun
+from edgeicl.distill.training_options import check_options
 from edgeicl.models.loading import load_model, save_model
 from edgeicl.models.model_folder import weights_digest
 from edgeicl.specs.recipe import Recipe
@@ -25,20 +30,31 @@ def distill(recipe: Recipe, *, store: Store, base_folder: Path) -> DistillResult
 
     Raises:
         DataError: data or models that are missing or don't fit together; found before anything is trained.
+        EdgeiclError: an option of the training that this machine can't do; found first of all.
         GainError: the teacher gains nothing from demonstrations, unless `distill.require_gain` is off.
     """
+    training = recipe.distill.training
+    if recipe.distill.method != "none":
+        check_options(
+            optimizer=training.optimizer,
+            mixed_precision=training.mixed_precision,
+            tracker=training.tracker,
+            device=torch.device(PartialState().device),
+        )
     run = TaskRun(recipe, store, base_folder)
     return _unchanged(run) if recipe.distill.method == "none" else ContextDistillation(run).distill()
 
 
 def _unchanged(run: TaskRun) -> DistillResult:
-    """Method `none`: the student as it is."""
+    """Method `none`: the student as it is, alone or with its demonstrations."""
 
     def build(folder: Path) -> None:
         if run.writes:
             save_model(load_model(run.student_folder), run.student_folder, folder / MODEL)
 
     student = run.stage("student", {"weights": run.student_digest}, build)
+    if run.recipe.distill.prefix == "demonstrations":
+        return carry_demonstrations(run, student)
     evaluated = run.evaluate({ONLY: student}, methods.ZERO_SHOT_STUDENT, baselines=None)
     model = student.path / MODEL
     return DistillResult(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgeicl.distill.adapter import AdapterKind, adapted
 from edgeicl.distill.label_reader import LabelReader, Over, Score
 from edgeicl.distill.label_training import train_on_labels
 from edgeicl.distill.objective import distillation_loss, kl_to_teacher
 from edgeicl.distill.scoring import score_queries
-from edgeicl.distill.trainer import TrainingSettings
+from edgeicl.distill.trainer import Loss, TrainingSettings
 from edgeicl.errors import EdgeiclError
 from edgeicl.models.loading import load_model, save_model
 from edgeicl.specs.manifest import Deviation
@@ -48,28 +49,36 @@ def build_student(
     is_writer: bool,
     description: str,
     score: Score = "sum",
+    adapter: AdapterKind = "none",
+    rank: int = 8,
+    alpha: int = 16,
+    target_modules: Sequence[str] = (),
+    further_terms: Callable[[LabelReader], Sequence[Loss]] = lambda _: (),
 ) -> None:
     """Distills the model in `source_folder` and writes it, its losses and its held-out KL into `folder`.
 
-    `targets` are the teacher's log-probabilities for `transfer`, then for `held_out`.
+    `targets` are the teacher's log-probabilities for `transfer`, then for `held_out`. For the adapter's options
+    see `adapter.adapted`, for `further_terms` (of the student) `distill_student`.
     """
     reader = LabelReader(load_model(source_folder, device=device), score=score)
     tokens = list(encoder.tokens.values())
-    losses = distill_student(
-        reader,
-        rows=encoder.prompts(transfer),
-        tokens=tokens,
-        targets=targets[: len(transfer)],
-        gold=encoder.label_indices(transfer),
-        over=over,
-        kl=kl,
-        ce=ce,
-        temperature=temperature,
-        settings=settings,
-        seed=seed,
-        checkpoint_folder=folder / CHECKPOINT,
-        description=description,
-    )
+    with adapted(reader.model, adapter, rank=rank, alpha=alpha, target_modules=target_modules, seed=seed):
+        losses = distill_student(
+            reader,
+            rows=encoder.prompts(transfer),
+            tokens=tokens,
+            targets=targets[: len(transfer)],
+            gold=encoder.label_indices(transfer),
+            over=over,
+            kl=kl,
+            ce=ce,
+            temperature=temperature,
+            further=further_terms(reader),
+            settings=settings,
+            seed=seed,
+            checkpoint_folder=folder / CHECKPOINT,
+            description=description,
+        )
     if is_writer:
         record = {
             "held_out_kl": mean_kl(
@@ -128,6 +137,7 @@ def distill_student(
     kl: float,
     ce: float,
     temperature: float,
+    further: Sequence[Loss] = (),
     settings: TrainingSettings,
     seed: int,
     checkpoint_folder: Path | None,
@@ -139,6 +149,8 @@ def distill_student(
         rows: Prompts without demonstrations, as token ids.
         targets: The teacher's log-probabilities with demonstrations, [N, L] or [N, V]: see `over`.
         gold: Label indices [N], read only where `ce` is above 0.
+        further: Terms that are added to the loss, of the indices of examples in `rows`. Labels are not read at
+            all where `kl` and `ce` are 0.
 
     Returns:
         The loss of every step.
@@ -157,7 +169,8 @@ def distill_student(
         rows=rows,
         tokens=tokens,
         over=over,
-        loss=loss,
+        loss=loss if kl or ce else None,
+        further=further,
         settings=settings,
         seed=seed,
         checkpoint_folder=checkpoint_folder,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from edgeicl.distill.predictions import (
 )
 from edgeicl.distill.student import MODEL
 from edgeicl.models.loading import load_model, load_tokenizer
+from edgeicl.models.memory import LoadIn, Scoring, available_bytes, check_memory
 from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.measurement import Evaluation
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.source import Source
-from edgeicl.store import StageOutput, Store
+from edgeicl.store import CHECKPOINT, StageOutput, Store, Workers
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
 from edgeicl.tasks.prompt import ChannelEncoder, PromptEncoder
@@ -129,18 +131,32 @@ class TaskRun:
         }
 
     def evaluate(
-        self, students: Mapping[str, StageOutput], method: str, *, baselines: StageOutput | None
+        self,
+        students: Mapping[str, StageOutput],
+        method: str,
+        *,
+        baselines: StageOutput | None,
+        baseline_runs: Sequence[str] = (),
     ) -> Evaluation:
-        """The accuracy table of `students` (by demonstration set) and of the baselines."""
+        """The accuracy table of `students` and of the baselines, by run.
+
+        `baseline_runs` are those of baselines that no student has.
+        """
 
         def build(folder: Path) -> None:
-            if not self.writes:
-                return
             found = read_predictions(baselines.path / PREDICTIONS) if baselines else {}
             for name, output in students.items():
                 reader = self.label_reader(output.path / MODEL)
-                found |= self.predictor.predict(reader, method, name, self.encoder.leading)
-            write_predictions(folder / PREDICTIONS, found)
+                found |= self.predictor.predict(
+                    reader,
+                    method,
+                    name,
+                    self.encoder.leading,
+                    kept=folder / CHECKPOINT,
+                    workers=self.workers,
+                )
+            if self.writes:
+                write_predictions(folder / PREDICTIONS, found)
 
         inputs = self.task_inputs() | {
             "students": {name: output.digest for name, output in students.items()},
@@ -148,7 +164,7 @@ class TaskRun:
             "evaluation": examples_digest(self.evaluation.items()),
         }
         predictions = read_predictions(self.stage("evaluation", inputs, build).path / PREDICTIONS)
-        runs = tuple(dict.fromkeys((ONLY, *students)))
+        runs = tuple(dict.fromkeys((ONLY, *students, *baseline_runs)))
         found = (predictions, self.evaluation, self.encoder)
         return Evaluation(
             rows=accuracy_rows(TABLE_ORDER, *found, runs=runs),
@@ -158,7 +174,12 @@ class TaskRun:
     @property
     def writes(self) -> bool:
         """Whether this process is the one that writes files."""
-        return self.store.workers.is_writer
+        return self.workers.is_writer
+
+    @property
+    def workers(self) -> Workers:
+        """The processes that run this together."""
+        return self.store.workers
 
     @property
     def device(self) -> torch.device:
@@ -167,6 +188,26 @@ class TaskRun:
     def label_reader(self, folder: Path) -> LabelReader:
         """The model in `folder`, on the run's device."""
         return LabelReader(load_model(folder, device=self.device), score=self.recipe.task.score)
+
+    def teacher_reader(self, folder: Path, load_in: LoadIn, *, scoring: Scoring) -> LabelReader:
+        """The teacher in `folder`; where accelerate is configured for FSDP, all processes share its weights.
+
+        Raises:
+            DataError: it does not fit in memory, with what it is to score and as often as it is loaded here.
+        """
+        shards = self.workers.count if self.workers.shards_teacher else 1
+        # On CPUs the processes of a node load into the same memory; nobody does before all have looked.
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.device.type == "cpu" else 1
+        check_memory(
+            folder,
+            load_in,
+            available_bytes=available_bytes(self.device) // here,
+            scoring=scoring,
+            shards=shards,
+        )
+        self.workers.barrier()
+        model = load_model(folder, load_in, device=self.device, shards=shards)
+        return LabelReader(model, score=self.recipe.task.score)
 
     def read(self, source: Source) -> list[Example]:
         """The examples of one of the task's sources."""

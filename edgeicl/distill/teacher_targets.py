@@ -8,20 +8,19 @@ and both together are the targets. Over verbalizers they are float32 [N, L]; ove
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file
 
-from edgeicl.distill.channel_scoring import score_prompts
-from edgeicl.distill.checkpoint import is_kept, keep_file
+from edgeicl.distill.channel_scoring import slices_scorer
 from edgeicl.distill.gain import Gain, measure_gain
+from edgeicl.distill.joined_tensors import Part, write_joined
 from edgeicl.distill.label_reader import LabelReader, Over
-from edgeicl.progress import track
-from edgeicl.store import CHECKPOINT
+from edgeicl.distill.shards import parts_of, score_shards, shards_of
+from edgeicl.store import CHECKPOINT, Workers
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import PromptEncoder
 
@@ -37,25 +36,32 @@ def seed_name(seed: int) -> str:
 
 def build_gain(
     folder: Path,
-    reader: LabelReader,
+    load_teacher: Callable[[], LabelReader],
     encoder: PromptEncoder,
     examples: Sequence[Example],
     *,
     contexts: Mapping[str, Sequence[int]],
     over: Over,
+    workers: Workers,
 ) -> None:
-    """Writes the gain (`gain.json`) and the targets of `examples`, with and without demonstrations."""
+    """Writes the gain (`gain.json`) and the targets of `examples`, with and without demonstrations.
+
+    All processes score, the writer writes.
+    """
     everything = {WITHOUT: encoder.leading, **contexts}
-    kept = folder / CHECKPOINT
-    scores = _score(reader, encoder, examples, everything, over, "measuring the teacher's gain", kept)
-    of_labels = {name: _of_labels(values, encoder, over) for name, values in scores.items()}
+    scored = _score(
+        folder, load_teacher, encoder, examples, everything, over, workers, "measuring the teacher's gain"
+    )
+    if not workers.is_writer:
+        return
+    write_joined(folder / TARGETS, scored)
+    of_labels = {name: _of_labels(values, encoder, over) for name, values in read_targets(folder).items()}
     gain = measure_gain(
         [of_labels[name] for name in contexts],
         of_labels[WITHOUT],
         encoder.label_indices(examples),
         encoder.labels,
     )
-    save_file(scores, folder / TARGETS)
     (folder / GAIN).write_text(gain.model_dump_json(indent=1) + "\n")
 
 
@@ -68,15 +74,17 @@ def build_targets(
     contexts: Mapping[str, Sequence[int]],
     over: Over,
     gain_folder: Path,
+    workers: Workers,
 ) -> None:
-    """Writes the targets of all `examples`; those that the gain was measured on come first, from its folder."""
-    first = read_targets(gain_folder)
-    rest = examples[len(first[WITHOUT]) :]
-    targets = {name: first[name] for name in contexts}
-    if rest:
-        scores = _score(load_teacher(), encoder, rest, contexts, over, "teacher targets", folder / CHECKPOINT)
-        targets = {name: np.concatenate([first[name], scores[name]]) for name in contexts}
-    save_file(targets, folder / TARGETS)
+    """Writes the targets of all `examples`; those that the gain was measured on come first, from its folder.
+
+    All processes score, the writer writes.
+    """
+    rest = examples[len(read_targets(gain_folder)[WITHOUT]) :]
+    scored = _score(folder, load_teacher, encoder, rest, contexts, over, workers, "teacher targets")
+    if workers.is_writer:
+        first = {name: Part(gain_folder / TARGETS, name) for name in contexts}
+        write_joined(folder / TARGETS, {name: [first[name], *scored.get(name, ())] for name in contexts})
 
 
 def read_gain(folder: Path) -> Gain:
@@ -85,32 +93,35 @@ def read_gain(folder: Path) -> Gain:
 
 
 def read_targets(folder: Path) -> dict[str, NDArray[Any]]:
-    """Log-probabilities [N, L] or [N, V] by demonstration set."""
-    targets: dict[str, NDArray[Any]] = load_file(folder / TARGETS)
-    return targets
+    """Log-probabilities [N, L] or [N, V] by demonstration set; read from the disk where they are looked at."""
+    return {name: values.numpy() for name, values in load_file(folder / TARGETS).items()}
 
 
 def _score(
-    reader: LabelReader,
+    folder: Path,
+    load_teacher: Callable[[], LabelReader],
     encoder: PromptEncoder,
     examples: Sequence[Example],
     contexts: Mapping[str, Sequence[int]],
     over: Over,
+    workers: Workers,
     description: str,
-    kept: Path,
-) -> dict[str, NDArray[Any]]:
-    """Scores by context; each is kept as soon as it is whole, for a run that comes after a kill."""
-    queries = encoder.queries(examples)
-    stored = np.float16 if over == "vocabulary" else np.float32
-    paths = {name: kept / f"{name}.safetensors" for name in contexts}
-    done = {name for name, path in paths.items() if is_kept(path)}
-    with track(description, len(contexts) * len(queries), already_done=len(done) * len(queries)) as advance:
-        for name, before in contexts.items():
-            if name in done:
-                continue
-            scores = score_prompts(reader, encoder, queries, before=before, over=over, advance=advance)
-            keep_file(paths[name], partial(save_file, {name: scores.astype(stored)}))
-    return {name: load_file(path)[name] for name, path in paths.items()}
+) -> dict[str, list[Part]]:
+    """Scores in shards below `folder`; to the writer, where they are, by context."""
+    kept = folder / CHECKPOINT
+    score_shards(
+        load_teacher,
+        encoder.queries(examples),
+        list(encoder.tokens.values()),
+        contexts=contexts,
+        over=over,
+        stored=np.float16 if over == "vocabulary" else np.float32,
+        kept=kept,
+        workers=workers,
+        description=description,
+        score=slices_scorer(encoder),
+    )
+    return parts_of(kept, shards_of(contexts, len(examples))) if workers.is_writer else {}
 
 
 def _of_labels(scores: NDArray[Any], encoder: PromptEncoder, over: Over) -> NDArray[Any]:

@@ -1,13 +1,13 @@
 """Accuracy of the artifact beside the student it was made from, both asked the same way about the same queries.
 
 A label's score is the sum, or the mean, of the log-probabilities of its tokens after the query; the highest
-wins. Everything
-here is token ids: prompts as rows, labels as tuples of tokens, truth as positions in the list of labels.
+wins, and of several demonstration sets each has a vote. Everything here is token ids: prompts as rows, labels
+as tuples of tokens, truth as positions in the list of labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from edgeicl.errors import QualityError
 from edgeicl.models.onnx_decoder import OnnxDecoder
+from edgeicl.models.prefix_file import Rows
+from edgeicl.numerics.voting import majority_vote
 from edgeicl.specs.manifest import ArtifactAccuracy
 
 Logits = npt.NDArray[np.float32]
@@ -24,7 +26,7 @@ LastLogits = Callable[[Ids, Ids], Logits]
 
 
 def predict(
-    last_logits: LastLogits,
+    by_set: Iterable[LastLogits],
     prompts: Sequence[Sequence[int]],
     labels: Sequence[Sequence[int]],
     *,
@@ -32,19 +34,25 @@ def predict(
     advance: Callable[[int], None] = lambda n: None,
     score: Literal["sum", "mean"] = "sum",
 ) -> npt.NDArray[np.int64]:
-    """The winning label's position for each prompt. Prompts of similar length share a batch."""
+    """The winning label's position for each prompt. Prompts of similar length share a batch.
+
+    `by_set` has the model behind each demonstration set, or just the model; each is asked before the next is
+    taken, so that they may share what can hold one set at a time.
+    """
     order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
-    winners = np.zeros(len(prompts), np.int64)
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        rows = [list(prompts[index]) for index in indices]
-        filled = rows + [rows[-1]] * (batch_size - len(rows))
-        scores = label_scores(last_logits, filled, labels)
+    shares = []
+    for last_logits in by_set:
+        scores = np.zeros((len(prompts), len(labels)))
+        for start in range(0, len(order), batch_size):
+            indices = order[start : start + batch_size]
+            rows = [list(prompts[index]) for index in indices]
+            filled = rows + [rows[-1]] * (batch_size - len(rows))
+            scores[indices] = label_scores(last_logits, filled, labels)[: len(rows)]
+            advance(len(rows))
         if score == "mean":
             scores /= [len(tokens) for tokens in labels]
-        winners[indices] = scores[: len(rows)].argmax(axis=1)
-        advance(len(rows))
-    return winners
+        shares.append(np.exp(_log_softmax(scores)))
+    return majority_vote(np.stack(shares))
 
 
 def label_scores(
@@ -61,9 +69,13 @@ def label_scores(
     return scores
 
 
-def artifact_logits(decoder: OnnxDecoder) -> LastLogits:
-    """The artifact as a `LastLogits`; the decoder's batch size is that of the batches."""
-    return lambda ids, mask: decoder.prefill(ids, mask)
+def artifact_logits(decoder: OnnxDecoder, prefixes: Sequence[Rows] = ()) -> Iterator[LastLogits]:
+    """The artifact behind each prefix in turn, or alone; the decoder's batch size is that of the batches."""
+    for prefix in prefixes:
+        decoder.load_prefix(prefix)
+        yield decoder.prefill
+    if not prefixes:
+        yield decoder.prefill
 
 
 def compare_accuracy(
@@ -106,6 +118,9 @@ def _log_probabilities(last_logits: LastLogits, rows: Sequence[Sequence[int]]) -
     for index, row in enumerate(rows):
         ids[index, : len(row)] = row
         mask[index, : len(row)] = 1
-    logits = last_logits(ids, mask).astype(np.float64)
-    shifted = logits - logits.max(axis=1, keepdims=True)
+    return _log_softmax(last_logits(ids, mask).astype(np.float64))
+
+
+def _log_softmax(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    shifted = values - values.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), dtype=np.float64)

@@ -39,7 +39,7 @@ def write_deployment_files(
         # the vocabulary is the largest of these files: no spaces in it
         "tokenizer.json": tokenizer_json,
         "tokenizer_config.json": tokenizer_config(config, tokenizer_json),
-        TASK_FILE: task.model_dump(mode="json"),
+        TASK_FILE: task.model_dump(mode="json", exclude_none=True),
     }
     for name, content in files.items():
         large = name == "tokenizer.json"

@@ -30,11 +30,19 @@ class GenaiRun:
 
 
 def run_genai(
-    folder: Path, prompts: Sequence[Sequence[int]], tokens: Sequence[int], texts: Sequence[str]
+    folder: Path,
+    prompts: Sequence[Sequence[int]],
+    tokens: Sequence[int],
+    texts: Sequence[str],
+    before: Sequence[int] = (),
 ) -> GenaiRun:
-    """Greedy tokens after each of `prompts`, as many as `tokens` says, then the ids of `texts`."""
+    """Greedy tokens after each of `prompts`, as many as `tokens` says, then the ids of `texts`.
+
+    The tokens `before` are read once, and stand before every prompt.
+    """
     request = {
         "folder": str(folder.resolve()),
+        "before": list(before),
         "prompts": [list(prompt) for prompt in prompts],
         "tokens": list(tokens),
         "texts": list(texts),
@@ -55,19 +63,22 @@ def run_genai(
 
 def _steps(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     try:
-        import numpy as np
         import onnxruntime_genai as genai
 
         model = genai.Model(request["folder"])
         generated = []
+        generator: Any = None
         for prompt, count in zip(request["prompts"], request["tokens"], strict=True):
-            parameters = genai.GeneratorParams(model)
-            parameters.set_search_options(max_length=len(prompt) + count, do_sample=False)
-            generator = genai.Generator(model, parameters)
-            generator.append_tokens(np.asarray(prompt, dtype=np.int32))
-            while not generator.is_done():
+            if generator is None or not request["before"]:
+                generator = _generator(genai, model, request)
+            else:
+                generator.rewind_to(len(request["before"]))
+            generator.append_tokens(_ids(prompt))
+            made: list[int] = []
+            while len(made) < count and not generator.is_done():
                 generator.generate_next_token()
-            generated.append([int(token) for token in generator.get_sequence(0)[len(prompt) :]])
+                made.append(int(generator.get_next_tokens()[0]))
+            generated.append(made)
         yield {"generated": generated}
         tokenizer = genai.Tokenizer(model)
         # without the option genai never puts the leading token there, whatever the files say
@@ -76,6 +87,24 @@ def _steps(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"tokenizer_ids": [[int(token) for token in tokenizer.encode(text)] for text in texts]}
     except Exception as error:  # the library raises plain Exception
         yield {"failure": (str(error) or type(error).__name__).splitlines()[0]}
+
+
+def _generator(genai: Any, model: Any, request: dict[str, Any]) -> Any:
+    """Greedy, with room for the longest prompt; it has read what stands before all of them."""
+    before, prompts = request["before"], request["prompts"]
+    longest = max(len(prompt) + count for prompt, count in zip(prompts, request["tokens"], strict=True))
+    parameters = genai.GeneratorParams(model)
+    parameters.set_search_options(max_length=len(before) + longest, do_sample=False)
+    generator = genai.Generator(model, parameters)
+    if before:
+        generator.append_tokens(_ids(before))
+    return generator
+
+
+def _ids(tokens: Sequence[int]) -> Any:
+    import numpy as np
+
+    return np.asarray(tokens, dtype=np.int32)
 
 
 def main() -> None:

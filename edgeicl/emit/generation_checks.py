@@ -43,9 +43,15 @@ def genai_version() -> str | None:
 
 
 def check_genai(
-    folder: Path, prompts: Sequence[Sequence[int]], expected: Sequence[Sequence[int]], texts: Sequence[str]
+    folder: Path,
+    prompts: Sequence[Sequence[int]],
+    expected: Sequence[Sequence[int]],
+    texts: Sequence[str],
+    before: Sequence[int] = (),
 ) -> list[Deviation]:
     """Loads `folder` in onnxruntime-genai and compares its tokens with `expected`, and its tokenizer's ids.
+
+    It reads the tokens `before` once, and is rewound to their end before each prompt.
 
     genai stops at a token that ends a text: `expected` up to there must be what it makes. Of a prompt whose
     first token is that one it makes nothing.
@@ -58,7 +64,7 @@ def check_genai(
     """
     if genai_version() is None:
         return [_deviation("onnxruntime-genai generates the same tokens", "not checked", "it isn't installed")]
-    run = run_genai(folder, prompts, [len(tokens) for tokens in expected], texts)
+    run = run_genai(folder, prompts, [len(tokens) for tokens in expected], texts, before)
     if run.generated is None:
         raise ParityError(f"onnxruntime-genai can't run {folder}: {run.failure}")
     end = int(json.loads((folder / "genai_config.json").read_text())["model"]["eos_token_id"])

@@ -3,7 +3,8 @@
 Two levels. *Exact*: the artifact's own graph with activations left in fp32 (accuracy_level 0), which must agree
 with the reference to rounding; this is what finds a wrong scale, a shifted block or position, swapped rows.
 *Shipped*: the artifact as it is, whose kernels round activations to int8 in blocks; that error is allowed.
-Each is asked for the logits after a prompt, after tokens decoded with the cache, and both for a padded batch.
+Each is asked for the logits after a prompt, after tokens decoded with the cache, and both for a padded batch;
+all of that again behind a prefix, which the reference reads as what it was before it became keys and values.
 
 Tolerances are shares of the largest absolute reference logit. Seen on random weights: exact 2e-7 (2 layers of
 width 64) to 2e-6 (12 of width 768); shipped 0.6 to 2 %.
@@ -17,10 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
+from edgeicl.emit.graph_variants import with_exact_activations
 from edgeicl.errors import ParityError
 from edgeicl.models.onnx_decoder import OnnxDecoder
+from edgeicl.models.prefix_file import Rows, prefix_tokens
 from edgeicl.specs.manifest import ParityCheck
 
 Logits = npt.NDArray[np.float32]
@@ -52,23 +54,31 @@ class ParityCase:
         return ids, mask
 
 
-def parity_cases(vocabulary: int, context_tokens: int, *, seed: int) -> tuple[ParityCase, ...]:
-    """A single prompt, and a batch of three of different lengths, of random tokens."""
+def parity_cases(vocabulary: int, context_tokens: int, *, seed: int, where: str = "") -> tuple[ParityCase, ...]:
+    """A single prompt, and a batch of three of different lengths, of random tokens. `where` ends the names."""
     random = np.random.default_rng(seed)
     longest = min(28, context_tokens)
     decoded = min(_DECODED_TOKENS, longest - 1)
     lengths = (longest, max(decoded + 1, longest // 3), max(decoded + 1, longest // 2))
     rows = [tuple(int(token) for token in random.integers(0, vocabulary, n)) for n in lengths]
     return (
-        ParityCase("single prompt", (rows[2],), decoded),
-        ParityCase("padded batch", tuple(rows), decoded),
+        ParityCase(f"single prompt{where}", (rows[2],), decoded),
+        ParityCase(f"padded batch{where}", tuple(rows), decoded),
     )
 
 
 def check_parity(
-    model_path: Path, reference: AllLogits, cases: tuple[ParityCase, ...], *, threads: int, scratch: Path
+    model_path: Path,
+    reference: AllLogits,
+    cases: tuple[ParityCase, ...],
+    *,
+    threads: int,
+    scratch: Path,
+    prefix: tuple[Rows, Rows] | None = None,
 ) -> tuple[ParityCheck, ...]:
     """Compares the artifact with `reference` at both levels; `scratch` is a folder for the exact graph.
+
+    `prefix` is what stands before every row: its keys and values in fp32, and as they are shipped.
 
     Raises:
         ParityError: a difference above its tolerance; names every check that failed, with its figures.
@@ -78,11 +88,11 @@ def check_parity(
     checks: list[ParityCheck] = []
     for case in cases:
         expected = _expected(case, reference)
-        for level, path, tolerance in (
-            ("exact", exact_path, EXACT_TOLERANCE),
-            ("shipped", model_path, SHIPPED_TOLERANCE),
+        for level, path, tolerance, rows in (
+            ("exact", exact_path, EXACT_TOLERANCE, prefix and prefix[0]),
+            ("shipped", model_path, SHIPPED_TOLERANCE, prefix and prefix[1]),
         ):
-            found = _found(case, path, model_path.parent, threads)
+            found = _found(case, path, model_path.parent, threads, rows)
             checks += _compare(f"{level}, {case.name}", found, expected, tolerance)
     exact_path.unlink()
     failed = [check for check in checks if not check.max_abs_difference <= check.tolerance]
@@ -99,17 +109,6 @@ def check_parity(
     return tuple(checks)
 
 
-def with_exact_activations(model: bytes) -> bytes:
-    """The same graph with every quantized product computed from fp32 activations."""
-    proto = onnx.ModelProto.FromString(model)
-    for node in proto.graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "MatMulNBits" and attribute.name == "accuracy_level":
-                attribute.i = 0
-    changed: bytes = proto.SerializeToString(deterministic=True)
-    return changed
-
-
 def _expected(case: ParityCase, reference: AllLogits) -> Logits:
     """Logits [steps, B, V] at each row's last prompt token and at every token after it, without a cache."""
     ids, mask = case.padded()
@@ -119,14 +118,16 @@ def _expected(case: ParityCase, reference: AllLogits) -> Logits:
     return np.stack([logits[rows, first + step] for step in range(case.decoded_tokens + 1)])
 
 
-def _found(case: ParityCase, path: Path, weights_folder: Path, threads: int) -> Logits:
+def _found(case: ParityCase, path: Path, weights_folder: Path, threads: int, prefix: Rows | None) -> Logits:
     decoder = OnnxDecoder(
         path,
         threads=threads,
-        context_tokens=max(map(len, case.rows)),
+        context_tokens=max(map(len, case.rows)) + prefix_tokens(prefix),
         batch_size=len(case.rows),
         weights_folder=weights_folder,
     )
+    if prefix is not None:
+        decoder.load_prefix(prefix)
     after_prompt = decoder.prefill(*case.padded(without=case.decoded_tokens))
     steps = range(-case.decoded_tokens, 0)
     return np.stack([after_prompt, *(decoder.decode([row[step] for row in case.rows]) for step in steps)])

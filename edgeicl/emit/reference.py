@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import OPTConfig, OPTForCausalLM
+from transformers import DynamicCache, OPTConfig, OPTForCausalLM
 
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.models.anatomy import other_parameters, weight_groups
 
 Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
+Array = npt.NDArray[Any]
 
 
 def reference_model(config: Mapping[str, Any], weights: QuantizedWeights) -> torch.nn.Module:
@@ -50,30 +51,62 @@ def _set(parameter: torch.nn.Parameter, values: npt.NDArray[Any]) -> None:
     parameter.data.copy_(torch.from_numpy(np.array(values, dtype=np.float32)))
 
 
-def all_logits(model: torch.nn.Module) -> Callable[[Ids, Ids], Logits]:
-    """`model` as a function: ids [B, T] and mask [B, T], padded on the right -> logits [B, T, V]."""
+def all_logits(model: torch.nn.Module, before: Array | None = None) -> Callable[[Ids, Ids], Logits]:
+    """`model` as a function: ids [B, T] and mask [B, T], padded on the right -> logits [B, T, V].
+
+    `before`, token ids [P] or vectors [P, H], stands before every row and is computed anew each time.
+    """
+    stands = torch.zeros(0, dtype=torch.int64) if before is None else torch.from_numpy(before)
+    embedding: Any = model.get_input_embeddings()  # type: ignore[operator]  # a transformers model
 
     @torch.inference_mode()
     def run(ids: Ids, mask: Ids) -> Logits:
-        output = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
-        logits: Logits = output.logits.float().numpy()
+        first = stands if stands.ndim == 2 else embedding(stands)
+        embedded = torch.cat([first.expand(len(ids), -1, -1), embedding(torch.from_numpy(ids))], dim=1)
+        seen = torch.cat([torch.ones(len(ids), len(stands), dtype=torch.int64), torch.from_numpy(mask)], dim=1)
+        output = model(inputs_embeds=embedded, attention_mask=seen)
+        logits: Logits = output.logits[:, len(stands) :].float().numpy()
         return logits
 
     return run
 
 
-def last_logits(model: torch.nn.Module) -> Callable[[Ids, Ids], Logits]:
-    """Like `all_logits`, but logits [B, V] after each row's last token only, which costs far less."""
+def last_logits(model: torch.nn.Module, before: Array | None = None) -> Callable[[Ids, Ids], Logits]:
+    """Like `all_logits`, but logits [B, V] after each row's last token only, which costs far less.
+
+    What stands `before` is computed once.
+    """
     decoder: Any = model.get_submodule("model")
     head = model.get_submodule("lm_head")
+    past = None if before is None else _cache(decoder, torch.from_numpy(before))
+    count = 0 if before is None else len(before)
 
     @torch.inference_mode()
     def run(ids: Ids, mask: Ids) -> Logits:
+        seen = np.concatenate([np.ones((len(ids), count), np.int64), mask], axis=1)
         hidden = decoder(
-            input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)
+            input_ids=torch.from_numpy(ids),
+            attention_mask=torch.from_numpy(seen),
+            past_key_values=None if past is None else _for_batch(past, len(ids)),
+            use_cache=past is not None,
         ).last_hidden_state
         last = torch.from_numpy(mask.sum(axis=1) - 1)
         logits: Logits = head(hidden[torch.arange(len(ids)), last]).float().numpy()
         return logits
 
     return run
+
+
+@torch.inference_mode()
+def _cache(decoder: Any, before: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values [1, heads, P, head_size] of every layer."""
+    given = {"input_ids": before[None]} if before.ndim == 1 else {"inputs_embeds": before[None]}
+    return [(layer.keys, layer.values) for layer in decoder(**given, use_cache=True).past_key_values.layers]
+
+
+def _for_batch(past: list[tuple[torch.Tensor, torch.Tensor]], rows: int) -> DynamicCache:
+    """A cache for one pass, which writes to it."""
+    cache = DynamicCache()
+    for index, (keys, values) in enumerate(past):
+        cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), index)
+    return cache

@@ -7,6 +7,9 @@ import os
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from edgeicl.emit.accuracy import artifact_logits, compare_accuracy, predict
 from edgeicl.emit.deployment_files import write_deployment_files
@@ -18,6 +21,7 @@ from edgeicl.emit.generation_checks import (
 )
 from edgeicl.emit.lowering import file_entry, write_model
 from edgeicl.emit.parity import check_parity, parity_cases
+from edgeicl.emit.prefix import prefix_deviations, prefix_use, write_prefix_file
 from edgeicl.emit.reference import all_logits, last_logits, reference_model
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import BudgetError, DataError
@@ -25,10 +29,12 @@ from edgeicl.models.anatomy import opt_config
 from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.models.model_folder import model_config, weights_digest
 from edgeicl.models.onnx_decoder import OnnxDecoder
+from edgeicl.models.prefix_file import Rows, read_prefix
 from edgeicl.progress import track
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.manifest import (
     MODEL_FILE,
+    PREFIX_FILE,
     ArtifactAccuracy,
     Deviation,
     EmitChecks,
@@ -36,16 +42,19 @@ from edgeicl.specs.manifest import (
     ParityCheck,
     TaskFile,
 )
+from edgeicl.specs.prefix import read_prefix_source
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.source import Source
 from edgeicl.specs.target import Target
-from edgeicl.store import CHECKPOINT, StageOutput, Store
+from edgeicl.store import CHECKPOINT, StageOutput, Store, file_sha256
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
 from edgeicl.tasks.prompt import PromptEncoder, query_text
 from edgeicl.tasks.readers import read_examples
 
 log = logging.getLogger(__name__)
+
+Checks = tuple[ParityCheck, ...]
 
 CHECKS_FILE = "checks.json"
 _ACCURACY_BATCH = 16
@@ -61,8 +70,11 @@ def emit(
     quantized: StageOutput,
     store: Store,
     base_folder: Path,
+    prefix: Path | None = None,
 ) -> StageOutput:
     """The artifact's files and `checks.json`, from the quantized weights of `student`.
+
+    `prefix` is a file of `specs.prefix`: what stands before every query.
 
     Raises:
         DataError: a model that there is no graph for, or data that can't be used.
@@ -82,10 +94,12 @@ def emit(
         "seed": recipe.seed,
         "target": target.model_dump(mode="json", include={"context_tokens", "threads", "budget", "provider"}),
         "genai": genai_version(),
+        "prefix": prefix and file_sha256(prefix),
     }
 
     def build(folder: Path) -> None:
-        _Emission(recipe, target, student, quantized.path, data, folder).run()
+        sets = read_prefix_source(prefix) if prefix else []
+        _Emission(recipe, target, student, quantized.path, data, sets, folder).run()
 
     return store.run("emit", inputs, build)
 
@@ -107,10 +121,13 @@ class _Emission:
         student: Path,
         quantized: Path,
         data: Mapping[str, Sequence[Example]],
+        sets: Sequence[NDArray[Any]],
         folder: Path,
     ) -> None:
         self.recipe, self.target, self.student, self.folder = recipe, target, student, folder
-        self.data = data
+        self.data, self.sets = data, sets
+        self.set_tokens = max(map(len, sets), default=0)
+        self.exact_rows: list[Rows] = []
         self.config = opt_config(model_config(student))
         self.weights = QuantizedWeights(quantized)
         self.tokenizer = load_tokenizer(student)
@@ -125,16 +142,21 @@ class _Emission:
     def run(self) -> None:
         """Writes everything, checks everything, writes `checks.json` last."""
         prompts = {name: self._prompts(examples) for name, examples in self.data.items()}
-        ledger = self._write()
+        ledger = self._write(max(len(prompt) for rows in prompts.values() for prompt in rows))
         parity = self._parity()
         deviations = [*self._provider(), *self._generation(prompts["in_domain"][:_PROMPTS])]
         accuracy = self._accuracy(prompts)
         checks = EmitChecks(ledger=ledger, parity=parity, accuracy=accuracy, deviations=tuple(deviations))
         (self.folder / CHECKS_FILE).write_text(checks.model_dump_json(indent=1) + "\n")
 
-    def _write(self) -> tuple[LedgerEntry, ...]:
+    def _write(self, longest_prompt: int) -> tuple[LedgerEntry, ...]:
         task = self.recipe.task
         ledger = write_model(self.folder, self.config, self.weights)
+        use = None
+        if self.sets:
+            self.exact_rows = write_prefix_file(self.folder, self.sets, bits=self.recipe.emit.prefix_bits)
+            use = prefix_use(self.sets, longest_query_tokens=longest_prompt + self.longest_label)
+            ledger.append(file_entry(self.folder, PREFIX_FILE))
         files = write_deployment_files(
             self.folder,
             model_config(self.student),
@@ -145,6 +167,7 @@ class _Emission:
                 verbalizer_tokens=self.encoder.tokens,
                 separator=task.separator,
                 score=task.score,
+                prefix=use,
             ),
             context_tokens=self.target.context_tokens,
             threads=self.target.threads,
@@ -164,12 +187,27 @@ class _Emission:
         return tuple(ledger)
 
     def _parity(self) -> tuple[ParityCheck, ...]:
-        cases = parity_cases(int(self.config["vocab_size"]), self.context_tokens, seed=self.recipe.seed)
         checkpoint = self.folder / CHECKPOINT
         checkpoint.mkdir(exist_ok=True)
-        reference = all_logits(reference_model(self.config, self.weights))
-        # one thread: a few hundred tokens, and many short waits for other threads are slow on a busy computer
-        return check_parity(self.folder / MODEL_FILE, reference, cases, threads=1, scratch=checkpoint)
+        model = reference_model(self.config, self.weights)
+
+        def check(where: str, before: NDArray[Any] | None, prefix: tuple[Rows, Rows] | None) -> Checks:
+            room = self.context_tokens - (0 if before is None else len(before))
+            vocabulary = int(self.config["vocab_size"])
+            # one thread: few tokens, and many short waits for other threads are slow on a busy computer
+            return check_parity(
+                self.folder / MODEL_FILE,
+                all_logits(model, before),
+                parity_cases(vocabulary, room, seed=self.recipe.seed, where=where),
+                threads=1,
+                scratch=checkpoint,
+                prefix=prefix,
+            )
+
+        checks = check("", None, None)
+        for number, rows in enumerate(zip(self.sets, self.exact_rows, self._shipped_rows(), strict=True)):
+            checks += check(f" behind set {number}", rows[0], rows[1:])
+        return checks
 
     def _provider(self) -> list[Deviation]:
         if self.target.provider == "cpu":
@@ -185,50 +223,71 @@ class _Emission:
         ]
 
     def _generation(self, prompts: Sequence[Sequence[int]]) -> list[Deviation]:
+        """Greedy tokens behind the prefix; and, of a whole prompt, those that onnxruntime-genai makes too."""
         task = self.recipe.task
-        tokens = min(_GENERATED_TOKENS, self.context_tokens - max(map(len, prompts)))
-        decoder = OnnxDecoder(
-            self.folder / MODEL_FILE, threads=self.threads, context_tokens=max(map(len, prompts)) + tokens
-        )
-        generated = check_greedy(decoder, prompts, tokens)
+        longest = max(map(len, prompts))
+        tokens = min(_GENERATED_TOKENS, self.context_tokens - self.set_tokens - longest)
+        decoder = self._decoder(self.set_tokens + longest + tokens)
         texts = [query_text(task.pattern, example) for example in self.data["in_domain"][: len(prompts)]]
         texts += [*task.verbalizers.values(), *([task.separator] if task.separator else [])]
         check_transformers_tokenizer(self.folder, texts)
-        return check_genai(self.folder, prompts, generated, texts)
+        if not self.sets:
+            return check_genai(self.folder, prompts, check_greedy(decoder, prompts, tokens), texts)
+        # genai reads demonstrations as tokens; where there are none, it can be asked for the model alone only
+        ids = [int(token) for token in self.sets[0]] if self.sets[0].ndim == 1 else self.encoder.leading
+        generated = check_greedy(decoder, [[*ids, *prompt] for prompt in prompts], tokens)
+        for rows in self._shipped_rows():
+            decoder.load_prefix(rows)
+            check_greedy(decoder, prompts, tokens)
+        return [*check_genai(self.folder, prompts, generated, texts, ids), *prefix_deviations(self.sets)]
 
     def _accuracy(self, prompts: Mapping[str, Sequence[Sequence[int]]]) -> tuple[ArtifactAccuracy, ...]:
         labels = [self.encoder.tokens[label] for label in self.encoder.labels]
         longest = max(len(prompt) for rows in prompts.values() for prompt in rows) + self.longest_label
-        decoder = OnnxDecoder(
-            self.folder / MODEL_FILE, threads=self.threads, context_tokens=longest, batch_size=_ACCURACY_BATCH
-        )
-        scorers = (last_logits(load_model(self.student)), artifact_logits(decoder))
+        decoder = self._decoder(self.set_tokens + longest, _ACCURACY_BATCH)
+        student = load_model(self.student)
+        before: Sequence[NDArray[Any] | None] = [*self.sets] or [None]
         # out of domain it is reported, not limited: the limit is a promise about the task it was made for
         limits = {"in_domain": self.recipe.limits.accuracy_drop_points}
         results = []
-        with track("artifact beside student", 2 * sum(map(len, prompts.values()))) as advance:
+        asked = 2 * len(before) * sum(map(len, prompts.values()))
+        with track("artifact beside student", asked) as advance:
             for name, rows in prompts.items():
-                student, artifact = (
+                by_student, by_artifact = (
                     predict(
-                        scorer,
+                        scorers,
                         rows,
                         labels,
                         batch_size=_ACCURACY_BATCH,
                         advance=advance,
                         score=self.recipe.task.score,
                     )
-                    for scorer in scorers
+                    for scorers in (
+                        (last_logits(student, values) for values in before),
+                        artifact_logits(decoder, self._shipped_rows()),
+                    )
                 )
                 results.append(
                     compare_accuracy(
                         data=name,
-                        student=student,
-                        artifact=artifact,
+                        student=by_student,
+                        artifact=by_artifact,
                         truth=self.encoder.label_indices(self.data[name]),
                         limit_points=limits.get(name),
                     )
                 )
         return tuple(results)
+
+    def _decoder(self, context_tokens: int, batch_size: int = 1) -> OnnxDecoder:
+        return OnnxDecoder(
+            self.folder / MODEL_FILE,
+            threads=self.threads,
+            context_tokens=context_tokens,
+            batch_size=batch_size,
+        )
+
+    def _shipped_rows(self) -> list[Rows]:
+        return read_prefix(self.folder / PREFIX_FILE)[0] if self.sets else []
 
     @property
     def longest_label(self) -> int:
@@ -236,14 +295,18 @@ class _Emission:
 
     def _prompts(self, examples: Sequence[Example]) -> list[list[int]]:
         """The queries as token ids; DataError for one that doesn't fit the context together with a label."""
-        prompts = self.encoder.prompts(examples)
+        prompts = self.encoder.queries(examples) if self.sets else self.encoder.prompts(examples)
+        room = self.context_tokens - self.set_tokens
+        before = f"; {self.set_tokens} tokens stand before it" if self.sets else ""
         for example, prompt in zip(examples, prompts, strict=True):
-            if len(prompt) + self.longest_label > self.context_tokens:
+            if len(prompt) + self.longest_label > room:
                 raise DataError(
                     f"{example.where or 'an example'}: the query takes {len(prompt)} tokens and a label up to "
-                    f"{self.longest_label} more; found room for {self.context_tokens}: target "
+                    f"{self.longest_label} more; found room for {max(room, 0)}: target "
                     f"{self.target.name} has context_tokens {self.target.context_tokens}, the student "
-                    f"{self.positions} positions",
-                    next_step="raise context_tokens, shorten the pattern, or drop the longest texts",
+                    f"{self.positions} positions{before}",
+                    next_step="raise context_tokens, shorten the pattern, "
+                    + ("show fewer demonstrations, " if self.sets else "")
+                    + "or drop the longest texts",
                 )
         return prompts

@@ -10,48 +10,99 @@ def usage(task: TaskFile) -> str:
     """A section of the model card: a label with onnxruntime, then tokens with onnxruntime-genai."""
     columns = ", ".join(f'"{column}": "..."' for column in pattern_columns(task.pattern))
     several = any(len(tokens) > 1 for tokens in task.verbalizer_tokens.values())
-    return f"""## Use
-
-With onnxruntime and tokenizers, in this folder. The tokenizer puts the leading token there itself. The graph
-gives logits for the last token only; rows of a batch are padded on the right, and the mask says where they end.
-
-```python
+    behind = task.prefix is not None
+    parts = [
+        _BEHIND_PREFIX if behind else _ALONE,
+        f"""```python
 import json
 
 import numpy as np
 import onnxruntime as ort
-from tokenizers import Tokenizer
+{_PREFIX_IMPORT if behind else ""}from tokenizers import Tokenizer
 
 task = json.load(open("task.json"))
-decoder = json.load(open("genai_config.json"))["model"]["decoder"]
 tokenizer = Tokenizer.from_file("tokenizer.json")
 session = ort.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-empty = np.zeros((1, decoder["num_key_value_heads"], 0, decoder["head_size"]), np.float32)
-layers = range(decoder["num_hidden_layers"])
-cache = {{f"past_key_values.{{i}}.{{kind}}": empty for i in layers for kind in ("key", "value")}}
+{_PREFIX_CACHES if behind else _EMPTY_CACHE}
 
-
-def label_scores(columns):
+def label_scores(columns, cache):
+    before = next(iter(cache.values())).shape[2]
     scores = {{}}
     for label, tokens in task["verbalizer_tokens"].items():
-        ids = tokenizer.encode(task["pattern"].format(**columns)).ids
+        ids = tokenizer.encode(task["pattern"].format(**columns){_NO_SPECIAL if behind else ""}).ids
         scores[label] = 0.0
         for token in tokens:  # log-probabilities of a label's tokens add up
-            row = np.array([ids])
-            feeds = {{"input_ids": row, "attention_mask": np.ones_like(row), **cache}}
-            logits = session.run(["logits"], feeds)[0][0, -1].astype(np.float64)
+            feeds = {{"input_ids": [ids], "attention_mask": [[1] * (before + len(ids))]}}
+            feeds = {{name: np.array(values, np.int64) for name, values in feeds.items()}}
+            logits = session.run(["logits"], feeds | cache)[0][0, -1].astype(np.float64)
             scores[label] += float(logits[token] - np.logaddexp.reduce(logits))
             ids = [*ids, token]
     return scores
 
 
-scores = label_scores({{{columns}}})
-print(max(scores, key=scores.get))
-```
+{_vote(columns) if behind else _one_answer(columns)}
+```""",
+        f"{_SEVERAL if several else _ONE} Feeding `present.*` back as `past_key_values.*`\n"
+        "continues a text without reading it again.",
+        _genai(task),
+    ]
+    return "\n\n".join(["## Use", *parts])
 
-{_SEVERAL if several else _ONE} Feeding `present.*` back as `past_key_values.*`
-continues a text without reading it again.
 
+def _one_answer(columns: str) -> str:
+    return f"""scores = label_scores({{{columns}}}, empty)
+print(max(scores, key=scores.get))"""
+
+
+def _vote(columns: str) -> str:
+    return f"""scores = [label_scores({{{columns}}}, cache) for cache in sets]
+votes = [max(found, key=found.get) for found in scores]
+totals = [np.logaddexp.reduce([*found.values()]) for found in scores]
+shares = [{{label: np.exp(found[label] - total) for label in found}} for found, total in zip(scores, totals)]
+sums = {{label: sum(share[label] for share in shares) for label in scores[0]}}
+# the majority of the sets; of a tie, the label with the highest mean probability
+print(max(sums, key=lambda label: (votes.count(label), sums[label])))"""
+
+
+def _genai(task: TaskFile) -> str:
+    if task.prefix is not None and task.prefix.kind == "vectors":
+        return "onnxruntime-genai takes tokens only and can't be handed this prefix: it runs the model without."
+    if task.prefix is not None:
+        return _GENAI_BEHIND_TOKENS
+    return _GENAI
+
+
+_ALONE = """\
+With onnxruntime and tokenizers, in this folder. The tokenizer puts the leading token there itself. The graph
+gives logits for the last token only; rows of a batch are padded on the right, and the mask says where they
+end."""
+
+_BEHIND_PREFIX = """\
+With onnxruntime, tokenizers and safetensors, in this folder. `prefix.safetensors` holds the keys and values of
+what stands before every query, one set after another; they go into the cache as they are, and a query follows
+without leading tokens. The graph gives logits for the last token only. Behind a prefix the runtime reads one
+query at a time: it refuses a batch."""
+
+_PREFIX_IMPORT = "from safetensors.numpy import load_file\n"
+_NO_SPECIAL = ", add_special_tokens=False"
+
+_EMPTY_CACHE = """\
+caches = [entry for entry in session.get_inputs() if entry.name.startswith("past_key_values.")]
+empty = {entry.name: np.zeros((1, entry.shape[1], 0, entry.shape[3]), np.float32) for entry in caches}
+"""
+
+_PREFIX_CACHES = """\
+sets = [{} for _ in task["prefix"]["tokens"]]
+for name, rows in load_file("prefix.safetensors").items():
+    number, _, name = name.partition(".")
+    if name.startswith("past_key_values."):
+        sets[int(number)][name] = rows[None].astype(np.float32)
+"""
+
+_ONE = "Each label is one token here, so one run with both scores read from it is enough."
+_SEVERAL = "Labels of several tokens cost a run for each token."
+
+_GENAI = """\
 With onnxruntime-genai, which does that by itself:
 
 ```python
@@ -68,6 +119,24 @@ generator.generate_next_token()
 print(tokenizer.decode(generator.get_sequence(0)))
 ```"""
 
+_GENAI_BEHIND_TOKENS = """\
+With onnxruntime-genai, which takes tokens only: it reads those of a set once, and is rewound to their end
+before each query.
 
-_ONE = "Each label is one token here, so one run with both scores read from it is enough."
-_SEVERAL = "Labels of several tokens cost a run for each token."
+```python
+import onnxruntime_genai as og
+from safetensors.numpy import load_file
+
+model = og.Model(".")
+tokenizer = og.Tokenizer(model)
+before = load_file("prefix.safetensors")["0.input_ids"].astype("int32")
+parameters = og.GeneratorParams(model)
+parameters.set_search_options(max_length=len(before) + 64)
+generator = og.Generator(model, parameters)
+generator.append_tokens(before)
+for query in ["..."]:
+    generator.rewind_to(len(before))
+    generator.append_tokens(tokenizer.encode(query))
+    generator.generate_next_token()
+    print(tokenizer.decode(generator.get_next_tokens()))
+```"""

@@ -12,18 +12,29 @@ import torch
 from tokenizers import Tokenizer
 
 from edgeicl.errors import DataError
+from edgeicl.models.configuration import config_number
 from edgeicl.models.conversion import fast_tokenizer, whole_texts
 from edgeicl.models.memory import LoadIn, available_bytes, check_memory
 from edgeicl.models.model_folder import TOKENIZER_FILES, model_folder, weight_files, weights_digest
+from edgeicl.models.sharded_loading import load_sharded
 from edgeicl.models.threads import fit_threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["check_same_tokens", "load_model", "load_tokenizer", "model_folder", "save_model", "weights_digest"]
+__all__ = [
+    "check_same_tokens",
+    "config_number",
+    "load_model",
+    "load_tokenizer",
+    "model_folder",
+    "save_model",
+    "weights_digest",
+]
 
 log = logging.getLogger(__name__)
 
+_HALF = torch.float16  # what bitsandbytes computes in
 # Of every kind that tokenizers treat in ways of their own: case, digits, accents, signs, white space.
 _PROBES = (
     "The old dog chased the cat, didn't it? Yes",
@@ -35,12 +46,19 @@ _PROBES = (
 
 
 def load_model(
-    folder: Path, load_in: LoadIn = "fp32", *, device: str | torch.device = "cpu"
+    folder: Path,
+    load_in: LoadIn = "fp32",
+    *,
+    device: str | torch.device = "cpu",
+    shards: int = 1,
 ) -> PreTrainedModel:
     """The causal language model in `folder`, in evaluation mode, on `device`.
 
+    `shards`: how many processes share its layers' weights, all of the launch or none; see `sharded_loading`.
+
     Raises:
-        DataError: 8 or 4 bits without CUDA, too little memory, weights that are missing or don't fit.
+        DataError: 8 or 4 bits without CUDA or in shards, too little memory, weights that are missing or
+            don't fit.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
@@ -51,17 +69,27 @@ def load_model(
             f"{folder}: load_in {load_in} needs CUDA (bitsandbytes); found the device {device}",
             next_step="set load_in: bf16 or fp32, or run on a machine with a CUDA device",
         )
-    check_memory(folder, load_in, available_bytes=available_bytes(device))
+    if load_in in ("8bit", "4bit") and shards > 1:
+        raise DataError(
+            f"{folder}: weights in {load_in} can't be shared among processes; found FSDP in the launch",
+            next_step="set load_in: bf16, or launch without FSDP",
+        )
+    check_memory(folder, load_in, available_bytes=available_bytes(device), shards=shards)
     if not weight_files(folder):
         raise DataError(f"{folder}: found no *.safetensors; expected a folder that model_folder() returned")
     transformers_logging.disable_progress_bar()
-    options: dict[str, Any] = {"dtype": torch.bfloat16 if load_in == "bf16" else torch.float32}
+    dtype = torch.bfloat16 if load_in == "bf16" else torch.float32
+    if shards > 1:
+        return load_sharded(folder, dtype, device)
+    options: dict[str, Any] = {"dtype": dtype}
     if load_in in ("8bit", "4bit"):
         from transformers import BitsAndBytesConfig
 
-        quantized = {"load_in_8bit": True} if load_in == "8bit" else {"load_in_4bit": True}
+        quantized: dict[str, Any] = {"load_in_8bit": True}
+        if load_in == "4bit":  # as in QLoRA (arXiv 2305.14314, section 3), computing in what activations are in
+            quantized = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": _HALF}
         options = {
-            "dtype": torch.float16,
+            "dtype": _HALF,
             "quantization_config": BitsAndBytesConfig(**quantized),
             "device_map": {"": device},
         }
@@ -146,26 +174,6 @@ def check_same_tokens(teacher: Path, student: Path, *, same_head: bool) -> None:
             "a loss over the vocabulary needs the same",
             next_step="set distill.objective.over: verbalizers",
         )
-
-
-def config_number(folder: Path, key: str) -> int:
-    """A number of the model's configuration, by the name that transformers has for it.
-
-    Architectures write it under names of their own (GPT-2: `n_positions`) and leave out their defaults.
-
-    Raises:
-        DataError: an unknown architecture, or one that has no such number.
-    """
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder}: config.json can't be used: {error}") from error
-    number = getattr(config, key, None)
-    if not isinstance(number, int):
-        raise DataError(f"{folder}: config.json ({config.model_type}) has no {key}; expected a whole number")
-    return number
 
 
 def save_model(model: PreTrainedModel, source_folder: Path, destination: Path) -> None:

@@ -5,10 +5,14 @@ Planner and emitter share the first; the second is a model of onnxruntime, measu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgeicl.errors import DataError
 from edgeicl.specs.quant_plan import Format
 
 SCALE_BYTES = 4
+# Of one tensor in the header of a safetensors file: name, type, shape and place. Found: 97 and less.
+_TENSOR_NAME_BYTES = 128
 
 
 def codes_bytes(rows: int, columns: int, bits: int) -> int:
@@ -68,6 +72,12 @@ def held_bytes(rows: int, columns: int, format_: Format, *, looked_up: bool) -> 
 def kv_cache_bytes(layers: int, hidden: int, context_tokens: int) -> int:
     """Bytes of the fp32 keys and values of one sequence of `context_tokens`."""
     return 2 * layers * hidden * 4 * context_tokens
+
+
+def prefix_file_bytes(layers: int, hidden: int, set_tokens: Sequence[int], *, bits: int, ids: bool) -> int:
+    """Bytes of `prefix.safetensors`, at most: keys, values and token `ids` (if any) of every set, and names."""
+    numbers = sum(2 * layers * hidden * bits // 8 * tokens + ids * 8 * tokens for tokens in set_tokens)
+    return numbers + len(set_tokens) * (2 * layers + ids) * _TENSOR_NAME_BYTES
 
 
 def prefill_bytes(hidden: int, ffn: int, prompt_tokens: int) -> int:

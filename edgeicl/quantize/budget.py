@@ -1,10 +1,13 @@
 """From a target's memory to the bytes that weight groups may take.
 
     artifact = groups as stored + other tensors + other files        (files that are deployed)
-    resident = groups as held + other tensors + KV cache + activations of a prompt + runtime   (the process)
+    resident = groups as held + other tensors + KV cache + prefix + activations of a prompt + runtime
+                                                                                               (the process)
 
-The other files are the graph without its tensors, the tokenizer and the configuration. They are written
-after the plan is made, so they enter as an upper bound: the budget is kept whatever they turn out to be.
+The other files are the graph without its tensors, the tokenizer, the configuration and the prefix. They are
+written after the plan is made, so they enter as an upper bound: the budget is kept whatever they turn out to
+be.
+A prefix is in memory twice: the file as it is read, and one set of it in the KV cache, whose context holds it.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeicl.errors import BudgetError
+from edgeicl.errors import BudgetError, DataError
 from edgeicl.models.anatomy import fixed_tensor_bytes
 from edgeicl.numerics.size import kv_cache_bytes, prefill_bytes
 from edgeicl.quantize.allocation import Limit, SizeTable, allocate, plan_bytes
@@ -44,6 +47,7 @@ class WeightBudget:
     kv_cache_bytes: int
     prefill_bytes: int
     runtime_overhead_bytes: int
+    prefix_bytes: int = 0
 
     def artifact_bytes(self, stored_bytes: int) -> int:
         """Size of the deployed files, at most, when the groups take `stored_bytes` of them."""
@@ -51,7 +55,7 @@ class WeightBudget:
 
     def resident_bytes(self, held_bytes: int) -> int:
         """Peak memory of the running process when it holds the groups in `held_bytes`."""
-        rest = self.kv_cache_bytes + self.prefill_bytes + self.runtime_overhead_bytes
+        rest = self.kv_cache_bytes + self.prefix_bytes + self.prefill_bytes + self.runtime_overhead_bytes
         return held_bytes + self.other_tensor_bytes + rest
 
     def limits(self, stored: SizeTable, held: SizeTable) -> list[Limit]:
@@ -101,11 +105,12 @@ class WeightBudget:
 
     def _parts(self, kind: str, group_bytes: int) -> str:
         rest = (
-            f"other files {self.other_file_bytes}"
+            f"other files {self.other_file_bytes - self.prefix_bytes}"
             if kind == "artifact_bytes"
             else f"KV cache {self.kv_cache_bytes}, activations of a prompt {self.prefill_bytes}, runtime "
             f"{self.runtime_overhead_bytes}"
         )
+        rest += f", prefix {self.prefix_bytes}" if self.prefix_bytes else ""
         return f"weight groups {group_bytes}, other tensors {self.other_tensor_bytes}, {rest}"
 
 
@@ -117,11 +122,17 @@ def task_file_bytes(pattern: str, verbalizers: Mapping[str, str], separator: str
 
 
 def weight_budget(
-    target: Target, config: Mapping[str, Any], *, tokenizer_bytes: int, task_bytes: int
+    target: Target,
+    config: Mapping[str, Any],
+    *,
+    tokenizer_bytes: int,
+    task_bytes: int,
+    prefix_bytes: int = 0,
 ) -> tuple[WeightBudget, tuple[Deviation, ...]]:
     """The budget of `target` for the model with this (complete) OPT configuration.
 
-    `tokenizer_bytes` is the size of tokenizer.json, `task_bytes` that of task.json.
+    `tokenizer_bytes` is the size of tokenizer.json, `task_bytes` that of task.json, `prefix_bytes` that of
+    prefix.safetensors.
     A target that budgets for more context than the model has positions is clamped, with a deviation.
     """
     layers, hidden = int(config["num_hidden_layers"]), int(config["hidden_size"])
@@ -145,9 +156,26 @@ def weight_budget(
         artifact_limit_bytes=target.budget.artifact_bytes,
         resident_limit_bytes=target.budget.resident_bytes,
         other_tensor_bytes=fixed_tensor_bytes(config),
-        other_file_bytes=tokenizer_bytes + task_bytes + graph + configs,
+        other_file_bytes=tokenizer_bytes + task_bytes + graph + configs + prefix_bytes,
         kv_cache_bytes=kv_cache_bytes(layers, hidden, context),
         prefill_bytes=prefill_bytes(hidden, int(config["ffn_dim"]), context),
         runtime_overhead_bytes=target.runtime_overhead_bytes,
+        prefix_bytes=prefix_bytes,
     )
     return budget, tuple(deviations)
+
+
+def require_room(target: Target, positions: int, *, prefix_tokens: int, query_tokens: int) -> None:
+    """DataError unless the context holds the longest prefix and, behind it, a query with its label.
+
+    `positions` are the model's; `query_tokens` are of the longest query known, with the longest label.
+    """
+    context = min(target.context_tokens, positions)
+    if prefix_tokens + query_tokens > context:
+        raise DataError(
+            f"{prefix_tokens} tokens stand before every query, and a query takes up to {query_tokens} with its "
+            f"label: {prefix_tokens + query_tokens} in all; found room for {context}: target {target.name} has "
+            f"context_tokens {target.context_tokens}, the student {positions} positions",
+            next_step=f"set context_tokens to {prefix_tokens + query_tokens} or more, or show fewer or shorter "
+            "demonstrations",
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 from edgeicl.models.loading import load_tokenizer
@@ -13,11 +12,12 @@ from edgeicl.tasks.readers import read_examples
 
 
 def calibration_sequences(
-    task: Task, student: Path, *, examples: int, seed: int, base_folder: Path
+    task: Task, student: Path, *, examples: int, seed: int, base_folder: Path, behind_prefix: bool
 ) -> list[list[int]]:
     """Token ids of the student's prompts (no demonstrations) for `examples` training examples.
 
-    They are drawn without replacement by `seed`; all of them, if there are fewer.
+    They are drawn without replacement by `seed`; all of them, if there are fewer. Behind a prefix they have no
+    leading tokens: those are in it.
 
     Raises:
         DataError: training data or tokenizer that can't be read.
@@ -30,5 +30,4 @@ def calibration_sequences(
     )
     found = read_examples(task.train, labels=encoder.labels, base_folder=base_folder)
     chosen = found if len(found) <= examples else random.Random(seed).sample(found, examples)
-    leading: Sequence[int] = encoder.leading
-    return [[*leading, *query] for query in encoder.queries(chosen)]
+    return encoder.queries(chosen) if behind_prefix else encoder.prompts(chosen)

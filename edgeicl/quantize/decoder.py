@@ -1,15 +1,18 @@
 """The student computed layer by layer, so that a change of one weight group costs only what follows it.
 
 Plain torch over the groups' matrices. Sequences are laid end to end instead of being padded: everything but
-attention is one row a token. It is compared with transformers' own OPT in the tests.
+attention is one row a token. What stands before every sequence comes first, and is computed once for all of
+them. It is compared with transformers' own OPT in the tests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeicl.errors import DataError
@@ -22,32 +25,44 @@ _POSITION_OFFSET = 2  # OPT's position table starts with two unused rows
 class CalibratedDecoder:
     """The student and the token sequences it is run on.
 
-    Notation: S sequences, T tokens in all of them together, H hidden, V vocabulary, M read positions.
+    Notation: S sequences, P tokens of the prefix, T of the prefix and all sequences together, H hidden,
+    V vocabulary, M read positions.
 
     Args:
         weights: The student.
         sequences: Token ids; at least one, none empty.
+        prefix: What stands before each of them: token ids [P], or vectors [P, H].
 
     Raises:
         DataError: no sequences, or one that the model can't take.
     """
 
-    def __init__(self, weights: StudentWeights, sequences: Sequence[Sequence[int]]) -> None:
-        positions = int(weights.config["max_position_embeddings"])
+    def __init__(
+        self,
+        weights: StudentWeights,
+        sequences: Sequence[Sequence[int]],
+        prefix: NDArray[Any] | None = None,
+    ) -> None:
+        before = torch.zeros(0, dtype=torch.int64) if prefix is None else torch.from_numpy(prefix)
+        positions = int(weights.config["max_position_embeddings"]) - len(before)
         vocabulary = int(weights.config["vocab_size"])
         lengths = [len(sequence) for sequence in sequences]
         if not lengths or min(lengths) == 0 or max(lengths) > positions:
             raise DataError(
                 f"calibration sequences have {sorted(set(lengths))} tokens; expected 1 to {positions} in each"
             )
-        self.tokens = torch.tensor([token for sequence in sequences for token in sequence])
+        own = torch.tensor([token for sequence in sequences for token in sequence])
+        self._vectors = before if before.ndim == 2 else torch.zeros(0, int(weights.config["hidden_size"]))
+        self.tokens = own if before.ndim == 2 else torch.cat([before, own])
         if int(self.tokens.max()) >= vocabulary or int(self.tokens.min()) < 0:
             raise DataError(f"token {int(self.tokens.max())} is outside the vocabulary of {vocabulary}")
-        self.lengths = lengths
+        self.prefix_tokens = len(before)
+        self.lengths = [len(before), *lengths] if len(before) else lengths
         self.groups = weights.groups
         self.layers = int(weights.config["num_hidden_layers"])
         self._heads = int(weights.config["num_attention_heads"])
-        self._positions = torch.cat([torch.arange(length) for length in lengths]) + _POSITION_OFFSET
+        places = [torch.arange(len(before)), *(len(before) + torch.arange(length) for length in lengths)]
+        self._positions = torch.cat(places) + _POSITION_OFFSET
         self._matrices = {name: torch.from_numpy(matrix) for name, matrix in weights.matrices.items()}
         self._biases = {name: torch.from_numpy(bias) for name, bias in weights.biases.items()}
         self._others = {name: torch.from_numpy(value) for name, value in weights.others.items()}
@@ -55,8 +70,8 @@ class CalibratedDecoder:
     def read_positions(self, per_sequence: int) -> Tensor:
         """Rows [M] of `per_sequence` tokens of each sequence, evenly spaced; its last token is one of them."""
         rows: list[int] = []
-        start = 0
-        for length in self.lengths:
+        start = self.prefix_tokens
+        for length in self.lengths[1:] if self.prefix_tokens else self.lengths:
             count = min(per_sequence, length)
             rows += [start + (part + 1) * length // count - 1 for part in range(count)]
             start += length
@@ -66,7 +81,8 @@ class CalibratedDecoder:
     def embed(self, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
         """Input of the first layer, [T, H]."""
         table = self._matrix(EMBEDDING, replaced)
-        return table[self.tokens] + self._others[f"{DECODER}.embed_positions.weight"][self._positions]
+        tokens = torch.cat([self._vectors, table[self.tokens]])
+        return tokens + self._others[f"{DECODER}.embed_positions.weight"][self._positions]
 
     @torch.inference_mode()
     def layer(self, index: int, hidden: Tensor, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -107,11 +123,15 @@ class CalibratedDecoder:
 
     def _attend(self, projected: Tensor) -> Tensor:
         outputs = []
-        for rows in torch.split(projected, self.lengths):
+        for number, rows in enumerate(torch.split(projected, self.lengths)):
+            before = projected[: self.prefix_tokens if number else 0]
             # [length, 3 * H] -> three of [1, heads, length, H / heads]
             query, key, value = (
-                part.view(len(rows), self._heads, -1).transpose(0, 1)[None] for part in rows.chunk(3, dim=-1)
+                part.view(len(part), self._heads, -1).transpose(0, 1)[None]
+                for part in torch.cat([before, rows]).chunk(3, dim=-1)
             )
-            attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+            seen = torch.ones(len(rows), len(before) + len(rows), dtype=torch.bool).tril(len(before))
+            query = query[:, :, len(before) :]
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
             outputs.append(attended[0].transpose(0, 1).reshape(len(rows), -1))
         return torch.cat(outputs)

@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.progress import track
@@ -31,13 +34,18 @@ UNITS = {
 
 @dataclass
 class Student:
-    """The student and its calibration sequences; weights and states are made when first needed."""
+    """The student and its calibration sequences; weights and states are made when first needed.
+
+    `prefix` stands before every sequence, as in `CalibratedDecoder`; `prefix_digest` is of its file.
+    """
 
     load: Callable[[], StudentWeights]
     groups: Sequence[WeightGroup]
     digest: str
     sequences: Sequence[Sequence[int]]
     top_k: int
+    prefix: NDArray[Any] | None = None
+    prefix_digest: str | None = None
 
     @cached_property
     def weights(self) -> StudentWeights:
@@ -47,7 +55,7 @@ class Student:
     @cached_property
     def decoder(self) -> CalibratedDecoder:
         """The model at the calibration sequences."""
-        return CalibratedDecoder(self.weights, self.sequences)
+        return CalibratedDecoder(self.weights, self.sequences, self.prefix)
 
     @cached_property
     def sensitivity(self) -> Sensitivity:
@@ -73,6 +81,7 @@ def importance_table(
             "top_k": student.top_k if settings.importance == "jaccard" else None,
             "format": format_.model_dump(mode="json"),
             "calibration": digest_of([list(sequence) for sequence in student.sequences]),
+            "prefix": student.prefix_digest,
         }
 
         def build(folder: Path, format_: Format = format_) -> None:

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import EMBEDDING, WeightGroup, weight_groups
 from edgeicl.models.loading import load_tokenizer
-from edgeicl.numerics.size import group_bytes, held_bytes
+from edgeicl.numerics.size import group_bytes, held_bytes, prefix_file_bytes
 from edgeicl.quantize.allocation import (
     Limit,
     LossTable,
@@ -24,7 +24,7 @@ from edgeicl.quantize.allocation import (
     plan_bytes,
     smallest_bytes,
 )
-from edgeicl.quantize.budget import WeightBudget, task_file_bytes, weight_budget
+from edgeicl.quantize.budget import WeightBudget, require_room, task_file_bytes, weight_budget
 from edgeicl.quantize.calibration import calibration_sequences
 from edgeicl.quantize.curve import size_curve
 from edgeicl.quantize.jaccard import importance
@@ -34,10 +34,12 @@ from edgeicl.quantize.stored_weights import stored_tensors, stored_values
 from edgeicl.quantize.student_weights import read_config, read_weights
 from edgeicl.specs.importance import ImportanceTable
 from edgeicl.specs.local_path import local_path
+from edgeicl.specs.prefix import read_prefix_source
 from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
-from edgeicl.store import StageOutput, Store
+from edgeicl.store import StageOutput, Store, file_sha256
+from edgeicl.tasks.verbalizer import verbalizer_tokens
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +54,12 @@ def quantize(
     student_digest: str,
     store: Store,
     base_folder: Path,
+    prefix: Path | None = None,
 ) -> StageOutput:
     """The student's weights rounded by a plan that fits the target.
+
+    `prefix` is a file of `specs.prefix`: what stands before every query. Its bytes are of the budget, and
+    importance is measured behind its first set.
 
     The output holds `plan.json`, `importance.json`, `curve.json`, `deviations.json` and
     `weights.safetensors`: `<group>.codes`, `.scales` and, where asymmetric, `.zero_points` of quantized
@@ -62,16 +68,30 @@ def quantize(
     Raises:
         SpecError: a plan file that doesn't suit the model or the target.
         BudgetError: no plan fits, or the plan file doesn't. Both before anything is measured.
-        DataError: a model that is unsupported, or a group that none of the target's formats fits.
+        DataError: a model that is unsupported, a group that none of the target's formats fits, or a context
+            that doesn't hold the prefix and a query behind it.
     """
     settings = recipe.quantize
     config = read_config(student)
     groups = weight_groups(config)
     offered = offered_formats(groups, target.formats)
-    tokenizer_bytes = len(load_tokenizer(student).to_str().encode())
+    tokenizer = load_tokenizer(student)
     task = recipe.task
     task_bytes = task_file_bytes(task.pattern, task.verbalizers, task.separator)
-    budget, clamped = weight_budget(target, config, tokenizer_bytes=tokenizer_bytes, task_bytes=task_bytes)
+    sets = read_prefix_source(prefix) if prefix else []
+    budget, clamped = weight_budget(
+        target,
+        config,
+        tokenizer_bytes=len(tokenizer.to_str().encode()),
+        task_bytes=task_bytes,
+        prefix_bytes=prefix_file_bytes(
+            int(config["num_hidden_layers"]),
+            int(config["hidden_size"]),
+            [len(values) for values in sets],
+            bits=recipe.emit.prefix_bits,
+            ids=any(values.ndim == 1 for values in sets),
+        ),
+    )
     stored = {g.name: {f: group_bytes(*g.shape, f) for f in formats} for g, formats in offered.items()}
     held = {
         g.name: {f: held_bytes(*g.shape, f, looked_up=g.name == EMBEDDING) for f in formats}
@@ -106,18 +126,29 @@ def quantize(
         budget.require_together(merged(stored, units), merged(held, units))
 
     sequences = calibration_sequences(
-        recipe.task,
+        task,
         student,
         examples=settings.calibration_examples,
         seed=recipe.seed,
         base_folder=base_folder,
+        behind_prefix=bool(sets),
     )
+    if sets:
+        labels = verbalizer_tokens(task.verbalizers, tokenizer).values()
+        require_room(
+            target,
+            int(config["max_position_embeddings"]),
+            prefix_tokens=max(map(len, sets)),
+            query_tokens=max(map(len, sequences)) + max(map(len, labels)),
+        )
     source = Student(
         load=lambda: read_weights(student),
         groups=groups,
         digest=student_digest,
         sequences=sequences,
         top_k=settings.top_k,
+        prefix=sets[0] if sets else None,
+        prefix_digest=file_sha256(prefix) if prefix else None,
     )
     table, digests = importance_table(source, target.formats, settings=settings, store=store)
     inputs = {

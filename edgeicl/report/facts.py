@@ -184,7 +184,9 @@ def conditions_text(at: Conditions) -> str:
     return (
         f"{at.machine}, {at.processor}: {at.threads} of {at.logical_cores} threads, "
         f"{at.runtime} {at.runtime_version} ({', '.join(at.providers)}), {at.prompt_tokens} prompt and "
-        f"{at.decode_tokens} decoded tokens, {at.repetitions} repetitions after "
+        f"{at.decode_tokens} decoded tokens"
+        + (f" behind a prefix of {at.prefix_tokens}" if at.prefix_tokens else "")
+        + f", {at.repetitions} repetitions after "
         f"{at.warmup_repetitions} to warm up"
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgeicl.report import facts
@@ -11,10 +11,11 @@ from edgeicl.report.facts import Facts
 from edgeicl.report.tables import aligned
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.comparison import Comparison
-from edgeicl.specs.manifest import Manifest
+from edgeicl.specs.manifest import PREFIX_FILE, Manifest
 from edgeicl.specs.measurement import BenchResult, LabelledAccuracy
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Budget, Target
+from edgeicl.specs.teacher_speed import TeacherSpeed
 
 
 def built_text(manifest: Manifest, *, target: Target, folder: Path) -> str:
@@ -64,6 +65,31 @@ def built_text(manifest: Manifest, *, target: Target, folder: Path) -> str:
     return "\n\n".join(parts)
 
 
+def teacher_speed_text(speed: TeacherSpeed) -> str:
+    """What a teacher's targets cost."""
+    found = speed.compared
+    figures = [
+        ("teacher", f"{speed.teacher} in {speed.load_in}, {speed.threads} threads"),
+        (
+            "targets",
+            f"{found.queries} queries of {found.query_tokens:.0f} tokens in {found.targets_s:.1f} s, of which "
+            f"the context of {found.context_tokens} tokens about {found.context_s:.1f} s",
+        ),
+        ("plain way", f"{found.plain_s:.2f} s a query ({found.plain_queries} measured, by turns)"),
+        ("ratio", f"{found.ratio:.1f} times as fast; {found.cpu_ratio:.1f} in time of the processor"),
+        (
+            "largest difference",
+            f"{found.largest_difference:.2g} between log-probabilities, which spread by {found.spread:.2g}",
+        ),
+    ]
+    figures += [
+        ("peak memory", f"{format_byte_size(entry.peak_rss_bytes)} with {entry.queries} queries")
+        for entry in speed.memory
+    ]
+    figures.append(("estimated before", format_byte_size(speed.estimated_bytes)))
+    return "\n".join(f"{name + ':':<24}{value}" for name, value in figures)
+
+
 def _size_text(manifest: Manifest, budget: Budget) -> str:
     parts = [f"artifact {format_byte_size(facts.artifact_bytes(manifest))}{_of(budget.artifact_bytes)}"]
     resident = format_byte_size(manifest.plan.predicted_resident_bytes)
@@ -105,6 +131,21 @@ def artifact_text(manifest: Manifest) -> str:
     ]
     head = f"{manifest.name} for {manifest.target}"
     return "\n\n".join([head, *(_text(table) for table in tables if table is not None)])
+
+
+def prefix_text(manifest: Manifest, set_tokens: Sequence[int], folder: Path) -> str:
+    """What stands before a query now, and what the artifact takes with it."""
+    counts = ", ".join(map(str, set_tokens))
+    taken = sum(entry.bytes for entry in manifest.ledger if entry.file == PREFIX_FILE)
+    return "\n".join(
+        f"{name + ':':<36}{value}"
+        for name, value in (
+            ("before a query", f"{counts} tokens{' (one set each)' * (len(set_tokens) > 1)}"),
+            ("prefix", format_byte_size(taken)),
+            ("artifact", format_byte_size(facts.artifact_bytes(manifest))),
+            ("folder", str(folder)),
+        )
+    )
 
 
 def recipe_text(recipe: Recipe, resolved: str, path: Path) -> str:

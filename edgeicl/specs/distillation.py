@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from edgeicl.specs.adapter import AdapterKind, Lora
 from edgeicl.specs.model_name import ModelName
-from edgeicl.specs.source import SeededSource
+from edgeicl.specs.on_policy import OnPolicy
+from edgeicl.specs.source import SeededSource, TextSource
 from edgeicl.specs.spec import Share, Spec
+
+TrackerName = Literal[
+    "none", "tensorboard", "wandb", "mlflow", "aim", "comet_ml", "clearml", "dvclive", "swanlab", "trackio"
+]  # fmt: skip
 
 
 class Teacher(Spec):
@@ -24,7 +30,12 @@ class Student(Spec):
     """The small model that is trained, compiled and deployed."""
 
     model: ModelName = Field(description="Hub name, local folder, or `builtin:nli-student`.")
-    adapter: Literal["none"] = Field("none", description="What is trained; none: all weights.")
+    adapter: AdapterKind = Field(
+        "none",
+        description="What is trained: all weights (none), low-rank updates (lora) or biases (bitfit). Merged "
+        "after training.",
+    )
+    lora: Lora = Lora()
 
 
 class Demonstrations(Spec):
@@ -36,6 +47,11 @@ class Demonstrations(Spec):
         (0, 1, 2, 3, 4),
         min_length=1,
         description="One demonstration set, and one student, for each; the best student is deployed.",
+    )
+    sets_per_student: int = Field(
+        1,
+        ge=1,
+        description="Demonstration sets of each student; it learns the mean of the teacher's probabilities.",
     )
 
     source: SeededSource | None = Field(
@@ -69,11 +85,15 @@ class Objective(Spec):
     over: Literal["verbalizers", "vocabulary"] = Field(
         "verbalizers", description="Tokens whose probabilities the student learns: the label words, or all."
     )
+    lm: Share = Field(0.0, description="Weight of language modelling on `distill.text`.")
+    on_policy: Share = Field(
+        0.0, description="Weight of the reverse divergence on texts that the student samples itself."
+    )
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Objective:
-        if self.kl == 0 and self.ce == 0:
-            raise ValueError("kl and ce are both 0; expected at least one above 0")
+        if self.kl == 0 and self.ce == 0 and self.on_policy == 0:
+            raise ValueError("kl, ce and on_policy are all 0; expected at least one above 0")
         return self
 
 
@@ -91,6 +111,25 @@ class Training(Spec):
     checkpoint_every_steps: int = Field(
         50, ge=1, description="A killed training goes on from its last checkpoint."
     )
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw", description="adamw_8bit keeps its state in 8 bits (bitsandbytes) and needs a CUDA device."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations twice instead of keeping them: slower, less memory."
+    )
+    mixed_precision: Literal["no", "bf16", "fp16"] = Field(
+        "no", description="Number format of the forward pass; weights stay fp32. fp16 needs a CUDA device."
+    )
+    tracker: TrackerName = Field(
+        "none", description="Where loss and learning rate of every step are logged, beside the progress."
+    )
+    log_folder: str = Field(
+        "logs", min_length=1, description="Folder of the tracker's files, from the current one on."
+    )
+
+    def deciding(self) -> dict[str, Any]:
+        """What decides the trained weights: all but how often it is kept and where it is logged."""
+        return self.model_dump(mode="json", exclude={"checkpoint_every_steps", "tracker", "log_folder"})
 
 
 class Distill(Spec):
@@ -104,6 +143,11 @@ class Distill(Spec):
     )
     student: Student
     demonstrations: Demonstrations = Demonstrations()
+    prefix: Literal["none", "demonstrations"] = Field(
+        "none",
+        description="What the artifact of method none carries: nothing; or the demonstrations of every seed, "
+        "computed once, before each query, with a majority vote of the seeds.",
+    )
     transfer_examples: int = Field(
         4096, ge=1, description="Examples of `train` on which the student learns the teacher's answers."
     )
@@ -113,6 +157,8 @@ class Distill(Spec):
         "left out.",
     )
     objective: Objective = Objective()
+    on_policy: OnPolicy = OnPolicy()
+    text: TextSource | None = Field(None, description="Plain text, for the terms that model language.")
     training: Training = Training()
     require_gain: bool = Field(
         True, description="Refuse a teacher whose gain from demonstrations is not clearly above zero."
@@ -120,7 +166,33 @@ class Distill(Spec):
     baseline_epochs: int = Field(20, ge=1, description="Epochs of pattern-based fine-tuning.")
 
     @model_validator(mode="after")
+    def _prefix_wanted(self) -> Distill:
+        if self.prefix == "demonstrations" and self.method != "none":
+            raise ValueError(f"prefix: demonstrations is for method none; method {self.method} decides itself")
+        return self
+
+    @model_validator(mode="after")
     def _teacher_present(self) -> Distill:
         if self.method != "none" and self.teacher is None:
             raise ValueError(f"method {self.method} needs a teacher")
+        return self
+
+    @model_validator(mode="after")
+    def _text_present(self) -> Distill:
+        if self.method != "none" and self.objective.lm > 0 and self.text is None:
+            raise ValueError(f"objective.lm is {self.objective.lm:g}; expected plain text in distill.text")
+        return self
+
+    @model_validator(mode="after")
+    def _options_of_context_distillation(self) -> Distill:
+        """No other method has these, and none ignores them in silence."""
+        if self.method == "context":
+            return self
+        asked = {
+            "student.adapter": self.student.adapter != "none",
+            "demonstrations.sets_per_student": self.demonstrations.sets_per_student != 1,
+            "objective.on_policy": self.objective.on_policy > 0,
+        }
+        if found := [key for key, is_asked in asked.items() if is_asked]:
+            raise ValueError(f"method {self.method} has no {', '.join(found)}; expected method context with it")
         return self

@@ -15,6 +15,7 @@ MANIFEST = "edgeicl.json"
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
 TASK_FILE = "task.json"
+PREFIX_FILE = "prefix.safetensors"
 
 
 class Deviation(Spec):
@@ -85,6 +86,23 @@ class Manifest(Spec):
     deviations: tuple[Deviation, ...] = ()
 
 
+class PrefixUse(Spec):
+    """What stands before every query: key/value rows in `prefix.safetensors`, put into the cache as they are.
+
+    A query follows without the tokens that the tokenizer puts first, at the position after the rows. Several
+    sets answer by majority vote; a tie goes to the label with the highest mean probability.
+    """
+
+    kind: Literal["tokens", "vectors"] = Field(
+        description="tokens: rows of demonstrations, whose token ids are in the file too; vectors: of vectors "
+        "that stand for demonstrations."
+    )
+    tokens: tuple[int, ...] = Field(min_length=1, description="Positions that each set takes.")
+    longest_query_tokens: int = Field(
+        ge=1, description="Of the data that the artifact was checked on, with the label."
+    )
+
+
 class TaskFile(Spec):
     """`task.json`: all that an app needs to format a query and read its answer."""
 
@@ -94,3 +112,4 @@ class TaskFile(Spec):
     verbalizer_tokens: dict[str, tuple[int, ...]]
     separator: str
     score: Literal["sum", "mean"] = Field("sum", description="Of the log-probabilities of a label's tokens.")
+    prefix: PrefixUse | None = Field(None, description="What stands before every query; null: nothing.")

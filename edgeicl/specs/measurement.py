@@ -30,6 +30,7 @@ class Conditions(Spec):
     runtime_version: str
     providers: tuple[str, ...]
     artifact_sha256: str
+    prefix_tokens: int = Field(0, description="Tokens that stood before the prompt, as keys and values.")
     prompt_tokens: int
     decode_tokens: int
     warmup_repetitions: int

@@ -30,7 +30,16 @@ class Shape(Spec):
         return self
 
 
-class Phase(Spec):
+class TrainingPhase(Spec):
+    """A stretch of training with a learning rate of its own."""
+
+    steps: int = Field(ge=1)
+    learning_rate: float = Field(gt=0.0, description="Highest, after a warm-up; falls over the phase.")
+    warmup_steps: int = Field(200, ge=1)
+    final_learning_rate_ratio: float = Field(0.1, ge=0.0, le=1.0)
+
+
+class Phase(TrainingPhase):
     """A stretch of the curriculum: how many steps, and which kinds of text they are drawn from.
 
     *Named* examples have the word of their task between premise and hypothesis, so that each tells all.
@@ -38,10 +47,6 @@ class Phase(Spec):
     order, a true conclusion from each: plain text that asks nothing. One batch holds one kind.
     """
 
-    steps: int = Field(ge=1)
-    learning_rate: float = Field(gt=0.0, description="Highest, after a warm-up; falls over the phase.")
-    warmup_steps: int = Field(200, ge=1)
-    final_learning_rate_ratio: float = Field(0.1, ge=0.0, le=1.0)
     tokens_per_step: int = Field(ge=1)
     episode_examples: int = Field(ge=1, description="Examples in an unnamed episode, the query included.")
     named_examples: int = Field(1, ge=1)

@@ -27,9 +27,12 @@ class Quantize(Spec):
 
 
 class Emit(Spec):
-    """What the graph looks like."""
+    """What the artifact looks like."""
 
     head: Literal["full"] = Field("full", description="Logits of the graph; full: of the whole vocabulary.")
+    prefix_bits: Literal[16, 32] = Field(
+        32, description="Of each number of `prefix.safetensors`; 16 takes half the bytes, and rounds."
+    )
 
 
 class Limits(Spec):

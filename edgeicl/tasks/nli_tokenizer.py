@@ -5,17 +5,11 @@ Every word of the lexicon is one token after a space; any other text still encod
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models
 
 from edgeicl.tasks import nli_lexicon as lexicon
+from edgeicl.tasks.byte_level_tokenizer import SPECIAL_TOKENS, byte_alphabet, byte_level_tokenizer
 from edgeicl.tasks.nli_family import CUES, STORY_WORD
-
-SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
-"""Ids 0 to 3, as in OPT; `</s>` begins every text."""
 
 _GRAMMAR = (
     "the",
@@ -50,21 +44,13 @@ def family_tokenizer() -> Tokenizer:
             *lexicon.TIMES,
         )
     )
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *alphabet))}
+    vocabulary = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *byte_alphabet()))}
     merges: dict[tuple[str, str], None] = {}
     for text in ("the", *(f"Ġ{word}" for word in words)):
         for left, right in _spelling(text, merges):
             merges[left, right] = None
             vocabulary.setdefault(left + right, len(vocabulary))
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
-    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="</s> $A", pair="</s> $A </s> $B", special_tokens=[("</s>", 2)]
-    )
-    return tokenizer
+    return byte_level_tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
 
 
 def _spelling(text: str, merges: dict[tuple[str, str], None]) -> list[tuple[str, str]]:
@@ -81,27 +67,3 @@ def _spelling(text: str, merges: dict[tuple[str, str], None]) -> list[tuple[str,
         needed.append((parts[0], parts[1]))
         parts[:2] = ["".join(parts[:2])]
     return needed
-
-
-def write_tokenizer(folder: Path) -> None:
-    """Writes the files that transformers, the tokenizers library and onnxruntime-genai read."""
-    tokenizer = family_tokenizer()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    model: dict[str, Any] = json.loads(tokenizer.to_str())["model"]
-    _write_json(folder / "vocab.json", model["vocab"])
-    merges = "".join(f"{' '.join(pair)}\n" for pair in model["merges"])
-    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
-    names = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
-    _write_json(folder / "special_tokens_map.json", names)
-    settings = {
-        "tokenizer_class": "GPT2Tokenizer",
-        "add_bos_token": True,
-        "add_prefix_space": False,
-        "errors": "replace",
-        "model_max_length": 512,
-    }
-    _write_json(folder / "tokenizer_config.json", settings | names)
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -26,8 +26,8 @@ Row = tuple[str, Mapping[str, Any]]
 """Where a row stands, and its values by column."""
 
 
-def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -> list[Example]:
-    """The examples of `source`, in its order, with labels among `labels`.
+def read_examples(source: Source, *, labels: Sequence[str] | None, base_folder: Path) -> list[Example]:
+    """The examples of `source`, in its order, with labels among `labels`, or any labels where that is None.
 
     `drop_labels` and `map_labels` name labels as the data has them; `limit` samples the rows that are kept,
     by `seed`. Relative paths start at `base_folder`.
@@ -37,17 +37,17 @@ def read_examples(source: Source, *, labels: Sequence[str], base_folder: Path) -
             verbalizer, or no row at all.
     """
     for old, new in source.map_labels.items():
-        if new not in labels:
+        if labels is not None and new not in labels:
             raise DataError(
                 f"{source.source}: map_labels sends '{old}' to '{new}', which has no verbalizer; "
                 f"{one_of(new, labels)}"
             )
-    known = frozenset(labels)
+    known = None if labels is None else frozenset(labels)
     examples: list[Example] = []
     for where, row, label in labelled_rows(source, base_folder):
-        if label not in known:
+        if known is not None and label not in known:
             raise DataError(
-                f"{where}: found label '{label}'; {one_of(label, labels)}",
+                f"{where}: found label '{label}'; {one_of(label, labels or ())}",
                 next_step=f"name '{label}' in map_labels or drop_labels of the source, or give it a verbalizer",
             )
         texts = {name: text for name, value in row.items() if (text := _text(value)) is not None}
@@ -130,7 +130,7 @@ def _of_column(where: str, row: Mapping[str, Any], column: str, key: str) -> str
 
 
 def _options(
-    where: str, row: Mapping[str, Any], source: Source, labels: Collection[str], label: str
+    where: str, row: Mapping[str, Any], source: Source, labels: Collection[str] | None, label: str
 ) -> tuple[str, ...]:
     """The row's own answers, as `map_labels` has them; none where the source has no column of them."""
     if source.options is None:
@@ -141,9 +141,9 @@ def _options(
             f"{where}: found {found!r} in the options column '{source.options}'; expected a list of texts"
         )
     options = tuple(str(source.map_labels.get(each, each)) for each in found)
-    wrong = [each for each in options if each not in labels]
+    wrong = [each for each in options if labels is not None and each not in labels]
     if wrong:
-        raise DataError(f"{where}: found the option '{wrong[0]}'; {one_of(wrong[0], labels)}")
+        raise DataError(f"{where}: found the option '{wrong[0]}'; {one_of(wrong[0], labels or ())}")
     if options and label not in options:
         raise DataError(f"{where}: found label '{label}'; expected one of its options: {', '.join(options)}")
     return options

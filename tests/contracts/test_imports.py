@@ -19,15 +19,15 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("recipe_commands", "compile_commands", "runtime_commands"),
     ("arguments",),
-    ("pipeline",),
+    ("pipeline", "new_prefix"),
     ("job",),
     ("artifact", "steps", "stored"),
     STAGES,
-    ("tasks", "models", "replacement"),
+    ("tasks", "models", "replacement", "shared_cache"),
     ("store", "cache_lock"),
     ("numerics",),
     ("specs",),
-    ("errors", "progress", "module_process"),
+    ("errors", "progress", "module_process", "launched"),
     ("",),
 )
 LEVEL = {part: height for height, parts in enumerate(reversed(LEVELS)) for part in parts}

@@ -39,6 +39,7 @@ class Distilled:
     outputs: tuple[Any, ...]
     source: Path = Path("source")
     deviations: tuple[Any, ...] = ()
+    prefix: Path | None = None
 
 
 @dataclass
@@ -236,8 +237,8 @@ def test_a_helping_process_goes_home_after_distilling(stages: Stages, tmp_path: 
     class Helper(SingleProcess):
         is_writer = False
 
-        def from_writer(self, value: bool) -> bool:
-            return True  # the writer found the output in the store
+        def from_writer(self, value: Any) -> Any:
+            return (value[0], True) if isinstance(value, tuple) else value  # it found the output in the store
 
     stages.workers = Helper()
     assert compile_job(resolve("good.yaml")) is None

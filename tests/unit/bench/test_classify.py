@@ -56,7 +56,7 @@ def test_probabilities_of_several_tokens(make_artifact: Make, batch_size: int) -
     artifact = open_artifact(make_artifact(verbalizers=MULTI))
     task = task_of(artifact)
     rows = query_ids(artifact, task, [Example(columns, "neutral") for columns in QUERIES])
-    found = probabilities(artifact, rows, threads=1, batch_size=batch_size)
+    (found,) = probabilities(artifact, rows, threads=1, batch_size=batch_size)
     answers = [task.verbalizer_tokens[label] for label in MULTI]
     expected = np.stack([scored_anew(artifact, row, answers) for row in rows])
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)
@@ -66,7 +66,7 @@ def test_probabilities_of_several_tokens(make_artifact: Make, batch_size: int) -
 
 def test_classify_names_the_labels(make_artifact: Make) -> None:
     artifact = open_artifact(make_artifact())
-    found = classify(artifact, QUERIES[0], threads=1)
+    found = classify(artifact, QUERIES[0], threads=1).probabilities
     assert list(found) == ["entailment", "contradiction"]
     assert sum(found.values()) == pytest.approx(1.0, abs=1e-9)
 
@@ -95,7 +95,7 @@ def test_evaluate_against_counting(make_artifact: Make, tmp_path: Path) -> None:
     found = evaluate(folder, Source(source="file:data.jsonl"), tmp_path, threads=1, batch_size=4)
     right: dict[str, list[bool]] = {"entailment": [], "contradiction": []}
     for row in rows:
-        shares = classify(artifact, row, threads=1)
+        shares = classify(artifact, row, threads=1).probabilities
         right[row["label"]].append(max(shares, key=lambda label: shares[label]) == row["label"])
     assert found.examples == 21
     assert found.accuracy == pytest.approx(np.mean([*right["entailment"], *right["contradiction"]]), abs=1e-12)

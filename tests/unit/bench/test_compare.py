@@ -33,6 +33,7 @@ def run_of(decode_ms: float, *, peak: int) -> dict[str, Any]:
     return {
         "load_ms": 1.0, "first_token_ms": [10.0], "decode_ms": [[decode_ms, decode_ms]],
         "peak_rss_bytes": peak, "threads": 1, "pool_threads": 1, "providers": ["CPUExecutionProvider"],
+        "prefix_tokens": 0,
         "runtime": "onnxruntime", "runtime_version": "1", "machine": "m", "processor": "p", "logical_cores": 2,
         "bandwidth": {"memory": {"add": 3e9, "copy": 4e9}, "token": {"add": 9e9}},
     }  # fmt: skip

@@ -25,6 +25,7 @@ RUN: dict[str, Any] = {
     "peak_rss_bytes": 5_000_000,
     "threads": 1,
     "pool_threads": 1,
+    "prefix_tokens": 0,
     "providers": ["CPUExecutionProvider"],
     "runtime": "onnxruntime",
     "runtime_version": "1.31.1",
@@ -144,7 +145,7 @@ for path in pathlib.Path(edgeicl.bench.__file__).parent.glob("*.py"):
 from edgeicl.bench.artifact import open_artifact
 from edgeicl.bench.classify import classify
 found = classify(open_artifact(pathlib.Path({str(artifact)!r})), dict(premise="w1", hypothesis="w2"), threads=1)
-assert len(found) == 2
+assert len(found.probabilities) == 2
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(stage.__file__).parents[2], timeout=120)
 

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import OPTForCausalLM
 
-from edgeicl.distill.channel_scoring import score_channel, score_prompts
+from edgeicl.distill.channel_scoring import channel_slices, slices_scorer
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.errors import DataError
 from edgeicl.tasks.example import Example
@@ -42,13 +42,15 @@ def test_as_whole_prompts_say(
     _, channel = encoders(tokenizer)
     before, queries = channel.demonstrations(shown), channel.queries(QUERIES)
     told: list[int] = []
-    found = score_channel(
+    slices = channel_slices(
         LabelReader(model, score=score),  # type: ignore[arg-type]
         queries,
         list(channel.tokens.values()),
+        [(0, 3), (3, 4)],
         before=before,
         advance=told.append,
     )
+    found = np.concatenate(list(slices))
     with torch.inference_mode():
         expected = np.array(
             [[one_by_one(model, before, query, word) for word in channel.tokens.values()] for query in queries]
@@ -70,7 +72,15 @@ def test_roles_are_swapped_in_demonstrations(tokenizer: Tokenizer) -> None:
 def test_the_encoder_decides(opt: Callable[..., OPTForCausalLM], tokenizer: Tokenizer) -> None:
     reader = LabelReader(opt(seed=1))
     direct, channel = (
-        score_prompts(reader, encoder, encoder.queries(QUERIES), before=encoder.leading)
+        next(
+            slices_scorer(encoder)(
+                reader,
+                encoder.queries(QUERIES),
+                list(encoder.tokens.values()),
+                [(0, 4)],
+                before=encoder.leading,
+            )
+        )
         for encoder in encoders(tokenizer)
     )
     assert direct.shape == channel.shape == (4, 2)
@@ -80,9 +90,12 @@ def test_the_encoder_decides(opt: Callable[..., OPTForCausalLM], tokenizer: Toke
 def test_a_prompt_too_long_is_refused(opt: Callable[..., OPTForCausalLM], tokenizer: Tokenizer) -> None:
     _, channel = encoders(tokenizer)
     with pytest.raises(DataError, match="longest prompt has 151 tokens"):
-        score_channel(
-            LabelReader(opt(seed=1, positions=150)),
-            channel.queries(QUERIES),
-            [(5, 6)],
-            before=[0] * (149 - max(map(len, channel.queries(QUERIES)))),
+        next(
+            channel_slices(
+                LabelReader(opt(seed=1, positions=150)),
+                channel.queries(QUERIES),
+                [(5, 6)],
+                [(0, 4)],
+                before=[0] * (149 - max(map(len, channel.queries(QUERIES)))),
+            )
         )

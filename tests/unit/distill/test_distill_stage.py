@@ -22,8 +22,7 @@ from edgeicl.distill import (
     baselines,
     context_distillation,
     label_training,
-    predictions,
-    teacher_targets,
+    shards,
     trainer,
 )
 from edgeicl.distill.stage import distill
@@ -52,7 +51,7 @@ def test_the_whole_layer_and_its_second_run(
         titles.append(description)
         yield lambda n: None
 
-    for module in (predictions, teacher_targets, trainer):
+    for module in (shards, trainer):
         monkeypatch.setattr(module, "track", listed)
     caplog.set_level(logging.INFO, logger="edgeicl")
     result = distill(recipe, store=Store(tmp_path), base_folder=tmp_path)

@@ -110,3 +110,49 @@ def test_a_prefix_serves_many_batches_unchanged(reader: LabelReader) -> None:
 def test_prompts_longer_than_the_model_reads(reader: LabelReader) -> None:
     with pytest.raises(DataError, match=r"longest prompt has 607 tokens; .* reads 512"):
         score_queries(reader, QUERIES, ONE_TOKEN, before=[3] * 600)
+
+
+class PackedHead(torch.nn.Linear):
+    """As bitsandbytes has it: a Linear whose weight is packed, so that its rows are no words."""
+
+    def __init__(self, head: torch.nn.Linear) -> None:
+        super().__init__(1, 1, bias=False)
+        self.whole = head
+        self.weight = torch.nn.Parameter(head.weight.detach().flatten()[:, None], requires_grad=False)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.whole(hidden)
+        return scores
+
+
+def test_a_packed_head_is_not_cut_into_rows(opt: Callable[..., OPTForCausalLM]) -> None:
+    expected = score_queries(LabelReader(opt(seed=3)), QUERIES, ONE_TOKEN, before=BEFORE)
+    model = opt(seed=3)
+    model.lm_head = PackedHead(model.lm_head)
+    assert np.abs(score_queries(LabelReader(model), QUERIES, ONE_TOKEN, before=BEFORE) - expected).max() < 1e-5
+
+
+def test_a_head_in_4_bits_gives_labels_what_it_gives_the_vocabulary(opt: Callable[..., OPTForCausalLM]) -> None:
+    """With the library's own layer, on the CPU."""
+    import bitsandbytes
+
+    model = opt(seed=3, width=64)
+    head = bitsandbytes.nn.Linear4bit(64, 264, bias=False, compute_dtype=torch.float32, quant_type="nf4")
+    head.load_state_dict({"weight": model.lm_head.weight.detach().clone()})
+    model.lm_head = head.to("cpu")
+    assert model.lm_head.weight.shape != (264, 64)  # it is packed
+    reader = LabelReader(model)
+    labels = score_queries(reader, QUERIES, ONE_TOKEN, before=BEFORE)
+    words = score_queries(reader, QUERIES, ONE_TOKEN, before=BEFORE, over="vocabulary")[:, [40, 50]]
+    words -= np.log(np.exp(words).sum(-1, keepdims=True))
+    assert np.abs(labels - words).max() < 1e-5
+    exact = score_queries(LabelReader(opt(seed=3, width=64)), QUERIES, ONE_TOKEN, before=BEFORE)
+    assert 1e-3 < np.abs(labels - exact).max() < 1  # negative control: rounded it was
+
+
+def test_slices_have_the_bits_of_the_whole_where_packs_are_cut_alike(reader: LabelReader) -> None:
+    whole = score_queries(reader, QUERIES[:2], ONE_TOKEN, before=BEFORE)
+    slices = scoring.score_slices(reader, QUERIES, ONE_TOKEN, [(2, 5), (0, 2)], before=BEFORE)
+    second, first = list(slices)
+    assert np.array_equal(first, whole)
+    assert second.shape == (3, 2)

@@ -12,8 +12,11 @@ import pytest
 import torch
 
 from edgeicl.distill import pretrain as pretraining_module
+from edgeicl.distill.answer_loss import answer_loss
 from edgeicl.distill.episodes import encode, episode_text
-from edgeicl.distill.pretrain import RECIPE, draw_batch, learning_rate, new_model, pretrain, training_loss
+from edgeicl.distill.new_model import new_model
+from edgeicl.distill.pretrain import RECIPE, draw_batch, pretrain
+from edgeicl.distill.pretraining_loop import learning_rates
 from edgeicl.errors import DataError, EdgeiclError
 from edgeicl.specs.loading import load_spec
 from edgeicl.specs.pretraining import EXAMPLE_TOKENS, Phase, Pretraining, Shape
@@ -85,7 +88,7 @@ def test_most_tokens_of_an_example() -> None:
 
 def test_learning_rate_warms_up_and_falls() -> None:
     phase = tiny(steps=1000).phases[0]
-    rates = [learning_rate(phase, step) for step in range(1000)]
+    rates = learning_rates([phase])
     assert rates[0] == pytest.approx(1e-2 / 200)
     assert max(rates) < 1e-2
     assert rates[-1] == pytest.approx(1e-3, rel=0.01)
@@ -97,9 +100,8 @@ def test_an_untrained_model_is_near_chance_on_average_and_the_loss_sees_every_te
     model = new_model(SHAPE.model_copy(update={"initial_std": 1e-4}), family_tokenizer().get_vocab_size())
     texts, first = draw_batch(tiny(), tiny().phases[0], 0, family_tokenizer())
     uniform = math.log(family_tokenizer().get_vocab_size())
-    device = torch.device("cpu")
-    assert training_loss(model, texts, first, 0.0, device).item() == pytest.approx(uniform, abs=0.05)
-    assert training_loss(model, texts, first, 0.5, device).item() == pytest.approx(1.5 * uniform, abs=0.05)
+    assert answer_loss(model, texts, 0.0, first).item() == pytest.approx(uniform, abs=0.05)
+    assert answer_loss(model, texts, 0.5, first).item() == pytest.approx(1.5 * uniform, abs=0.05)
 
 
 def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, pretraining: Pretraining, output: Path) -> None:

@@ -11,9 +11,10 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import OPTForCausalLM
 
-from edgeicl.distill import teacher_targets
+from edgeicl.distill import shards
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.teacher_targets import build_gain, read_targets
+from edgeicl.store import ALONE
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import PromptEncoder
 
@@ -26,18 +27,27 @@ def test_a_killed_gain_goes_on_at_the_next_demonstration_set(
     contexts = {f"seed_{n}": encoder.demonstrations(examples[n : n + 2]) for n in range(2)}
     reader = LabelReader(opt(seed=0))
     scored: list[int] = []
-    real = teacher_targets.score_prompts
+    real = shards.score_slices
 
     def build(folder: Path, *, dies_at: int = 99) -> dict[str, Any]:
         def score(*arguments: Any, **named: Any) -> Any:
-            if len(scored) == dies_at:
-                raise KeyboardInterrupt
-            scored.append(len(named["before"]))
-            return real(*arguments, **named)
+            for scores in real(*arguments, **named):
+                if len(scored) == dies_at:
+                    raise KeyboardInterrupt
+                scored.append(len(named["before"]))
+                yield scores
 
-        monkeypatch.setattr(teacher_targets, "score_prompts", score)
+        monkeypatch.setattr(shards, "score_slices", score)
         folder.mkdir(exist_ok=True)
-        build_gain(folder, reader, encoder, examples, contexts=contexts, over="verbalizers")
+        build_gain(
+            folder,
+            lambda: reader,
+            encoder,
+            examples,
+            contexts=contexts,
+            over="verbalizers",
+            workers=ALONE,
+        )
         return read_targets(folder)
 
     whole = build(tmp_path / "whole")
@@ -46,7 +56,7 @@ def test_a_killed_gain_goes_on_at_the_next_demonstration_set(
         build(tmp_path / "killed", dies_at=2)
     resumed = build(tmp_path / "killed")
     assert len(scored) == 3  # without demonstrations, and two sets: each once
-    damaged = tmp_path / "killed" / "checkpoint" / "seed_0.safetensors"
+    damaged = tmp_path / "killed" / "checkpoint" / "seed_0" / "00000000.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     again = build(tmp_path / "killed")
     assert len(scored) == 4  # a flipped byte is not used

@@ -41,10 +41,10 @@ def test_mean_scores_on_paper() -> None:
 def test_predictions_come_back_in_their_order() -> None:
     prompts = [[0], [1, 1, 1], [3], [2, 1], [3, 3, 3, 3], [0, 0]]
     told: list[int] = []
-    found = predict(last_logits, prompts, [(1,), (0,), (3,)], batch_size=4, advance=told.append)
+    found = predict([last_logits], prompts, [(1,), (0,), (3,)], batch_size=4, advance=told.append)
     assert found.tolist() == [2, 1, 0, 1, 0, 2]
     assert told == [4, 2]
-    alone = [predict(last_logits, [prompt], [(1,), (0,), (3,)], batch_size=1)[0] for prompt in prompts]
+    alone = [predict([last_logits], [prompt], [(1,), (0,), (3,)], batch_size=1)[0] for prompt in prompts]
     assert found.tolist() == alone
 
 

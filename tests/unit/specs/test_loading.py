@@ -56,7 +56,7 @@ def test_five_mistakes_are_five_problems_with_their_lines() -> None:
         GOOD.replace("    count: 16\n", "    cuont: 16\n")  # unknown key, line 12
         .replace("kl: 1.0", "kl: high")  # wrong type, line 14
         .replace("name: good", 'name: "no good"')  # bad text, line 2
-        .replace('{model: "builtin:nli-student"}', "{adapter: lora}")  # missing and bad choice, line 10
+        .replace('{model: "builtin:nli-student"}', "{adapter: lorra}")  # missing and bad choice, line 10
     )
     found = problems_of(text)
     assert found["distill.demonstrations.cuont"][:2] == (12, "unknown key")
@@ -64,7 +64,11 @@ def test_five_mistakes_are_five_problems_with_their_lines() -> None:
     assert found["distill.objective.kl"] == (14, "'high'", "expected a number")
     assert found["name"][:2] == (2, "'no good'")
     assert found["distill.student.model"][:2] == (10, "missing")
-    assert found["distill.student.adapter"] == (10, "'lora'", "allowed: none")
+    assert found["distill.student.adapter"] == (
+        10,
+        "'lorra'",
+        "did you mean 'lora'? allowed: none, lora, bitfit",
+    )
     assert len(found) == 5
 
 

@@ -1,0 +1,92 @@
+"""A student that is not trained and carries its demonstrations: in-context learning on the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from edgeicl.distill import evaluate as methods
+from edgeicl.distill.baselines import untrained_predictions
+from edgeicl.distill.predictions import (
+    ONLY,
+    PREDICTIONS,
+    accuracy_rows,
+    paired_tests_against,
+    read_predictions,
+    write_predictions,
+)
+from edgeicl.distill.result import DistillResult
+from edgeicl.distill.student import MODEL
+from edgeicl.distill.task_data import deal
+from edgeicl.distill.task_run import TaskRun
+from edgeicl.distill.teacher_targets import seed_name
+from edgeicl.models.model_folder import weights_digest
+from edgeicl.specs.measurement import Evaluation
+from edgeicl.specs.prefix import PREFIX_SOURCE, write_prefix_source
+from edgeicl.store import CHECKPOINT, StageOutput
+from edgeicl.tasks.examples_digest import examples_digest
+
+
+def carry_demonstrations(run: TaskRun, student: StageOutput) -> DistillResult:
+    """Method `none` with `prefix: demonstrations`: a prefix of token ids for each demonstration seed.
+
+    `student` is the stage that holds the student as it is.
+
+    Raises:
+        DataError: too few examples for the demonstrations, or prompts that the student can't read.
+    """
+    recipe, encoder = run.recipe, run.encoder
+    shown = recipe.distill.demonstrations
+    data = deal(
+        run.read(recipe.task.train),
+        [example for examples in run.evaluation.values() for example in examples],
+        pattern=recipe.task.pattern,
+        labels=encoder.labels,
+        demonstrations=shown.count,
+        balanced=shown.balanced,
+        demonstration_seeds=shown.seeds,
+        transfer_examples=2,  # the fewest: nothing is trained
+        seed=recipe.seed,
+        shown_from=run.demonstration_sources(),
+        leakage=recipe.distill.leakage,
+    )
+    contexts = {seed_name(seed): encoder.demonstrations(each) for seed, each in data.demonstrations.items()}
+
+    def build(folder: Path) -> None:
+        if run.writes:
+            found = untrained_predictions(
+                run.label_reader(student.path / MODEL),
+                run.predictor,
+                zero_shot=methods.ZERO_SHOT_STUDENT,
+                in_context=methods.IN_CONTEXT_STUDENT,
+                contexts=contexts,
+                kept=folder / CHECKPOINT,
+            )
+            write_predictions(folder / PREDICTIONS, found)
+            sets = [np.array(ids, dtype=np.int64) for ids in contexts.values()]
+            write_prefix_source(folder / PREFIX_SOURCE, sets)
+
+    inputs = run.task_inputs() | {
+        "student": student.digest,
+        "contexts": contexts,
+        "evaluation": examples_digest(run.evaluation.items()),
+    }
+    output = run.stage("demonstrations", inputs, build)
+    predictions = read_predictions(output.path / PREDICTIONS)
+    names = (ONLY, *contexts)
+    found = (predictions, run.evaluation, encoder)
+    evaluation = Evaluation(
+        rows=accuracy_rows(methods.TABLE_ORDER, *found, runs=names),
+        paired_tests=paired_tests_against(methods.IN_CONTEXT_STUDENT, methods.TABLE_ORDER, *found, runs=names),
+    )
+    model = student.path / MODEL
+    return DistillResult(
+        model,
+        weights_digest(model),
+        evaluation,
+        tuple(run.outputs),
+        source=run.student_folder,
+        deviations=data.deviations,
+        prefix=output.path / PREFIX_SOURCE,
+    )

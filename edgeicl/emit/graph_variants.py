@@ -1,0 +1,42 @@
+"""The artifact's own graph, changed in one respect for a check or for work at compile time."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import TensorProto, helper
+
+from edgeicl.errors import ParityError
+
+EMBEDDED = "tokens"
+"""The value of the graph that holds the token embeddings [B, T, H], before positions are added."""
+
+
+def with_exact_activations(model: bytes) -> bytes:
+    """The same graph with every quantized product computed from fp32 activations."""
+    proto = onnx.ModelProto.FromString(model)
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "MatMulNBits" and attribute.name == "accuracy_level":
+                attribute.i = 0
+    return _bytes(proto)
+
+
+def with_vectors_for_tokens(model: bytes) -> bytes:
+    """The same graph with an input `tokens` [B, T, H] in the place of token embeddings.
+
+    `input_ids` stays an input, for its shape alone.
+    """
+    proto = onnx.ModelProto.FromString(model)
+    looked_up = [node for node in proto.graph.node if EMBEDDED in node.output]
+    if len(looked_up) != 1:
+        raise ParityError(f"the graph has {len(looked_up)} nodes that make {EMBEDDED!r}; expected 1")
+    proto.graph.node.remove(looked_up[0])
+    proto.graph.input.append(
+        helper.make_tensor_value_info(EMBEDDED, TensorProto.FLOAT, ["batch", "tokens", None])
+    )
+    return _bytes(proto)
+
+
+def _bytes(proto: onnx.ModelProto) -> bytes:
+    changed: bytes = proto.SerializeToString(deterministic=True)
+    return changed

@@ -1,0 +1,122 @@
+"""Context distillation beside its baselines over numbers of demonstrations, on tasks of the built-in family.
+
+    python -m tests.evidence_context
+
+prints the tables of docs/results/context-distillation.md. It runs the recipe layer of `edgeicl compile
+recipes/quickstart.yaml` with the overrides below, in the cache: stopped, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgeicl.cache_lock import in_use
+from edgeicl.distill import evaluate as methods
+from edgeicl.distill.stage import distill
+from edgeicl.job import resolve
+from edgeicl.specs.measurement import Estimate, Evaluation
+from edgeicl.store import Store, cache_root
+
+TASKS = ("action", "animal", "today", "entailment")
+COUNTS = (1, 4, 8, 12)
+ADAPTERS = ("none", "lora", "bitfit")
+# The learning rate of each, in thousandths: biases alone move the outputs less.
+THOUSANDTHS = {"none": 1, "lora": 1, "bitfit": 10}
+DATA = ("in_domain", "out_of_domain")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One build: a task, how many demonstrations, what of the student is trained."""
+
+    task: str
+    count: int
+    adapter: str = "none"
+
+    @property
+    def overrides(self) -> list[str]:
+        """What follows `--set` on the command line."""
+        source = f"builtin:nli/{self.task}"
+        return [
+            f'task.train={{source: "{source}", split: train, limit: 2000}}',
+            f'task.in_domain={{source: "{source}", split: test, limit: 300}}',
+            f'task.out_of_domain={{source: "{source}", split: out_of_domain, limit: 300}}',
+            f"distill.demonstrations.count={self.count}",
+            f"distill.student.adapter={self.adapter}",
+            f"distill.training.learning_rate={THOUSANDTHS[self.adapter]}.0e-3",
+            "distill.transfer_examples=512",
+            "distill.require_gain=false",
+        ]
+
+
+def evaluation(case: Case) -> Evaluation:
+    """The accuracy table of a case, from the cache where it is whole there."""
+    job = resolve("quickstart", recipe_overrides=case.overrides, builds=False)
+    found = distill(job.recipe, store=Store(cache_root()), base_folder=job.base_folder)
+    return found.evaluation
+
+
+def accuracy(found: Evaluation, method: str, data: str) -> Estimate:
+    (row,) = (row for row in found.rows if (row.method, row.data) == (method, data))
+    return row.accuracy
+
+
+def told(value: Estimate) -> str:
+    return f"{100 * value.mean:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
+
+
+def more(value: Estimate, than: Estimate) -> str:
+    """Relative, of the means, in percent."""
+    return f"{100 * (value.mean / than.mean - 1):+.0f} %"
+
+
+def beside_baselines(tasks: Sequence[str], counts: Sequence[int]) -> list[str]:
+    """Rows: all weights trained."""
+    lines = [
+        "| task | k | data | in-context student | fine-tuned | distilled | over in-context | over fine-tuned "
+        "| in-context teacher |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for task in tasks:
+        for count in counts:
+            found = evaluation(Case(task, count))
+            for data in DATA:
+                shown, tuned, ours, teacher = (
+                    accuracy(found, method, data)
+                    for method in (
+                        methods.IN_CONTEXT_STUDENT,
+                        methods.FINE_TUNING,
+                        methods.CONTEXT_DISTILLATION,
+                        methods.IN_CONTEXT_TEACHER,
+                    )
+                )
+                cells = [task, str(count), data.replace("_", "-"), *map(told, (shown, tuned, ours))]
+                cells += [more(ours, shown), more(ours, tuned), told(teacher)]
+                lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def by_adapter(task: str, counts: Sequence[int]) -> list[str]:
+    """Rows: what of the student is trained."""
+    lines = ["| k | data | all weights | LoRA | BitFit |", "|---|---|---|---|---|"]
+    for count in counts:
+        found = [evaluation(Case(task, count, adapter)) for adapter in ADAPTERS]
+        for data in DATA:
+            cells = [told(accuracy(one, methods.CONTEXT_DISTILLATION, data)) for one in found]
+            lines.append(f"| {count} | {data.replace('_', '-')} | {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> None:
+    """Prints both tables; accuracies in percent, with 95 % intervals over five demonstration seeds."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    with in_use(cache_root()):
+        lines = [*beside_baselines(TASKS, COUNTS), "", *by_adapter(TASKS[0], COUNTS)]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
