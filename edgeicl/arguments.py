@@ -39,6 +39,16 @@ TargetSetOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ColumnsOption = Annotated[
+    str, typer.Option(metavar="A,B,...", help="Names of the fields of a CSV or TSV file without a header.")
+]
+RenameOption = Annotated[
+    list[str] | None, typer.Option(metavar="FROM=TO", help="Rename a column; may be repeated.")
+]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COLUMN=TEXT", help="Only rows whose column holds this text; may be repeated."),
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(min=1, help="As many as the target names and this computer has, unless given."),
@@ -85,6 +95,11 @@ def source_given(
     limit: int | None,
     drop_labels: Sequence[str] = (),
     map_labels: Sequence[str] = (),
+    columns: str = "",
+    rename: Sequence[str] = (),
+    where: Sequence[str] = (),
+    options: str | None = None,
+    breakdown: str | None = None,
 ) -> Source:
     """The `Source` that `data`, given as `option`, and other options of `command` describe.
 
@@ -96,23 +111,31 @@ def source_given(
     from edgeicl.specs.loading import parse_spec
     from edgeicl.specs.source import Source
 
-    options = {"source": option, "drop_labels": "--drop-label", "map_labels": "--map-label"}
-    problems = [
-        Problem("--map-label", repr(text), "expected FROM=TO") for text in map_labels if "=" not in text
-    ]
+    keys = {"source": option, "drop_labels": "--drop-label", "map_labels": "--map-label"}
+    problems: list[Problem] = []
+
+    def pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
+        problems.extend(Problem(flag, repr(text), "expected FROM=TO") for text in texts if "=" not in text)
+        return dict(text.split("=", 1) for text in texts if "=" in text)
+
     fields = {
         "source": data,
         "split": split,
         "label": label,
         "limit": limit,
         "drop_labels": list(drop_labels),
-        "map_labels": dict(text.split("=", 1) for text in map_labels if "=" in text),
+        "map_labels": pairs("--map-label", map_labels),
+        "columns": [name.strip() for name in columns.split(",")] if columns else [],
+        "rename": pairs("--rename", rename),
+        "where": pairs("--where", where),
+        "options": options,
+        "breakdown": breakdown,
     }
     try:
         source = parse_spec(json.dumps(fields), Source, source=command, base_folder=Path.cwd())
     except SpecError as error:
         for problem in error.problems:
-            named = options.get(problem.key, f"--{problem.key}")
+            named = keys.get(problem.key, f"--{problem.key}")
             problems.append(replace(problem, key=named, line=None))
     if problems:
         next_step = f"correct these options; `edgeicl {command} --help` lists all"

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,8 +78,10 @@ def compile_job(
     """
     from edgeicl.distill.stage import distill
     from edgeicl.distill.workers import workers as launched_workers
+    from edgeicl.tasks.label_words import with_label_words
 
     started = time.monotonic()
+    job = replace(job, recipe=with_label_words(job.recipe, job.base_folder))
     root = cache or cache_root()
     workers = launched_workers()
     # Of each target: plan and quantize, emit and check, benchmark, report.

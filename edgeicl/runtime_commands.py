@@ -10,13 +10,16 @@ import typer
 
 from edgeicl.arguments import (
     ArtifactArgument,
+    ColumnsOption,
     DropLabelOption,
     JsonOption,
     LabelOption,
     LimitOption,
     MapLabelOption,
+    RenameOption,
     SplitOption,
     ThreadsOption,
+    WhereOption,
     columns_given,
     plain,
     print_json,
@@ -104,6 +107,13 @@ def eval_command(
     limit: LimitOption = None,
     drop_label: DropLabelOption = None,
     map_label: MapLabelOption = None,
+    columns: ColumnsOption = "",
+    rename: RenameOption = None,
+    where: WhereOption = None,
+    options: Annotated[str | None, typer.Option(help="Column with a row's own list of answers.")] = None,
+    breakdown: Annotated[
+        str | None, typer.Option(help="Column by whose values accuracy is told apart too.")
+    ] = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -120,6 +130,11 @@ def eval_command(
         limit=limit,
         drop_labels=drop_label or (),
         map_labels=map_label or (),
+        columns=columns,
+        rename=rename or (),
+        where=where or (),
+        options=options,
+        breakdown=breakdown,
     )
     measured = evaluate(artifact, source, Path.cwd(), threads=_threads(artifact, threads))
     print_json(plain(measured)) if as_json else typer.echo(labelled_text(measured))
@@ -134,15 +149,27 @@ def data(
         ),
     ],
     split: SplitOption = None,
+    columns: ColumnsOption = "",
+    rename: RenameOption = None,
+    where: WhereOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Print at most this many rows.")] = 10,
 ) -> None:
     """Print rows of any data as JSON, one a line."""
     from itertools import islice
 
-    from edgeicl.tasks.readers import source_rows
+    from edgeicl.tasks.readers import wanted_rows
 
-    given = source_given(source, command="data", option="SOURCE", split=split, limit=limit)
-    for _, row in islice(source_rows(given, Path.cwd()), limit):
+    given = source_given(
+        source,
+        command="data",
+        option="SOURCE",
+        split=split,
+        limit=limit,
+        columns=columns,
+        rename=rename or (),
+        where=where or (),
+    )
+    for _, row in islice(wanted_rows(given, Path.cwd()), limit):
         typer.echo(json.dumps(row, ensure_ascii=False, default=str))
 
 

@@ -1,7 +1,8 @@
 """Labels from an artifact, as an app reads them: format the query, run it, compare the label words.
 
-A label's score is the sum of its tokens' log-probabilities after the query; probabilities are renormalized
-over the labels. Behind several demonstration sets each query is asked once a set, and the majority decides.
+A label's score is the sum, or the mean, of its tokens' log-probabilities after the query; probabilities are
+renormalized over the labels. Behind several demonstration sets each query is asked once a set, and the majority
+decides.
 
 Notation: N queries, B of a batch, S demonstration sets (1 where there is none), L labels, V vocabulary.
 """
@@ -9,7 +10,7 @@ Notation: N queries, B of a batch, S demonstration sets (1 where there is none),
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.errors import DataError
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.models.prefix_file import Rows
+from edgeicl.numerics.classification import measures
 from edgeicl.numerics.voting import majority_vote, votes
 from edgeicl.progress import track
 from edgeicl.specs.manifest import TaskFile
@@ -80,21 +82,20 @@ def evaluate(
     labels = tuple(task.verbalizers)
     examples = read_examples(source, labels=labels, base_folder=base_folder)
     ids = query_ids(opened, task, examples)
-    chosen = majority_vote(probabilities(opened, ids, threads=threads, batch_size=batch_size))
+    shares = probabilities(opened, ids, threads=threads, batch_size=batch_size)
+    # A row's own options, where it has some, are all that it may be answered with.
+    allowed = [[not one.options or label in one.options for label in labels] for one in examples]
+    chosen = majority_vote(np.where(allowed, shares, -1.0))
     truth = np.array([labels.index(example.label) for example in examples])
-    right = chosen == truth
-    by_label = {
-        label: float(right[truth == index].mean())
-        for index, label in enumerate(labels)
-        if (truth == index).any()
-    }
-    return LabelledAccuracy(
-        data=str(source),
-        examples=len(examples),
-        accuracy=float(right.mean()),
-        balanced_accuracy=float(np.mean(list(by_label.values()))),
-        accuracy_by_label=by_label,
-    )
+    groups = np.array([example.group for example in examples])
+
+    def labelled(data: str, kept: npt.NDArray[np.bool_]) -> LabelledAccuracy:
+        found = measures(chosen[kept], truth[kept], labels)
+        return LabelledAccuracy(data=data, examples=int(kept.sum()), **asdict(found))
+
+    whole = labelled(str(source), np.ones(len(examples), bool))
+    by_group = {str(group): labelled(str(group), groups == group) for group in np.unique(groups[groups != ""])}
+    return whole.model_copy(update={"by_group": by_group})
 
 
 def query_ids(artifact: Artifact, task: TaskFile, examples: Sequence[Example]) -> list[list[int]]:
@@ -144,6 +145,8 @@ def probabilities(
                 # The cache has a fixed number of rows; the last batch repeats one of its own.
                 filled = indices + indices[:1] * (batch - len(indices))
                 found = score_answers(decoder, [rows[index] for index in filled], answers)
+                if task.score == "mean":
+                    found /= [len(answer) for answer in answers]
                 scores[number, indices] = found[: len(indices)]
                 advance(len(indices))
     result: Floats = np.exp(log_probabilities(scores))

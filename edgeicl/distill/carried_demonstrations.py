@@ -12,6 +12,7 @@ from edgeicl.distill.predictions import (
     ONLY,
     PREDICTIONS,
     accuracy_rows,
+    paired_tests_against,
     read_predictions,
     write_predictions,
 )
@@ -47,6 +48,8 @@ def carry_demonstrations(run: TaskRun, student: StageOutput) -> DistillResult:
         demonstration_seeds=shown.seeds,
         transfer_examples=2,  # the fewest: nothing is trained
         seed=recipe.seed,
+        shown_from=run.demonstration_sources(),
+        leakage=recipe.distill.leakage,
     )
     contexts = {seed_name(seed): encoder.demonstrations(each) for seed, each in data.demonstrations.items()}
 
@@ -72,12 +75,16 @@ def carry_demonstrations(run: TaskRun, student: StageOutput) -> DistillResult:
     output = run.stage("demonstrations", inputs, build)
     predictions = read_predictions(output.path / PREDICTIONS)
     names = (ONLY, *contexts)
-    rows = accuracy_rows(methods.TABLE_ORDER, predictions, run.evaluation, encoder, runs=names)
+    found = (predictions, run.evaluation, encoder)
+    evaluation = Evaluation(
+        rows=accuracy_rows(methods.TABLE_ORDER, *found, runs=names),
+        paired_tests=paired_tests_against(methods.IN_CONTEXT_STUDENT, methods.TABLE_ORDER, *found, runs=names),
+    )
     model = student.path / MODEL
     return DistillResult(
         model,
         weights_digest(model),
-        Evaluation(rows=rows),
+        evaluation,
         tuple(run.outputs),
         source=run.student_folder,
         deviations=data.deviations,

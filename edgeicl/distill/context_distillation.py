@@ -7,6 +7,7 @@ decides nothing here: the gain and the choice among students are measured on tra
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from edgeicl.distill.demonstration_sets import averaged, set_seeds
 from edgeicl.distill.gain import require_gain
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.on_policy import on_policy_loss
-from edgeicl.distill.predictions import PREDICTIONS, write_predictions
+from edgeicl.distill.predictions import PREDICTIONS, Predictor, write_predictions
 from edgeicl.distill.preflight import check_models
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.scoring import scoring_size
@@ -58,6 +59,7 @@ class ContextDistillation:
         self.run = run
         self.recipe, self.settings = run.recipe, run.recipe.distill
         self.encoder = run.encoder
+        self.asked = run.untrained_encoder
         self.over = self.settings.objective.over
         shown = self.settings.demonstrations
         self.sets = set_seeds(shown.seeds, shown.sets_per_student)
@@ -92,7 +94,7 @@ class ContextDistillation:
             digest=weights_digest(students[deployed].path / MODEL),
             evaluation=evaluation.model_copy(update={"gain_points": gain.points, "deployed_seed": deployed}),
             outputs=tuple(self.run.outputs),
-            deviations=self.data.deviations + self.missing_baseline + diverged,
+            deviations=self.run.deviations + self.data.deviations + self.missing_baseline + diverged,
             source=self.run.student_folder,
         )
 
@@ -137,13 +139,25 @@ class ContextDistillation:
             demonstration_seeds=[seed for sets in self.sets.values() for seed in sets.values()],
             transfer_examples=self.settings.transfer_examples,
             seed=self.recipe.seed,
+            shown_from=self._demonstration_sources(),
+            leakage=self.settings.leakage,
         )
+
+    def _demonstration_sources(self) -> dict[int, list[Example]]:
+        """What each set's demonstrations are drawn from: those of a student from its seed's own source."""
+        of_student = self.run.demonstration_sources()
+        return {
+            seed: of_student[student]
+            for student, sets in self.sets.items()
+            for seed in sets.values()
+            if student in of_student
+        }
 
     @cached_property
     def contexts(self) -> dict[str, list[int]]:
         """Tokens that stand before a query, by demonstration set."""
         return {
-            name: self.encoder.demonstrations(self.data.demonstrations[seed])
+            name: self.asked.demonstrations(self.data.demonstrations[seed])
             for sets in self.sets.values()
             for name, seed in sets.items()
         }
@@ -169,12 +183,13 @@ class ContextDistillation:
     @cached_property
     def queries(self) -> list[list[int]]:
         """Token ids of the examples that the teacher scores."""
-        return self.encoder.queries(self.data.scored)
+        return self.asked.queries(self.data.scored)
 
     def _longest_prompts(self) -> tuple[int, int]:
         """Tokens of the longest prompt without demonstrations, and with them."""
         sampled = self.settings.on_policy.tokens if self.settings.objective.on_policy else 0
-        answer = max(*map(len, self.encoder.tokens.values()), sampled) - 1
+        answer = max(*map(len, self.encoder.tokens.values()), sampled)
+        answer -= not self.asked.asks_channel  # a direct reader never reads the answer's last token
         query = max(self.run.predictor.longest_tokens, *map(len, self.queries)) + answer
         # Demonstrations are prompts themselves where the baseline is fine-tuned on them.
         shown = [example for examples in self.data.demonstrations.values() for example in examples]
@@ -190,6 +205,7 @@ class ContextDistillation:
             "prompts": digest_of(
                 [list(self.encoder.tokens.values()), self.encoder.leading, self.contexts, self.queries]
             ),
+            "channel": self.asked.asks_channel,
             "over": self.over,
         }
 
@@ -210,7 +226,7 @@ class ContextDistillation:
         build_gain(
             folder,
             self.teacher_reader,
-            self.encoder,
+            self.asked,
             self.data.scored[:GAIN_EXAMPLES],
             contexts=self.contexts,
             over=self.over,
@@ -221,7 +237,7 @@ class ContextDistillation:
         build_targets(
             folder,
             self.teacher_reader,
-            self.encoder,
+            self.asked,
             self.data.scored,
             contexts=self.contexts,
             over=self.over,
@@ -261,6 +277,7 @@ class ContextDistillation:
                 device=self.run.device,
                 is_writer=self.run.writes,
                 description=f"distilling, {seed_name(seed)}",
+                score=self.recipe.task.score,
                 adapter=adapter.adapter,
                 rank=adapter.lora.rank,
                 alpha=adapter.lora.alpha,
@@ -305,9 +322,10 @@ class ContextDistillation:
             kept=kept,
             workers=workers,
         )
+        untrained = Predictor(self.asked, self.run.evaluation)
         found |= untrained_predictions(
             self.run.label_reader(self.run.student_folder),
-            self.run.predictor,
+            untrained,
             zero_shot=methods.ZERO_SHOT_STUDENT,
             in_context=methods.IN_CONTEXT_STUDENT,
             contexts={} if self.missing_baseline else self.contexts,
@@ -316,7 +334,7 @@ class ContextDistillation:
         )
         found |= untrained_predictions(
             self.teacher_reader(),
-            self.run.predictor,
+            untrained,
             zero_shot=methods.ZERO_SHOT_TEACHER,
             in_context=methods.IN_CONTEXT_TEACHER,
             contexts=self.contexts,
@@ -332,13 +350,15 @@ class ContextDistillation:
 
     def scoring_size(self) -> Scoring:
         """The largest that goes through the teacher at once."""
-        return scoring_size(
+        size = scoring_size(
             [*self.queries, *self.run.predictor.queries],
             list(self.encoder.tokens.values()),
             before=max(self.contexts.values(), key=len),
             over=self.over,
             device_type=self.run.device.type,
         )
+        # Through the channel every token of a query is predicted.
+        return replace(size, full_logits=size.pass_tokens) if self.asked.asks_channel else size
 
     def _training(self, epochs: int) -> TrainingSettings:
         return TrainingSettings(**self.settings.training.model_dump() | {"epochs": epochs})

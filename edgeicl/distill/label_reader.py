@@ -21,6 +21,8 @@ from edgeicl.distill.prefix_cache import Prefix
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+Score = Literal["sum", "mean"]
+
 Over = Literal["verbalizers", "words", "vocabulary"]
 """What log-probabilities are over.
 
@@ -30,11 +32,12 @@ rows sum to less than 1. vocabulary: [B, V], of the first label token.
 
 
 class LabelReader(nn.Module):
-    """A causal language model seen as a classifier."""
+    """A causal language model seen as a classifier; `score` is what `Task.score` says."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, score: Score = "sum") -> None:
         super().__init__()
         self.model = model
+        self.score = score
 
     @property
     def device(self) -> torch.device:
@@ -67,7 +70,11 @@ class LabelReader(nn.Module):
             [self._word(one, word, prefix) for one, word in zip(batch.passes, batch.tokens, strict=True)],
             dim=-1,
         )
-        return words.log_softmax(-1) if over == "verbalizers" else words
+        if over == "words":
+            return words
+        if self.score == "mean":
+            words = words / torch.tensor([len(word) for word in batch.tokens], device=self.device)
+        return words.log_softmax(-1)
 
     def _word(self, one: LabelPass, word: tuple[int, ...], prefix: Prefix | None) -> Tensor:
         """Sum of the log-probabilities of one label's tokens, [B]."""

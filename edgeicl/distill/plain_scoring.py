@@ -15,7 +15,7 @@ from edgeicl.distill.label_reader import LabelReader
 def plain_scores(
     reader: LabelReader, query: Sequence[int], tokens: Sequence[tuple[int, ...]], *, before: Sequence[int]
 ) -> NDArray[np.float32]:
-    """Log-probabilities [L] of labels, renormalized; one whole forward, or one for each beginning of a label."""
+    """Log-probabilities [L] of labels, renormalized: a whole forward, or one for each beginning of a label."""
     words, logits = [], {}
     for word in tokens:
         more = word[:-1]

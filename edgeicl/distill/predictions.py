@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from edgeicl.distill.channel_scoring import slices_scorer
 from edgeicl.distill.checkpoint import is_kept, keep_file
-from edgeicl.distill.evaluate import DataName, accuracy_row
+from edgeicl.distill.evaluate import DataName, accuracy_row, paired_test
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.prefix_cache import Before
-from edgeicl.distill.scoring import score_queries
 from edgeicl.distill.shards import parts_of, score_shards, shards_of
+from edgeicl.numerics.classification import rank_of_gold
 from edgeicl.progress import track
-from edgeicl.specs.measurement import AccuracyRow
+from edgeicl.specs.measurement import AccuracyRow, PairedTest
 from edgeicl.store import ALONE, Workers
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import PromptEncoder
@@ -34,6 +35,9 @@ PREDICTIONS = "predictions.safetensors"
 Predictions = dict[str, NDArray[Any]]
 """Label indices [N] by `METHOD/DATA/RUN`, the run being a demonstration set or `ONLY`."""
 
+RANK = "/rank"
+"""Behind the name of predictions: the place of each example's gold label among all, from 1."""
+
 ONLY = "only"
 """The run of a method that no demonstration set has a part in."""
 
@@ -44,7 +48,10 @@ class Predictor:
     def __init__(self, encoder: PromptEncoder, evaluation: Mapping[DataName, Sequence[Example]]) -> None:
         self.encoder = encoder
         self._sizes = {data: len(examples) for data, examples in evaluation.items()}
-        self.queries = [query for examples in evaluation.values() for query in encoder.queries(examples)]
+        everything = [example for examples in evaluation.values() for example in examples]
+        self.queries = encoder.queries(everything)
+        self._gold = encoder.label_indices(everything)
+        self._allowed = encoder.allowed(everything)
 
     @property
     def longest_tokens(self) -> int:
@@ -73,7 +80,9 @@ class Predictor:
         title = f"evaluating {method}" + f", {run}" * (run != ONLY)
         if kept is None:
             with track(title, len(self.queries)) as advance:
-                scores = score_queries(reader, self.queries, tokens, before=before, advance=advance)
+                everything = [(0, len(self.queries))]
+                ask = slices_scorer(self.encoder)
+                scores = next(ask(reader, self.queries, tokens, everything, before=before, advance=advance))
         else:
             folder = kept / method
             score_shards(
@@ -86,14 +95,19 @@ class Predictor:
                 kept=folder,
                 workers=workers,
                 description=title,
+                score=slices_scorer(self.encoder),
             )
             if not workers.is_writer:
                 return {}
             parts = parts_of(folder, shards_of([run], len(self.queries)))[run]
             scores = np.concatenate([load_file(part.file)[part.name] for part in parts])
         ends = list(accumulate(self._sizes.values()))
-        by_data = np.split(scores.argmax(-1), ends[:-1])
-        return {f"{method}/{data}/{run}": found for data, found in zip(self._sizes, by_data, strict=True)}
+        scores = np.where(self._allowed, scores, -np.inf)
+        predictions: Predictions = {}
+        for ending, values in (("", scores.argmax(-1)), (RANK, rank_of_gold(scores, self._gold))):
+            for data, found in zip(self._sizes, np.split(values, ends[:-1]), strict=True):
+                predictions[f"{method}/{data}/{run}{ending}"] = found
+        return predictions
 
 
 def remembered(path: Path, make: Callable[[], Predictions]) -> Predictions:
@@ -131,9 +145,44 @@ def accuracy_rows(
     rows = []
     for method in methods:
         for data, examples in evaluation.items():
-            names = [f"{method}/{data}/{run}" for run in runs]
-            found = [predictions[name] for name in names if name in predictions]
-            if found:
-                gold = encoder.label_indices(examples)
-                rows.append(accuracy_row(method, data, found, gold, encoder.labels))
+            found = _runs_of(f"{method}/{data}", predictions, runs)
+            if not found:
+                continue
+            rows.append(
+                accuracy_row(
+                    method,
+                    data,
+                    found,
+                    encoder.label_indices(examples),
+                    encoder.labels,
+                    groups=[example.group for example in examples],
+                    ranks=_runs_of(f"{method}/{data}", predictions, runs, RANK),
+                )
+            )
     return tuple(rows)
+
+
+def paired_tests_against(
+    method: str,
+    others: Iterable[str],
+    predictions: Predictions,
+    evaluation: Mapping[DataName, Sequence[Example]],
+    encoder: PromptEncoder,
+    *,
+    runs: Sequence[str],
+) -> tuple[PairedTest, ...]:
+    """`method` against each of `others` on each evaluation set that there are predictions of both for."""
+    tests = []
+    for data, examples in evaluation.items():
+        gold = encoder.label_indices(examples)
+        ours = _runs_of(f"{method}/{data}", predictions, runs)
+        for other in others:
+            theirs = _runs_of(f"{other}/{data}", predictions, runs)
+            if ours and theirs and other != method:
+                tests.append(paired_test(method, ours, other, theirs, data=data, gold=gold))
+    return tuple(tests)
+
+
+def _runs_of(name: str, predictions: Predictions, runs: Sequence[str], ending: str = "") -> list[NDArray[Any]]:
+    names = [f"{name}/{run}{ending}" for run in runs]
+    return [predictions[each] for each in names if each in predictions]

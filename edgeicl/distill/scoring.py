@@ -19,6 +19,10 @@ from edgeicl.models.memory import Scoring
 _PACK_TOKENS = {"cpu": 256}
 
 
+ScoreSlices = Callable[..., Iterator[NDArray[np.float32]]]
+"""`score_slices`, or what takes the same arguments and asks in another way."""
+
+
 def score_queries(
     reader: LabelReader,
     queries: Sequence[Sequence[int]],

@@ -21,7 +21,7 @@ from edgeicl.distill.checkpoint import is_kept, keep_file
 from edgeicl.distill.joined_tensors import Part
 from edgeicl.distill.label_reader import LabelReader, Over
 from edgeicl.distill.prefix_cache import Before
-from edgeicl.distill.scoring import score_slices
+from edgeicl.distill.scoring import ScoreSlices, score_slices
 from edgeicl.errors import IntegrityError
 from edgeicl.progress import track
 from edgeicl.store import Workers
@@ -61,11 +61,13 @@ def score_shards(
     kept: Path,
     workers: Workers,
     description: str,
+    score: ScoreSlices | None = None,
 ) -> None:
     """Scores `queries` after each of `contexts` into files below `kept`; returns when all processes are done.
 
     What lies there already is not scored again, and the model not loaded where nothing is missing. Where each
-    process holds a part of the model only, all of them score everything together.
+    process holds a part of the model only, all of them score everything together. `score` asks in another way
+    than `score_slices`.
     """
     shards = shards_of(contexts, len(queries))
     missing = workers.from_writer([shard for shard in shards if not is_kept(kept / shard.file)])
@@ -81,7 +83,7 @@ def score_shards(
         for name, group in groupby(mine, key=lambda shard: shard.context):
             run = list(group)
             slices = [(shard.start, shard.stop) for shard in run]
-            scored = score_slices(
+            scored = (score or score_slices)(
                 reader, queries, tokens, slices, before=contexts[name], over=over, advance=advance
             )
             for shard, scores in zip(run, scored, strict=True):

@@ -70,4 +70,11 @@ def _unchanged(run: TaskRun) -> DistillResult:
         return carry_demonstrations(run, student)
     evaluated = run.evaluate({ONLY: student}, methods.ZERO_SHOT_STUDENT, baselines=None)
     model = student.path / MODEL
-    return DistillResult(model, weights_digest(model), evaluated, tuple(run.outputs), source=run.student_folder)
+    return DistillResult(
+        model,
+        weights_digest(model),
+        evaluated,
+        tuple(run.outputs),
+        source=run.student_folder,
+        deviations=run.deviations,
+    )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeicl.distill.adapter import AdapterKind, adapted
-from edgeicl.distill.label_reader import LabelReader, Over
+from edgeicl.distill.label_reader import LabelReader, Over, Score
 from edgeicl.distill.label_training import train_on_labels
 from edgeicl.distill.objective import distillation_loss, kl_to_teacher
 from edgeicl.distill.scoring import score_queries
@@ -48,6 +48,7 @@ def build_student(
     device: torch.device,
     is_writer: bool,
     description: str,
+    score: Score = "sum",
     adapter: AdapterKind = "none",
     rank: int = 8,
     alpha: int = 16,
@@ -59,7 +60,7 @@ def build_student(
     `targets` are the teacher's log-probabilities for `transfer`, then for `held_out`. For the adapter's options
     see `adapter.adapted`, for `further_terms` (of the student) `distill_student`.
     """
-    reader = LabelReader(load_model(source_folder, device=device))
+    reader = LabelReader(load_model(source_folder, device=device), score=score)
     tokens = list(encoder.tokens.values())
     with adapted(reader.model, adapter, rank=rank, alpha=alpha, target_modules=target_modules, seed=seed):
         losses = distill_student(

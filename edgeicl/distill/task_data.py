@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from edgeicl.errors import DataError
 from edgeicl.specs.manifest import Deviation
 from edgeicl.tasks.demonstrations import choose
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
-from edgeicl.tasks.prompt import query_text
+from edgeicl.tasks.leakage import shared_columns, text_key
 
 log = logging.getLogger(__name__)
+
+Leakage = Literal["refuse", "drop"]
 
 _HELD_OUT_SHARE = 10
 
@@ -52,44 +55,70 @@ def deal(
     demonstration_seeds: Sequence[int],
     transfer_examples: int,
     seed: int,
+    shown_from: Mapping[int, Sequence[Example]] | None = None,
+    leakage: Leakage = "refuse",
 ) -> TaskData:
     """Deals `train` out: a demonstration set per seed, then transfer examples, of which 1 in 10 is held out.
 
-    Training texts that the evaluation data holds too are left out (a deviation), repeated ones count once.
+    Repeated texts count once, and no transfer example is a demonstration.
+
+    Args:
+        shown_from: Where each seed's demonstrations are drawn from, if not from `train`.
+        leakage: What becomes of training texts that the evaluation data holds too: see `leakage.text_key`.
 
     Raises:
-        DataError: too few examples for the demonstrations, or none left to transfer on.
+        DataError: too few examples for the demonstrations, none left to transfer on, or leakage.
     """
-    evaluated = {query_text(pattern, example) for example in evaluation}
-    distinct: dict[str, Example] = {}
-    for example in train:
-        distinct.setdefault(query_text(pattern, example), example)
-    usable = {text: example for text, example in distinct.items() if text not in evaluated}
-    deviations = []
-    if len(usable) < len(distinct):
-        deviations.append(
-            Deviation(
-                what="training examples",
-                where="task.train",
-                asked=str(len(distinct)),
-                got=str(len(usable)),
-                why=f"{len(distinct) - len(usable)} texts are in the evaluation data too",
+    evaluated = {text_key(pattern, example): example.where for example in evaluation}
+    deviations: list[Deviation] = []
+
+    def clean(examples: Sequence[Example], where: str) -> dict[str, Example]:
+        """Distinct examples that the evaluation doesn't hold, by their texts."""
+        distinct: dict[str, Example] = {}
+        for example in examples:
+            distinct.setdefault(text_key(pattern, example), example)
+        if len(distinct) < len(examples):
+            log.info("%s: %d repeated texts are used once", where, len(examples) - len(distinct))
+        leaked = [text for text in distinct if text in evaluated]
+        if leaked and leakage == "refuse":
+            first = distinct[leaked[0]]
+            raise DataError(
+                f"{where}: {len(leaked)} of {len(distinct)} texts are in the evaluation data too, first "
+                f"{first.where or 'an example'} (evaluation: {evaluated[leaked[0]] or 'an example'}); expected "
+                "none",
+                next_step="remove them from one of both, or leave them out with distill.leakage: drop",
             )
-        )
-    if len(distinct) < len(train):
-        log.info("task.train: %d repeated texts are used once", len(train) - len(distinct))
+        if leaked:
+            deviations.append(
+                Deviation(
+                    what="training examples",
+                    where=where,
+                    asked=str(len(distinct)),
+                    got=str(len(distinct) - len(leaked)),
+                    why=f"{len(leaked)} texts are in the evaluation data too",
+                )
+            )
+        return {text: example for text, example in distinct.items() if text not in evaluated}
+
+    usable = clean(train, "task.train")
+    sources = {
+        each: list(clean(examples, f"distill.demonstrations.source, seed {each}").values())
+        for each, examples in (shown_from or {}).items()
+    }
     pool = list(usable.values())
     shown = {
-        chosen: choose(pool, count=demonstrations, balanced=balanced, seed=chosen, labels=labels)
+        chosen: choose(
+            sources.get(chosen, pool), count=demonstrations, balanced=balanced, seed=chosen, labels=labels
+        )
         for chosen in demonstration_seeds
     }
-    taken = {query_text(pattern, example) for examples in shown.values() for example in examples}
+    taken = {text_key(pattern, example) for examples in shown.values() for example in examples}
     rest = [example for text, example in usable.items() if text not in taken]
     random.Random(f"transfer/{seed}").shuffle(rest)
     transfer = rest[:transfer_examples]
     if len(transfer) < 2:
         raise DataError(
-            f"task.train: {len(pool)} usable examples, of which {len(taken)} are demonstrations; "
+            f"task.train: {len(pool)} usable examples, of which {len(pool) - len(rest)} are demonstrations; "
             f"found {len(transfer)} left to transfer on, expected at least 2",
             next_step="give more training data, or fewer demonstrations or seeds",
         )
@@ -100,8 +129,18 @@ def deal(
                 where="distill.transfer_examples",
                 asked=str(transfer_examples),
                 got=str(len(transfer)),
-                why=f"task.train has {len(pool)} usable examples, and {len(taken)} of them are demonstrations",
+                why=f"task.train has {len(pool)} usable examples, and {len(pool) - len(rest)} of them are "
+                "demonstrations",
             )
+        )
+    trained_on = [*transfer, *(example for examples in shown.values() for example in examples)]
+    for column, count in shared_columns(pattern, trained_on, evaluation).items():
+        log.warning(
+            "%d of %d transfer examples and demonstrations have the %s of an evaluation example, in another "
+            "text",
+            count,
+            len(trained_on),
+            column,
         )
     held_out = max(1, len(transfer) // _HELD_OUT_SHARE)
     return TaskData(shown, transfer[held_out:], transfer[:held_out], tuple(deviations))

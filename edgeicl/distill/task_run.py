@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from edgeicl.distill.evaluate import TABLE_ORDER, DataName
+from edgeicl.distill.evaluate import TABLE_ORDER, DataName, require_every_label
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.predictions import (
     ONLY,
     PREDICTIONS,
     Predictor,
     accuracy_rows,
+    paired_tests_against,
     read_predictions,
     write_predictions,
 )
@@ -25,13 +26,14 @@ from edgeicl.distill.student import MODEL
 from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.models.memory import LoadIn, Scoring, available_bytes, check_memory
 from edgeicl.models.model_folder import model_folder, weights_digest
+from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.measurement import Evaluation
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.source import Source
 from edgeicl.store import CHECKPOINT, StageOutput, Store, Workers
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
-from edgeicl.tasks.prompt import PromptEncoder
+from edgeicl.tasks.prompt import ChannelEncoder, PromptEncoder
 from edgeicl.tasks.readers import read_examples
 
 log = logging.getLogger(__name__)
@@ -48,8 +50,9 @@ class TaskRun:
         self.student_folder = model_folder(recipe.distill.student.model, base_folder=base_folder)
         self.student_digest = weights_digest(self.student_folder)
         task = recipe.task
+        self.tokenizer = load_tokenizer(self.student_folder)
         self.encoder = PromptEncoder(
-            load_tokenizer(self.student_folder),
+            self.tokenizer,
             pattern=task.pattern,
             verbalizers=task.verbalizers,
             separator=task.separator,
@@ -64,7 +67,49 @@ class TaskRun:
         self.evaluation: dict[DataName, list[Example]] = {"in_domain": self.read(task.in_domain)}
         if task.out_of_domain:
             self.evaluation["out_of_domain"] = self.read(task.out_of_domain)
+        if task.label_pattern is None:
+            for data, examples in self.evaluation.items():
+                require_every_label(data, examples, self.encoder.labels)
         self.predictor = Predictor(self.encoder, self.evaluation)
+
+    @property
+    def untrained_encoder(self) -> PromptEncoder:
+        """How models are asked that are neither trained here nor deployed: see `Task.scoring`."""
+        task = self.recipe.task
+        if task.scoring == "direct":
+            return self.encoder
+        return ChannelEncoder(
+            self.tokenizer,
+            pattern=task.channel_pattern or task.pattern,
+            verbalizers=task.verbalizers,
+            separator=task.separator,
+        )
+
+    @property
+    def deviations(self) -> tuple[Deviation, ...]:
+        """What the task asks for and models that answer in one pass can't give."""
+        found = []
+        if self.recipe.task.scoring == "channel":
+            found.append(
+                Deviation(
+                    what="scoring",
+                    where="fine-tuning, the student and the artifact",
+                    asked="channel",
+                    got="direct",
+                    why="what is deployed reads the label after the text, in one pass",
+                )
+            )
+        if any(example.options for examples in self.evaluation.values() for example in examples):
+            found.append(
+                Deviation(
+                    what="options",
+                    where="training and the artifact's check",
+                    asked="an answer among a row's own options",
+                    got="an answer among all labels",
+                    why="only the accuracy table tells options apart",
+                )
+            )
+        return tuple(found)
 
     def stage(
         self, stage: str, inputs: Mapping[str, Any], build: Callable[[Path], None], *, name: str = ""
@@ -82,6 +127,7 @@ class TaskRun:
             "pattern": task.pattern,
             "verbalizers": list(task.verbalizers.items()),
             "separator": task.separator,
+            "score": task.score,
         }
 
     def evaluate(
@@ -119,8 +165,10 @@ class TaskRun:
         }
         predictions = read_predictions(self.stage("evaluation", inputs, build).path / PREDICTIONS)
         runs = tuple(dict.fromkeys((ONLY, *students, *baseline_runs)))
+        found = (predictions, self.evaluation, self.encoder)
         return Evaluation(
-            rows=accuracy_rows(TABLE_ORDER, predictions, self.evaluation, self.encoder, runs=runs)
+            rows=accuracy_rows(TABLE_ORDER, *found, runs=runs),
+            paired_tests=paired_tests_against(method, TABLE_ORDER, *found, runs=runs),
         )
 
     @property
@@ -139,7 +187,7 @@ class TaskRun:
 
     def label_reader(self, folder: Path) -> LabelReader:
         """The model in `folder`, on the run's device."""
-        return LabelReader(load_model(folder, device=self.device))
+        return LabelReader(load_model(folder, device=self.device), score=self.recipe.task.score)
 
     def teacher_reader(self, folder: Path, load_in: LoadIn, *, scoring: Scoring) -> LabelReader:
         """The teacher in `folder`; where accelerate is configured for FSDP, all processes share its weights.
@@ -158,8 +206,16 @@ class TaskRun:
             shards=shards,
         )
         self.workers.barrier()
-        return LabelReader(load_model(folder, load_in, device=self.device, shards=shards))
+        model = load_model(folder, load_in, device=self.device, shards=shards)
+        return LabelReader(model, score=self.recipe.task.score)
 
     def read(self, source: Source) -> list[Example]:
         """The examples of one of the task's sources."""
         return read_examples(source, labels=self.encoder.labels, base_folder=self.base_folder)
+
+    def demonstration_sources(self) -> dict[int, list[Example]]:
+        """What each seed's demonstrations are drawn from; empty where that is `task.train`."""
+        shown = self.recipe.distill.demonstrations
+        if shown.source is None:
+            return {}
+        return {seed: self.read(shown.source.for_seed(seed)) for seed in shown.seeds}

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from edgeicl.distill.channel_scoring import slices_scorer
 from edgeicl.distill.gain import Gain, measure_gain
 from edgeicl.distill.joined_tensors import Part, write_joined
 from edgeicl.distill.label_reader import LabelReader, Over
@@ -118,6 +119,7 @@ def _score(
         kept=kept,
         workers=workers,
         description=description,
+        score=slices_scorer(encoder),
     )
     return parts_of(kept, shards_of(contexts, len(examples))) if workers.is_writer else {}
 

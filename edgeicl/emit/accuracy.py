@@ -1,13 +1,14 @@
 """Accuracy of the artifact beside the student it was made from, both asked the same way about the same queries.
 
-A label's score is the sum of the log-probabilities of its tokens after the query; the highest wins, and of
-several demonstration sets each has a vote. Everything here is token ids: prompts as rows, labels as tuples of
-tokens, truth as positions in the list of labels.
+A label's score is the sum, or the mean, of the log-probabilities of its tokens after the query; the highest
+wins, and of several demonstration sets each has a vote. Everything here is token ids: prompts as rows, labels
+as tuples of tokens, truth as positions in the list of labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ def predict(
     *,
     batch_size: int,
     advance: Callable[[int], None] = lambda n: None,
+    score: Literal["sum", "mean"] = "sum",
 ) -> npt.NDArray[np.int64]:
     """The winning label's position for each prompt. Prompts of similar length share a batch.
 
@@ -47,6 +49,8 @@ def predict(
             filled = rows + [rows[-1]] * (batch_size - len(rows))
             scores[indices] = label_scores(last_logits, filled, labels)[: len(rows)]
             advance(len(rows))
+        if score == "mean":
+            scores /= [len(tokens) for tokens in labels]
         shares.append(np.exp(_log_softmax(scores)))
     return majority_vote(np.stack(shares))
 

@@ -88,7 +88,7 @@ def emit(
     inputs = {
         "quantized": quantized.digest,
         "student": weights_digest(student),
-        "task": recipe.task.model_dump(mode="json", include={"pattern", "verbalizers", "separator"}),
+        "task": recipe.task.model_dump(mode="json", include={"pattern", "verbalizers", "separator", "score"}),
         "data": examples_digest(data.items()),
         "emit": recipe.emit.model_dump(mode="json"),
         "limits": recipe.limits.model_dump(mode="json"),
@@ -169,6 +169,7 @@ class _Emission:
                 verbalizers=task.verbalizers,
                 verbalizer_tokens=self.encoder.tokens,
                 separator=task.separator,
+                score=task.score,
                 prefix=use,
             ),
             context_tokens=self.target.context_tokens,
@@ -256,7 +257,14 @@ class _Emission:
         with track("artifact beside student", asked) as advance:
             for name, rows in prompts.items():
                 by_student, by_artifact = (
-                    predict(scorers, rows, labels, batch_size=_ACCURACY_BATCH, advance=advance)
+                    predict(
+                        scorers,
+                        rows,
+                        labels,
+                        batch_size=_ACCURACY_BATCH,
+                        advance=advance,
+                        score=self.recipe.task.score,
+                    )
                     for scorers in (
                         (last_logits(student, values) for values in before),
                         artifact_logits(decoder, self._shipped_rows()),

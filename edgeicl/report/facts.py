@@ -13,6 +13,9 @@ from edgeicl.specs.manifest import PREFIX_FILE, Deviation, LedgerEntry, Manifest
 from edgeicl.specs.measurement import BenchResult, Conditions, Estimate, QueryCost
 from edgeicl.specs.quant_plan import QuantPlan
 
+LABELS_SHOWN = 8
+"""More labels than these have no column each."""
+
 DATA_NAMES = {"in_domain": "in-domain", "out_of_domain": "out-of-domain"}
 
 
@@ -52,12 +55,15 @@ def method_facts(manifest: Manifest) -> Facts | None:
     if evaluation is None or not evaluation.rows:
         return None
     labels = sorted({label for row in evaluation.rows for label in row.accuracy_by_label})
+    if len(labels) > LABELS_SHOWN:
+        labels = []
     rows = tuple(
         (
             row.method,
             DATA_NAMES[row.data],
             with_interval(row.accuracy),
             with_interval(row.balanced_accuracy),
+            with_interval(row.macro_f1) if row.macro_f1 is not None else "",
             *(
                 with_interval(row.accuracy_by_label[label]) if label in row.accuracy_by_label else ""
                 for label in labels
@@ -77,7 +83,7 @@ def method_facts(manifest: Manifest) -> Facts | None:
         note.append(f"The student of seed {evaluation.deployed_seed} is the one that was compiled.")
     if evaluation.query_cost is not None:
         note.append(query_cost_text(evaluation.query_cost))
-    headers = ("method", "data", "accuracy", "balanced", *labels, "examples")
+    headers = ("method", "data", "accuracy", "balanced", "macro-F1", *labels, "examples")
     return Facts("Accuracy of the methods", headers, rows, " ".join(note))
 
 

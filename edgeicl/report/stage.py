@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from edgeicl.report import facts
+from edgeicl.report import accuracy_facts, facts
 from edgeicl.report.bit_map import BitMap, bit_map
 from edgeicl.report.curve_plot import curve_svg
 from edgeicl.report.facts import Facts
@@ -61,6 +61,9 @@ def _tables(manifest: Manifest, curve: SizeCurve) -> list[Facts]:
         facts.summary_facts(manifest, curve),
         facts.deviation_facts(manifest.deviations),
         facts.method_facts(manifest),
+        accuracy_facts.ranking_facts(manifest),
+        accuracy_facts.group_facts(manifest),
+        accuracy_facts.paired_facts(manifest),
         facts.artifact_facts(manifest),
         facts.curve_facts(curve, manifest),
         facts.size_facts(manifest),

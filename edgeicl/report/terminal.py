@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgeicl.report import facts
+from edgeicl.report.accuracy_facts import p_text
 from edgeicl.report.facts import Facts
 from edgeicl.report.tables import aligned
 from edgeicl.specs.byte_size import format_byte_size
@@ -22,11 +23,21 @@ def built_text(manifest: Manifest, *, target: Target, folder: Path) -> str:
     parts = [f"{manifest.name} for {manifest.target}"]
     evaluation = manifest.evaluation
     if evaluation is not None and evaluation.rows:
+        tests = {(test.baseline, test.data): test for test in evaluation.paired_tests}
         rows = [
-            (row.method, facts.DATA_NAMES[row.data], facts.with_interval(row.accuracy))
+            (
+                row.method,
+                facts.DATA_NAMES[row.data],
+                facts.with_interval(row.accuracy),
+                "" if row.macro_f1 is None else facts.percent(row.macro_f1.mean),
+                p_text(tests[row.method, row.data].p_value) if (row.method, row.data) in tests else "",
+            )
             for row in evaluation.rows
         ]
-        parts.append(aligned(("method", "data", "accuracy"), rows))
+        parts.append(aligned(("method", "data", "accuracy", "macro-F1", "p"), rows))
+        if tests:
+            tested = evaluation.paired_tests[0].method
+            parts.append(f"p: paired test of {tested} against each; differences are in the report.")
     figures = [
         (
             f"artifact, {facts.DATA_NAMES[entry.data]}",
@@ -164,8 +175,11 @@ def targets_text(targets: Mapping[str, Target]) -> str:
 def labelled_text(measured: LabelledAccuracy) -> str:
     """Accuracy of an artifact on one data set."""
     rows = [("all", facts.percent(measured.accuracy)), ("balanced", facts.percent(measured.balanced_accuracy))]
+    if measured.macro_f1 is not None:
+        rows.append(("macro-F1", facts.percent(measured.macro_f1)))
     rows += [(label, facts.percent(share)) for label, share in measured.accuracy_by_label.items()]
-    return f"{measured.data}, {measured.examples} examples\n{aligned(('label', 'accuracy'), rows)}"
+    parts = [f"{measured.data}, {measured.examples} examples\n{aligned(('label', 'accuracy'), rows)}"]
+    return "\n\n".join([*parts, *map(labelled_text, measured.by_group.values())])
 
 
 def _budget_text(budget: Budget) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from edgeicl.specs.adapter import AdapterKind, Lora
 from edgeicl.specs.icl import Icl
@@ -12,7 +12,7 @@ from edgeicl.specs.mend import Mend
 from edgeicl.specs.meta_kd import MetaKD
 from edgeicl.specs.model_name import ModelName
 from edgeicl.specs.on_policy import OnPolicy
-from edgeicl.specs.source import TextSource
+from edgeicl.specs.source import SeededSource, TextSource
 from edgeicl.specs.spec import Share, Spec
 
 TrackerName = Literal[
@@ -56,6 +56,18 @@ class Demonstrations(Spec):
         ge=1,
         description="Demonstration sets of each student; it learns the mean of the teacher's probabilities.",
     )
+
+    source: SeededSource | None = Field(
+        None,
+        description="Where they are drawn from, instead of `task.train`; `{seed}` in its path is the seed.",
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _files_there(cls, source: SeededSource | None, info: ValidationInfo) -> SeededSource | None:
+        if source is not None and info.context is not None:
+            source.check_files(info.data.get("seeds", ()), info.context["base_folder"])
+        return source
 
     @field_validator("seeds")
     @classmethod
@@ -148,6 +160,11 @@ class Distill(Spec):
     )
     transfer_examples: int = Field(
         4096, ge=1, description="Examples of `train` on which the student learns the teacher's answers."
+    )
+    leakage: Literal["refuse", "drop"] = Field(
+        "refuse",
+        description="Demonstrations and transfer examples whose text is in the evaluation data: an error, or "
+        "left out.",
     )
     objective: Objective = Objective()
     mend: Mend | None = Field(None, description="What method mend trains, and on what.")

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from edgeicl.specs.local_path import local_path
 from edgeicl.specs.recipe import Recipe
+from edgeicl.specs.source import SEED
 from edgeicl.specs.spec import Spec
 
 _MAY_BE_PATHS = ("model", "plan", "targets")
@@ -39,4 +40,4 @@ def _value(key: str, value: Any, base_folder: Path) -> Any:
 
 def _path_or_name(name: str, base_folder: Path) -> str:
     path = local_path(name, base_folder)
-    return str(path.resolve()) if path.exists() else name
+    return str(path.resolve()) if path.exists() or SEED in name else name

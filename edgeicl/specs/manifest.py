@@ -117,4 +117,5 @@ class TaskFile(Spec):
     verbalizers: dict[str, str]
     verbalizer_tokens: dict[str, tuple[int, ...]]
     separator: str
+    score: Literal["sum", "mean"] = Field("sum", description="Of the log-probabilities of a label's tokens.")
     prefix: PrefixUse | None = Field(None, description="What stands before every query; null: nothing.")

@@ -84,6 +84,10 @@ class LabelledAccuracy(Spec):
     accuracy: float
     balanced_accuracy: float = Field(description="Mean of the accuracies by label.")
     accuracy_by_label: dict[str, float] = Field(description="Labels that occur in the data.")
+    macro_f1: float | None = Field(None, description="Mean F1 over labels that occur in the data.")
+    by_group: dict[str, LabelledAccuracy] = Field(
+        default_factory=dict, description="By the values of the source's `breakdown` column."
+    )
 
 
 class Estimate(Spec):
@@ -96,6 +100,38 @@ class Estimate(Spec):
     values: tuple[float, ...]
 
 
+class Ranking(Spec):
+    """Where the right one of many candidate words was found (LAMA)."""
+
+    precision_at_1: Estimate
+    precision_at_10: Estimate
+    mean_reciprocal_rank: Estimate
+
+
+class GroupAccuracy(Spec):
+    """A method on the examples of one value of the `breakdown` column, such as a heuristic of HANS."""
+
+    group: str
+    accuracy: Estimate
+    balanced_accuracy: Estimate
+    macro_f1: Estimate
+    accuracy_by_label: dict[str, Estimate]
+    examples: int
+
+
+class PairedTest(Spec):
+    """A method minus a baseline on the same examples; see `numerics.paired_test`."""
+
+    method: str
+    baseline: str
+    data: Literal["in_domain", "out_of_domain"]
+    points: float = Field(description="Mean difference in accuracy, points.")
+    low: float
+    high: float
+    p_value: float = Field(description="Two-sided, of the sign-flip permutation test over examples.")
+    examples: int
+
+
 class AccuracyRow(Spec):
     """One method on one data set, over all demonstration seeds."""
 
@@ -105,6 +141,9 @@ class AccuracyRow(Spec):
     balanced_accuracy: Estimate
     accuracy_by_label: dict[str, Estimate]
     examples: int
+    macro_f1: Estimate | None = None
+    ranking: Ranking | None = Field(None, description="Of tasks with more than ten labels.")
+    groups: tuple[GroupAccuracy, ...] = ()
 
 
 class QueryCost(Spec):
@@ -135,3 +174,4 @@ class Evaluation(Spec):
     rows: tuple[AccuracyRow, ...]
     deployed_seed: int | None = Field(None, description="Demonstration seed of the student that is compiled.")
     query_cost: QueryCost | None = Field(None, description="Of a student that something stands before.")
+    paired_tests: tuple[PairedTest, ...] = Field((), description="The method against each other row.")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from edgeicl.specs.lama_template import around_answer, is_template
+
 
 def pattern_columns(pattern: str) -> tuple[str, ...]:
     """Names of the columns in `pattern`, each once, in order. ValueError for none, or for no plain name."""
@@ -27,7 +29,7 @@ def pattern_columns(pattern: str) -> tuple[str, ...]:
 
 
 def _with_columns(pattern: str) -> str:
-    pattern_columns(pattern)
+    pattern_columns(around_answer(pattern)[0] if is_template(pattern) else pattern)
     return pattern
 
 

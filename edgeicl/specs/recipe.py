@@ -66,3 +66,18 @@ class Recipe(Spec):
                     "others: paradigm meta must not be tuned on it, multitask is so without being told"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _channel_where_it_can_be(self) -> Recipe:
+        if self.task.scoring == "channel":
+            if self.distill.method != "context":
+                raise ValueError(
+                    f"task.scoring channel with method {self.distill.method}; expected method context: only "
+                    "there models are asked that are not deployed"
+                )
+            if self.distill.objective.over == "vocabulary":
+                raise ValueError(
+                    "task.scoring channel with distill.objective.over vocabulary; expected verbalizers: a "
+                    "channel's scores are of labels only"
+                )
+        return self

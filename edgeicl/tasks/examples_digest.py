@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from edgeicl.store import digest_of
 from edgeicl.tasks.example import Example
@@ -10,4 +11,8 @@ from edgeicl.tasks.example import Example
 
 def examples_digest(parts: Iterable[tuple[str, Sequence[Example]]]) -> str:
     """Digest of the examples of each named part."""
-    return digest_of({name: [[dict(one.columns), one.label] for one in examples] for name, examples in parts})
+    return digest_of({name: [_parts(one) for one in examples] for name, examples in parts})
+
+
+def _parts(example: Example) -> list[Any]:
+    return [dict(example.columns), example.label, *([list(example.options)] if example.options else [])]

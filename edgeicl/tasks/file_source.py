@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,11 +18,11 @@ Row = tuple[str, Mapping[str, Any]]
 _FORMATS = {".jsonl": "JSONL", ".ndjson": "JSONL", ".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet"}
 
 
-def file_rows(path: Path) -> Iterator[Row]:
+def file_rows(path: Path, *, columns: Sequence[str] = ()) -> Iterator[Row]:
     """Where each row stands (`FILE line N`) and its values, in the order of the file.
 
-    CSV follows RFC 4180. TSV has no quoting, as GLUE writes it. Blank lines hold no row. UTF-8, with or
-    without a byte-order mark.
+    `columns` names the fields of a CSV or TSV file that has no header. CSV follows RFC 4180. TSV has no
+    quoting, as GLUE writes it. Blank lines hold no row. UTF-8, with or without a byte-order mark.
     """
     name = path.name.lower().removesuffix(".gz")
     format_name = _FORMATS.get(Path(name).suffix)
@@ -30,6 +30,11 @@ def file_rows(path: Path) -> Iterator[Row]:
         raise DataError(
             f"{path}: found the extension '{Path(name).suffix}'; "
             f"expected one of {', '.join(_FORMATS)}, each plain or with .gz"
+        )
+    if columns and format_name not in ("CSV", "TSV"):
+        raise DataError(
+            f"{path}: found `columns` for {format_name}, whose rows name their own; expected CSV or TSV",
+            next_step="leave `columns` out; `rename` gives columns other names",
         )
     try:
         if not path.is_file():
@@ -41,7 +46,7 @@ def file_rows(path: Path) -> Iterator[Row]:
         elif format_name == "JSONL":
             yield from _jsonl(path)
         else:
-            yield from _separated(path, tabs=format_name == "TSV")
+            yield from _separated(path, tabs=format_name == "TSV", columns=columns)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: can't be read as {format_name}: {error}",
@@ -74,14 +79,14 @@ def _jsonl(path: Path) -> Iterator[Row]:
         yield where, row
 
 
-def _separated(path: Path, *, tabs: bool) -> Iterator[Row]:
+def _separated(path: Path, *, tabs: bool, columns: Sequence[str]) -> Iterator[Row]:
     lines = _lines(path)
     reader = (
         csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
         if tabs
         else csv.reader(lines, strict=True)
     )
-    header: list[str] | None = None
+    header: list[str] | None = list(columns) or None
     try:
         for fields in reader:
             if not fields:
@@ -95,7 +100,8 @@ def _separated(path: Path, *, tabs: bool) -> Iterator[Row]:
                     )
             elif len(fields) != len(header):
                 raise DataError(
-                    f"{where}: found {len(fields)} fields; expected {len(header)}: {', '.join(header)}"
+                    f"{where}: found {len(fields)} fields; expected {len(header)}: {', '.join(header)}",
+                    next_step="name the fields of a file without a header in `columns:` of the source",
                 )
             else:
                 yield where, dict(zip(header, fields, strict=True))

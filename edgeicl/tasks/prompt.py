@@ -52,6 +52,9 @@ def leading_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
 class PromptEncoder:
     """Token ids of the queries and demonstrations of one task, for one tokenizer."""
 
+    asks_channel = False
+    """Whether a model is asked for the text after the label; see `ChannelEncoder`."""
+
     def __init__(
         self, tokenizer: Tokenizer, *, pattern: str, verbalizers: Mapping[str, str], separator: str
     ) -> None:
@@ -83,17 +86,34 @@ class PromptEncoder:
         """Ids of all that stands before a query: leading tokens, then query, answer, separator of each."""
         ids = list(self.leading)
         for example, query in zip(examples, self.queries(examples), strict=True):
-            ids += [*query, *self.tokens[example.label], *self._separator]
+            ids += [*self._answered(query, self.tokens[example.label]), *self._separator]
         return ids
+
+    def _answered(self, query: Sequence[int], word: Sequence[int]) -> list[int]:
+        return [*query, *word]
 
     def label_indices(self, examples: Sequence[Example]) -> NDArray[np.int64]:
         """Position of each example's label in `labels`."""
         index = {label: position for position, label in enumerate(self.labels)}
         return np.array([index[example.label] for example in examples], dtype=np.int64)
 
+    def allowed(self, examples: Sequence[Example]) -> NDArray[np.bool_]:
+        """[N, L]: which labels each example may be answered with; all where it has no options of its own."""
+        rows = [[not one.options or label in one.options for label in self.labels] for one in examples]
+        return np.array(rows, dtype=np.bool_)
+
     def _encode(self, texts: list[str]) -> list[list[int]]:
         encodings: list[Any] = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+
+class ChannelEncoder(PromptEncoder):
+    """Roles swapped, as in MetaICL's channel models: the label's word first, then the text it is to explain."""
+
+    asks_channel = True
+
+    def _answered(self, query: Sequence[int], word: Sequence[int]) -> list[int]:
+        return [*word, *query]
 
 
 def right_padded(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,28 +42,20 @@ def read_examples(source: Source, *, labels: Sequence[str] | None, base_folder: 
                 f"{source.source}: map_labels sends '{old}' to '{new}', which has no verbalizer; "
                 f"{one_of(new, labels)}"
             )
+    known = None if labels is None else frozenset(labels)
     examples: list[Example] = []
-    for where, row in source_rows(source, base_folder):
-        if not _wanted(where, row, source):
-            continue
-        found = _label(where, row, source)
-        if found in source.drop_labels:
-            continue
-        label = source.map_labels.get(found, found)
-        if labels is not None and label not in labels:
+    for where, row, label in labelled_rows(source, base_folder):
+        if known is not None and label not in known:
             raise DataError(
-                f"{where}: found label '{found}'; {one_of(found, labels)}",
-                next_step=f"name '{found}' in map_labels or drop_labels of the source, or give it a verbalizer",
+                f"{where}: found label '{label}'; {one_of(label, labels or ())}",
+                next_step=f"name '{label}' in map_labels or drop_labels of the source, or give it a verbalizer",
             )
         texts = {name: text for name, value in row.items() if (text := _text(value)) is not None}
+        group = _of_column(where, row, source.breakdown, "breakdown") if source.breakdown else ""
         texts.pop(source.label, None)
-        examples.append(Example(texts, label, where))
+        examples.append(Example(texts, label, where, _options(where, row, source, known, label), group))
     if not examples:
-        raise DataError(
-            f"{source.source}: found no example; expected at least one after drop_labels"
-            + f" where {', '.join(f'{column} is {text!r}' for column, text in source.where.items())}"
-            * bool(source.where)
-        )
+        raise DataError(f"{source.source}: found no example; expected at least one after where and drop_labels")
     empty = [example for example in examples if not all(text.strip() for text in example.columns.values())]
     if empty:
         log.warning(
@@ -80,13 +72,38 @@ def read_examples(source: Source, *, labels: Sequence[str] | None, base_folder: 
     return [examples[index] for index in sorted(kept)]
 
 
+def labelled_rows(source: Source, base_folder: Path) -> Iterator[tuple[str, Mapping[str, Any], str]]:
+    """Place, values and label of each row that is kept; the label as `map_labels` has it."""
+    for where, row in wanted_rows(source, base_folder):
+        found = _of_column(where, row, source.label, "label")
+        if found not in source.drop_labels:
+            yield where, row, source.map_labels.get(found, found)
+
+
+def wanted_rows(source: Source, base_folder: Path) -> Iterator[Row]:
+    """The rows of `source` that `where` asks for, each with its place; columns as `rename` has them."""
+    for where, row in source_rows(source, base_folder):
+        if all(_of_column(where, row, name, "where") == text for name, text in source.where.items()):
+            yield _renamed(where, row, source.rename) if source.rename else (where, row)
+
+
+def _renamed(where: str, row: Mapping[str, Any], names: Mapping[str, str]) -> Row:
+    for old in names:
+        if old not in row:
+            raise DataError(f"{where}: found no column '{old}' to rename; {one_of(old, row)}")
+    kept = {name: value for name, value in row.items() if name in names or name not in names.values()}
+    return where, {names.get(name, name): value for name, value in kept.items()}
+
+
 def source_rows(source: Source, base_folder: Path) -> Iterator[Row]:
-    """Rows of `source` as they stand there, each with its place."""
+    """All rows of `source` as they stand there, each with its place."""
     kind, _, name = source.source.partition(":")
     if source.split is None:  # only files have none
-        return file_rows(local_path(name, base_folder))
+        return file_rows(local_path(name, base_folder), columns=source.columns)
     if kind == "hub":
-        return hub_rows(name, split=source.split, label=source.label, base_folder=base_folder)
+        old = {new: old for old, new in source.rename.items()}
+        label = old.get(source.label, source.label)
+        return hub_rows(name, split=source.split, label=label, base_folder=base_folder)
     return builtin_rows(
         name,
         split=source.split,
@@ -98,30 +115,39 @@ def source_rows(source: Source, base_folder: Path) -> Iterator[Row]:
     )
 
 
-def _wanted(where: str, row: Mapping[str, Any], source: Source) -> bool:
-    """Whether the row's columns hold what `where:` of the source asks for."""
-    for column in source.where:
-        if column not in row:
-            raise DataError(
-                f"{where}: found no column '{column}'; {one_of(column, row)}",
-                next_step="name a column of the data in `where:` of the source",
-            )
-    return all(_text(row[column]) == text for column, text in source.where.items())
-
-
-def _label(where: str, row: Mapping[str, Any], source: Source) -> str:
-    if source.label not in row:
+def _of_column(where: str, row: Mapping[str, Any], column: str, key: str) -> str:
+    """Text of the column that `key` of the source names."""
+    if column not in row:
         raise DataError(
-            f"{where}: found no column '{source.label}' for the label; {one_of(source.label, row)}",
-            next_step="name the column that holds the label in `label:` of the source",
+            f"{where}: found no column '{column}' for the {key}; {one_of(column, row)}",
+            next_step=f"name a column that is there in `{key}:` of the source",
         )
-    text = _text(row[source.label])
+    text = _text(row[column])
     if text is None:
         raise DataError(
-            f"{where}: found {row[source.label]!r} in the label column '{source.label}'; "
-            "expected a text or number"
+            f"{where}: found {row[column]!r} in the {key} column '{column}'; expected a text or number"
         )
     return text
+
+
+def _options(
+    where: str, row: Mapping[str, Any], source: Source, labels: Collection[str] | None, label: str
+) -> tuple[str, ...]:
+    """The row's own answers, as `map_labels` has them; none where the source has no column of them."""
+    if source.options is None:
+        return ()
+    found = row.get(source.options)
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise DataError(
+            f"{where}: found {found!r} in the options column '{source.options}'; expected a list of texts"
+        )
+    options = tuple(str(source.map_labels.get(each, each)) for each in found)
+    wrong = [each for each in options if labels is not None and each not in labels]
+    if wrong:
+        raise DataError(f"{where}: found the option '{wrong[0]}'; {one_of(wrong[0], labels or ())}")
+    if options and label not in options:
+        raise DataError(f"{where}: found label '{label}'; expected one of its options: {', '.join(options)}")
+    return options
 
 
 def _text(value: object) -> str | None:

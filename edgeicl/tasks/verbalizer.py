@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from edgeicl.errors import DataError
@@ -14,16 +15,15 @@ if TYPE_CHECKING:
 def verbalizer_tokens(verbalizers: Mapping[str, str], tokenizer: Tokenizer) -> dict[str, tuple[int, ...]]:
     """Token ids of every label's word(s), in the order of `verbalizers`.
 
-    A label's score is the sum of its tokens' log-probabilities. The first tokens must differ, so that
-    greedy generation settles on a label with its first token.
+    A label's score is of its tokens' log-probabilities. No word's tokens may be the start of another's: the
+    longer word would never be the likelier one, and a text would belong to two labels.
 
     Raises:
         DataError: lists every word that has no tokens, holds an unknown token, doesn't decode to itself, or
-            starts with the same token as another (which covers words that are a prefix of each other).
+            is the start of another.
     """
     problems: list[str] = []
     tokens: dict[str, tuple[int, ...]] = {}
-    first: dict[int, str] = {}
     for label, word in verbalizers.items():
         ids = tuple(tokenizer.encode(word, add_special_tokens=False).ids)
         tokens[label] = ids
@@ -32,18 +32,19 @@ def verbalizer_tokens(verbalizers: Mapping[str, str], tokenizer: Tokenizer) -> d
             problems.append(
                 f"{word!r} ({label}) becomes the tokens {_pieces(ids, tokenizer)}, which read {decoded!r}"
             )
-            continue
-        other = first.setdefault(ids[0], label)
-        if other != label:
+    # In the order of tokens, all that begins with a word comes right behind it.
+    for (shorter, start), (longer, ids) in pairwise(sorted(tokens.items(), key=lambda item: item[1])):
+        if start and ids[: len(start)] == start:
             problems.append(
-                f"{word!r} ({label}) and {verbalizers[other]!r} ({other}) both start with token {ids[0]}: "
-                f"{_pieces(ids, tokenizer)} and {_pieces(tokens[other], tokenizer)}"
+                f"{verbalizers[shorter]!r} ({shorter}) is the start of {verbalizers[longer]!r} ({longer}): "
+                f"{_pieces(start, tokenizer)} and {_pieces(ids, tokenizer)}"
             )
     if problems:
         raise DataError(
-            "verbalizers don't suit the tokenizer; expected words it can write, with different first tokens\n  "
+            "verbalizers don't suit the tokenizer; expected words it can write, none the start of another\n  "
             + "\n  ".join(problems),
-            next_step="choose other words in task.verbalizers (most tokenizers want ' Yes', not 'Yes')",
+            next_step="choose other words in task.verbalizers (most tokenizers want ' Yes', not 'Yes'), or end "
+            "each with a mark: label_pattern: ' {label}.'",
         )
     return tokens
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,15 @@ import numpy.typing as npt
 import pytest
 
 from edgeicl.bench.artifact import Artifact, open_artifact
-from edgeicl.bench.classify import classify, evaluate, log_probabilities, probabilities, query_ids, task_of
+from edgeicl.bench.classify import (
+    classify,
+    evaluate,
+    log_probabilities,
+    probabilities,
+    query_ids,
+    score_answers,
+    task_of,
+)
 from edgeicl.bench.generate import generate, until_end
 from edgeicl.errors import DataError
 from edgeicl.specs.source import Source
@@ -92,6 +101,48 @@ def test_evaluate_against_counting(make_artifact: Make, tmp_path: Path) -> None:
     assert found.accuracy == pytest.approx(np.mean([*right["entailment"], *right["contradiction"]]), abs=1e-12)
     assert found.accuracy_by_label == pytest.approx({k: np.mean(v) for k, v in right.items()}, abs=1e-12)
     assert found.balanced_accuracy == pytest.approx(np.mean([np.mean(v) for v in right.values()]), abs=1e-12)
+
+
+def test_evaluate_by_group_and_among_a_rows_own_options(make_artifact: Make, tmp_path: Path) -> None:
+    folder = make_artifact()
+    rows = [
+        {
+            "premise": f"w{n} w3",
+            "hypothesis": "w1",
+            "label": "entailment",
+            "kind": "ab"[n % 2],
+            "only": ["entailment"],
+        }
+        for n in range(8)
+    ]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = Source(source="file:data.jsonl", breakdown="kind", options="only")
+    found = evaluate(folder, source, tmp_path, threads=1)
+    assert found.accuracy == found.macro_f1 == 1.0  # there was nothing else to answer
+    assert {name: part.examples for name, part in found.by_group.items()} == {"a": 4, "b": 4}
+    free = evaluate(folder, Source(source="file:data.jsonl"), tmp_path, threads=1)
+    assert free.by_group == {}
+
+
+def test_a_mean_score_divides_by_the_words_tokens(make_artifact: Make) -> None:
+    artifact = open_artifact(make_artifact())
+    words = {"entailment": (9,), "contradiction": (10, 11)}
+
+    def shares(score: str) -> np.ndarray:
+        changed = {"verbalizer_tokens": words, "score": score}
+        task = task_of(artifact).model_copy(update=changed)
+        return np.log(probabilities(replace(artifact, task=task), [[0, 9, 12], [0, 11, 10, 9]], threads=1))
+
+    total = shares("sum")
+    # Up to a constant a row, log-probabilities are the scores; the constants drop out of the difference.
+    scores = score_answers(
+        artifact.decoder(threads=1, context_tokens=64, batch_size=2),
+        [[0, 9, 12], [0, 11, 10, 9]],
+        list(words.values()),
+    )
+    np.testing.assert_allclose(total[:, 1] - total[:, 0], scores[:, 1] - scores[:, 0], atol=1e-6)
+    mean = shares("mean")
+    np.testing.assert_allclose(mean[:, 1] - mean[:, 0], scores[:, 1] / 2 - scores[:, 0], atol=1e-6)
 
 
 def test_log_probabilities_survive_large_logits() -> None:

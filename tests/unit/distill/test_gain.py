@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeicl.distill.evaluate import accuracy_row
 from edgeicl.distill.gain import measure_gain, require_gain
-from edgeicl.errors import DataError, GainError
+from edgeicl.errors import GainError
 
 LABELS = ("yes", "no")
 
@@ -59,20 +58,6 @@ def test_a_loss_is_refused() -> None:
     gain = measure_gain([scores(1 - gold)] * 3, scores(gold), gold, LABELS)
     with pytest.raises(GainError, match=r"-100\.0 points"):
         require_gain(gain)
-
-
-def test_accuracy_on_paper() -> None:
-    gold = np.array([0, 0, 0, 1])
-    row = accuracy_row("m", "in_domain", [np.array([0, 0, 1, 1]), np.array([0, 0, 0, 0])], gold, LABELS)
-    assert row.accuracy.values == (0.75, 0.75)
-    assert row.balanced_accuracy.values == pytest.approx((5 / 6, 0.5))
-    assert row.accuracy_by_label["no"].values == (1.0, 0.0)
-    assert row.examples == 4
-
-
-def test_a_label_without_examples_is_named() -> None:
-    with pytest.raises(DataError, match="in_domain: found no example with the label no"):
-        accuracy_row("m", "in_domain", [np.zeros(3)], np.zeros(3, dtype=np.int64), LABELS)
 
 
 def test_what_to_do_next_depends_on_what_was_seen() -> None:

@@ -54,6 +54,18 @@ def test_packed_scores_equal_plain_forwards(
     assert np.abs(verbalizers - renormalized).max() < TOLERANCE
 
 
+def test_a_mean_score_divides_by_the_words_tokens(reader: LabelReader) -> None:
+    words = score_queries(reader, QUERIES, SEVERAL_TOKENS, before=BEFORE, over="words")
+    means = words / [3, 1, 2]
+    expected = means - np.logaddexp.reduce(means, axis=1, keepdims=True)
+    mean_reader = LabelReader(reader.model, score="mean")
+    found = score_queries(mean_reader, QUERIES, SEVERAL_TOKENS, before=BEFORE)
+    assert np.abs(found - expected).max() < TOLERANCE
+    # What fine-tuning maximizes is the text's probability, whatever labels are compared by.
+    again = score_queries(mean_reader, QUERIES, SEVERAL_TOKENS, before=BEFORE, over="words")
+    assert np.array_equal(again, words)
+
+
 @pytest.mark.parametrize("tokens", [ONE_TOKEN, SEVERAL_TOKENS])
 def test_padded_batches_with_a_prefix_equal_plain_forwards(
     reader: LabelReader, tokens: list[tuple[int, ...]]

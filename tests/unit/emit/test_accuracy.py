@@ -31,6 +31,13 @@ def test_scores_on_paper() -> None:
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-6)
 
 
+def test_mean_scores_on_paper() -> None:
+    # After 0: log 0.2 = -1.61 for the short word; for (2, 2) log 0.3 + log 0.25 = -2.59, and -1.30 in the mean.
+    labels = [(1,), (2, 2)]
+    assert predict(last_logits, [[0]], labels, batch_size=1).tolist() == [0]
+    assert predict(last_logits, [[0]], labels, batch_size=1, score="mean").tolist() == [1]
+
+
 def test_predictions_come_back_in_their_order() -> None:
     prompts = [[0], [1, 1, 1], [3], [2, 1], [3, 3, 3, 3], [0, 0]]
     told: list[int] = []

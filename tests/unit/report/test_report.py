@@ -114,11 +114,12 @@ def test_methods_have_a_column_for_each_label() -> None:
         "data",
         "accuracy",
         "balanced",
+        "macro-F1",
         "contradiction",
         "entailment",
         "examples",
     )
-    assert table.rows[1][4:6] == ("88.0 % [87.0, 89.0]", "92.0 % [91.0, 93.0]")
+    assert table.rows[1][5:7] == ("88.0 % [87.0, 89.0]", "92.0 % [91.0, 93.0]")
     assert method_facts(FULL.model_copy(update={"evaluation": None})) is None
 
 
