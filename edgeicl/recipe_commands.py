@@ -88,18 +88,15 @@ def pretrain(
     """Train a small model from nothing: a built-in one anew, or one on real text (`kind: text`)."""
     from edgeicl.distill.pretrain import pretrain as train
     from edgeicl.distill.text_pretraining import pretrain_on_text
-    from edgeicl.specs.catalog import find_pretraining
-    from edgeicl.specs.document import read_document
-    from edgeicl.specs.loading import load_spec
-    from edgeicl.specs.pretraining import Pretraining
+    from edgeicl.specs.catalog import find_pretraining, load_pretraining
     from edgeicl.specs.text_pretraining import TextPretraining
 
     path = find_pretraining(recipe)
-    if read_document(path, kind="pretraining recipe").values.get("kind") == "text":
-        on_text = load_spec(path, TextPretraining, overrides=overrides or (), with_data=True)
-        print_json(pretrain_on_text(on_text, output, base_folder=path.parent))
+    loaded = load_pretraining(path, overrides or ())
+    if isinstance(loaded, TextPretraining):
+        print_json(pretrain_on_text(loaded, output, base_folder=path.parent))
     else:
-        print_json(train(load_spec(path, Pretraining, overrides=overrides or ()), output))
+        print_json(train(loaded, output))
 
 
 @recipe_app.command("teacher-speed", rich_help_panel=RECIPE)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeicl.distill.context_distillation import ContextDistillation
+from edgeicl.distill.context_task import ContextTask
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.plain_scoring import plain_scores
 from edgeicl.distill.prefix_cache import encode_prefix
@@ -41,7 +41,7 @@ def teacher_speed(
         DataError: what `edgeicl compile` would refuse too.
         BenchError: the process whose memory is measured failed.
     """
-    method = ContextDistillation(TaskRun(recipe, store, base_folder))
+    method = ContextTask(TaskRun(recipe, store, base_folder))
     method.check()
     tokens = list(method.encoder.tokens.values())
     before = next(iter(method.contexts.values()))

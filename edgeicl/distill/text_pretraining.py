@@ -32,9 +32,9 @@ from edgeicl.store import CHECKPOINT, digest_of
 from edgeicl.tasks.byte_level_tokenizer import learn_tokenizer, write_tokenizer
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
+from edgeicl.tasks.leakage import normalized
 from edgeicl.tasks.prompt import query_text
 from edgeicl.tasks.readers import read_examples
-from edgeicl.tasks.text_key import text_key
 from edgeicl.tasks.text_source import read_texts
 
 log = logging.getLogger(__name__)
@@ -220,11 +220,13 @@ def without_texts_of(
     evaluated: Iterable[Sequence[Example]], tasks: Mapping[str, Sequence[Example]]
 ) -> dict[str, list[Example]]:
     """`tasks` without the examples that have a text in common with `evaluated`, which is told."""
-    kept_apart = {text_key(text) for examples in evaluated for one in examples for text in one.columns.values()}
+    kept_apart = {
+        normalized(text) for examples in evaluated for one in examples for text in one.columns.values()
+    }
     result = {}
     for name, examples in tasks.items():
         result[name] = [
-            one for one in examples if not any(text_key(text) in kept_apart for text in one.columns.values())
+            one for one in examples if not any(normalized(text) in kept_apart for text in one.columns.values())
         ]
         log.info("%s: %d of %d examples; the others are evaluated on", name, len(result[name]), len(examples))
     return result

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeicl.errors import Problem, SpecError
+from edgeicl.specs.document import read_document
 from edgeicl.specs.loading import load_spec
 from edgeicl.specs.nearest import one_of
+from edgeicl.specs.pretraining import Pretraining
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
+from edgeicl.specs.text_pretraining import TextPretraining
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -30,6 +33,13 @@ def find_recipe(given: str) -> Path:
 def find_pretraining(given: str) -> Path:
     """The pretraining recipe `given` as a path, or as the name of a shipped one."""
     return _find(given, "pretraining recipe", folder="recipes/pretrain")
+
+
+def load_pretraining(path: Path, overrides: Sequence[str] = ()) -> Pretraining | TextPretraining:
+    """The pretraining recipe in the file `path`, of the kind that it says, after `overrides`."""
+    if read_document(path, kind="pretraining recipe").values.get("kind") == "text":
+        return load_spec(path, TextPretraining, overrides=overrides)
+    return load_spec(path, Pretraining, overrides=overrides)
 
 
 def load_recipe(given: str, overrides: Sequence[str] = (), *, with_data: bool = False) -> Recipe:

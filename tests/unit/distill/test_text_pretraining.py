@@ -16,7 +16,6 @@ from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.specs.text_pretraining import TextPretraining
 from edgeicl.store import file_sha256
 from edgeicl.tasks.example import Example
-from edgeicl.tasks.text_key import text_key
 
 SUBJECTS, MOODS = ("film", "meal", "song", "walk"), {"good": ("fine", "lovely"), "bad": ("awful", "dull")}
 
@@ -94,16 +93,11 @@ def test_what_is_evaluated_on_is_not_trained_on() -> None:
     evaluated = [Example({"text": "It was fine, really!"}, "good")]
     tasks = {
         "pairs": [
-            Example({"premise": "it  was FINE really", "hypothesis": "yes"}, "a"),
+            Example({"premise": "it  was FINE, really!", "hypothesis": "yes"}, "a"),
             Example({"premise": "another", "hypothesis": "no"}, "b"),
         ]
     }
     assert without_texts_of([evaluated], tasks) == {"pairs": tasks["pairs"][1:]}
-
-
-def test_texts_are_the_same_by_letters_and_digits() -> None:
-    assert text_key("Caf\u00e9 no. 5!") == text_key("cafe\u0301  NO 5")
-    assert text_key("no. 5") != text_key("no. 6")
 
 
 def test_accuracy_by_place_on_paper() -> None:

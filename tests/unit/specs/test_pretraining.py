@@ -8,7 +8,8 @@ from typing import get_args
 import pytest
 
 from edgeicl.errors import SpecError
-from edgeicl.specs.loading import load_spec, parse_spec
+from edgeicl.specs.catalog import load_pretraining
+from edgeicl.specs.loading import parse_spec
 from edgeicl.specs.pretraining import Pretraining, TaskName
 from edgeicl.tasks.nli_family import TASKS
 
@@ -18,7 +19,7 @@ TEACHER = (RECIPES / "nli-teacher.yaml").read_text()
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes(path: Path) -> None:
-    assert load_spec(path, Pretraining).name == path.stem
+    assert load_pretraining(path).name == path.stem
 
 
 def test_the_names_of_the_tasks_are_those_of_the_family() -> None:

@@ -1,0 +1,156 @@
+"""What the stages of context distillation work on: who sees which example, as token ids."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeicl.distill.adapter import check_adapter
+from edgeicl.distill.demonstration_sets import set_seeds
+from edgeicl.distill.label_reader import LabelReader
+from edgeicl.distill.preflight import check_models
+from edgeicl.distill.scoring import scoring_size
+from edgeicl.distill.task_data import TaskData, deal
+from edgeicl.distill.task_run import TaskRun
+from edgeicl.distill.teacher_targets import seed_name
+from edgeicl.distill.text_modelling import blocks_for
+from edgeicl.distill.trainer import TrainingSettings
+from edgeicl.models.memory import Scoring
+from edgeicl.models.model_folder import model_folder
+from edgeicl.specs.distillation import Teacher
+from edgeicl.specs.manifest import Deviation
+from edgeicl.tasks.example import Example
+
+
+class ContextTask:
+    """One recipe's demonstrations, transfer examples and teacher."""
+
+    def __init__(self, run: TaskRun) -> None:
+        self.run = run
+        self.recipe, self.settings = run.recipe, run.recipe.distill
+        self.encoder = run.encoder
+        self.asked = run.untrained_encoder
+        self.over = self.settings.objective.over
+        shown = self.settings.demonstrations
+        self.sets = set_seeds(shown.seeds, shown.sets_per_student)
+
+    def check(self) -> tuple[Deviation, ...]:
+        """What must hold between models, data and task; see `preflight.check_models`.
+
+        Raises:
+            DataError: it does not; nothing has been worked on.
+        """
+        student = self.settings.student
+        check_adapter(self.run.student_folder, student.adapter, target_modules=student.lora.target_modules)
+        alone, shown = self.longest_prompts()
+        return check_models(
+            self.teacher_folder,
+            self.run.student_folder,
+            self.encoder.tokens,
+            over=self.over,
+            same_head=self.over == "vocabulary" or self.settings.objective.on_policy > 0,
+            query_tokens=alone,
+            prompt_tokens=shown,
+        )
+
+    @property
+    def teacher(self) -> Teacher:
+        assert self.settings.teacher is not None  # the schema sees to it
+        return self.settings.teacher
+
+    @cached_property
+    def teacher_folder(self) -> Path:
+        return model_folder(self.teacher.model, base_folder=self.run.base_folder)
+
+    @cached_property
+    def data(self) -> TaskData:
+        shown = self.settings.demonstrations
+        return deal(
+            self.run.read(self.recipe.task.train),
+            [example for examples in self.run.evaluation.values() for example in examples],
+            pattern=self.recipe.task.pattern,
+            labels=self.encoder.labels,
+            demonstrations=shown.count,
+            balanced=shown.balanced,
+            demonstration_seeds=[seed for sets in self.sets.values() for seed in sets.values()],
+            transfer_examples=self.settings.transfer_examples,
+            seed=self.recipe.seed,
+            shown_from=self._demonstration_sources(),
+            leakage=self.settings.leakage,
+        )
+
+    def _demonstration_sources(self) -> dict[int, list[Example]]:
+        """What each set's demonstrations are drawn from: those of a student from its seed's own source."""
+        of_student = self.run.demonstration_sources()
+        return {
+            seed: of_student[student]
+            for student, sets in self.sets.items()
+            for seed in sets.values()
+            if student in of_student
+        }
+
+    @cached_property
+    def contexts(self) -> dict[str, list[int]]:
+        """Tokens that stand before a query, by demonstration set."""
+        return {
+            name: self.asked.demonstrations(self.data.demonstrations[seed])
+            for sets in self.sets.values()
+            for name, seed in sets.items()
+        }
+
+    @cached_property
+    def shown_to_students(self) -> dict[str, list[Example]]:
+        """All the examples that the teacher of each student sees."""
+        return {
+            seed_name(student): [
+                example for seed in sets.values() for example in self.data.demonstrations[seed]
+            ]
+            for student, sets in self.sets.items()
+        }
+
+    @cached_property
+    def text(self) -> NDArray[np.int64] | None:
+        """Blocks of plain text as token ids, where the objective models language."""
+        if not self.settings.objective.lm:
+            return None
+        assert self.settings.text is not None  # the schema sees to it
+        return blocks_for(self.run.student_folder, self.settings.text, base_folder=self.run.base_folder)
+
+    @cached_property
+    def queries(self) -> list[list[int]]:
+        """Token ids of the examples that the teacher scores."""
+        return self.asked.queries(self.data.scored)
+
+    def longest_prompts(self) -> tuple[int, int]:
+        """Tokens of the longest prompt without demonstrations, and with them."""
+        sampled = self.settings.on_policy.tokens if self.settings.objective.on_policy else 0
+        answer = max(*map(len, self.encoder.tokens.values()), sampled)
+        answer -= not self.asked.asks_channel  # a direct reader never reads the answer's last token
+        query = max(self.run.predictor.longest_tokens, *map(len, self.queries)) + answer
+        # Demonstrations are prompts themselves where the baseline is fine-tuned on them.
+        shown = [example for examples in self.data.demonstrations.values() for example in examples]
+        alone = max(query, *(len(row) + answer for row in self.encoder.queries(shown)))
+        return len(self.encoder.leading) + alone, max(map(len, self.contexts.values())) + query
+
+    def teacher_reader(self) -> LabelReader:
+        """The teacher, once it is known to fit in memory with what it scores."""
+        return self.run.teacher_reader(self.teacher_folder, self.teacher.load_in, scoring=self.scoring_size())
+
+    def scoring_size(self) -> Scoring:
+        """The largest that goes through the teacher at once."""
+        size = scoring_size(
+            [*self.queries, *self.run.predictor.queries],
+            list(self.encoder.tokens.values()),
+            before=max(self.contexts.values(), key=len),
+            over=self.over,
+            device_type=self.run.device.type,
+        )
+        # Through the channel every token of a query is predicted.
+        return replace(size, full_logits=size.pass_tokens) if self.asked.asks_channel else size
+
+    def training(self, epochs: int) -> TrainingSettings:
+        return TrainingSettings(**self.settings.training.model_dump() | {"epochs": epochs})
