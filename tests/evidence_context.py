@@ -1,13 +1,14 @@
 """Context distillation beside its baselines over numbers of demonstrations, on tasks of the built-in family.
 
-    python -m tests.evidence_context
+    python -m tests.evidence_context [--table adapters] [--tasks TASK ...] [--counts K ...]
 
-prints the tables of docs/results/context-distillation.md. It runs the recipe layer of `edgeicl compile
+prints a table of docs/results/context-distillation.md. It runs the recipe layer of `edgeicl compile
 recipes/quickstart.yaml` with the overrides below, in the cache: stopped, it goes on where it was.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 from collections.abc import Sequence
@@ -99,22 +100,32 @@ def beside_baselines(tasks: Sequence[str], counts: Sequence[int]) -> list[str]:
     return lines
 
 
-def by_adapter(task: str, counts: Sequence[int]) -> list[str]:
+def by_adapter(tasks: Sequence[str], counts: Sequence[int]) -> list[str]:
     """Rows: what of the student is trained."""
-    lines = ["| k | data | all weights | LoRA | BitFit |", "|---|---|---|---|---|"]
-    for count in counts:
-        found = [evaluation(Case(task, count, adapter)) for adapter in ADAPTERS]
-        for data in DATA:
-            cells = [told(accuracy(one, methods.CONTEXT_DISTILLATION, data)) for one in found]
-            lines.append(f"| {count} | {data.replace('_', '-')} | {' | '.join(cells)} |")
+    lines = ["| task | k | data | all weights | LoRA | BitFit |", "|---|---|---|---|---|---|"]
+    for task in tasks:
+        for count in counts:
+            found = [evaluation(Case(task, count, adapter)) for adapter in ADAPTERS]
+            for data in DATA:
+                accuracies = [told(accuracy(one, methods.CONTEXT_DISTILLATION, data)) for one in found]
+                cells = [task, str(count), data.replace("_", "-"), *accuracies]
+                lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
+TABLES = {"baselines": beside_baselines, "adapters": by_adapter}
+
+
 def main() -> None:
-    """Prints both tables; accuracies in percent, with 95 % intervals over five demonstration seeds."""
+    """Prints a table; accuracies in percent, with 95 % intervals over five demonstration seeds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", choices=list(TABLES), default="baselines")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--counts", nargs="+", type=int, default=COUNTS)
+    arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with in_use(cache_root()):
-        lines = [*beside_baselines(TASKS, COUNTS), "", *by_adapter(TASKS[0], COUNTS)]
+        lines = TABLES[arguments.table](arguments.tasks, arguments.counts)
     sys.stdout.write("\n".join(lines) + "\n")
 
 

@@ -15,13 +15,14 @@ from edgeicl.distill.label_reader import LabelReader
 def plain_scores(
     reader: LabelReader, query: Sequence[int], tokens: Sequence[tuple[int, ...]], *, before: Sequence[int]
 ) -> NDArray[np.float32]:
-    """Log-probabilities [L] of labels, renormalized; one whole forward, or one a label of several tokens."""
-    words, logits = [], None
+    """Log-probabilities [L] of labels, renormalized; one whole forward, or one for each beginning of a label."""
+    words, logits = [], {}
     for word in tokens:
-        if logits is None or len(word) > 1:
-            ids = torch.tensor([[*before, *query, *word[:-1]]], device=reader.device)
-            logits = reader.model(ids, use_cache=False).logits[0].float()
-        steps = logits[-len(word) :].log_softmax(-1)
+        more = word[:-1]
+        if more not in logits:
+            ids = torch.tensor([[*before, *query, *more]], device=reader.device)
+            logits[more] = reader.model(ids, use_cache=False).logits[0].float()
+        steps = logits[more][-len(word) :].log_softmax(-1)
         words.append(steps.gather(-1, torch.tensor(word, device=reader.device)[:, None]).sum())
     scores: NDArray[np.float32] = torch.stack(words).log_softmax(-1).cpu().numpy()
     return scores

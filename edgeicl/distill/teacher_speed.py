@@ -49,6 +49,7 @@ def teacher_speed(
     reader = method.teacher_reader()
     compared = compare_ways(reader, rows, tokens, before=before, plain_queries=min(plain_queries, len(rows)))
     log.info("%.1f times as fast; now the memory, in processes of their own", compared.ratio)
+    log.debug("%s", compared.model_dump_json())
     del reader
     folder, load_in = method.teacher_folder, method.teacher.load_in
     counts = sorted(
