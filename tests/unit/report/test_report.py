@@ -15,6 +15,7 @@ from edgeicl.report.facts import (
     curve_facts,
     gain_text,
     method_facts,
+    query_cost_text,
     size_facts,
     summary_facts,
     with_interval,
@@ -23,7 +24,7 @@ from edgeicl.report.stage import report_html, report_markdown, write_report
 from edgeicl.report.tables import aligned, markdown
 from edgeicl.report.terminal import artifact_text, bench_text, built_text, targets_text
 from edgeicl.specs.catalog import load_target, shipped
-from edgeicl.specs.measurement import AccuracyRow
+from edgeicl.specs.measurement import AccuracyRow, QueryCost
 from edgeicl.specs.quant_plan import Format
 from edgeicl.specs.target import Budget, Target
 from tests.unit.samples import CURVE, DEVIATION, INT4, PLAN, bench_result, estimate, evaluation, manifest
@@ -95,6 +96,21 @@ def test_the_best_plans_for_other_sizes_are_folded() -> None:
         shown, folded = text.split("<details><summary>2 more rows</summary>")
         assert "best of 850 bytes" not in shown
         assert "best of 850 bytes" in folded.split("</details>")[0]
+
+
+def test_what_a_query_costs_is_told_in_shares() -> None:
+    cost = QueryCost(
+        query_tokens=13,
+        demonstrations=16,
+        demonstration_tokens=248,
+        prefix_tokens=8,
+        plain_flops=644_000_000,
+        prefix_flops=28_000_000,
+    )
+    assert cost.saved_share == pytest.approx(616 / 644)
+    text = query_cost_text(cost)
+    assert "644.0 million floating-point operations behind 16 plain demonstrations (248 tokens)" in text
+    assert text.endswith("and 28.0 million behind 8 positions computed once: 95.7 % fewer.")
 
 
 def test_a_gain_of_one_seed_has_no_interval() -> None:
