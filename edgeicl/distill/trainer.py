@@ -28,6 +28,7 @@ from edgeicl.distill.training_options import (
     tracked,
 )
 from edgeicl.distill.training_plan import learning_rate_at
+from edgeicl.models.freed_memory import return_freed_tensors
 from edgeicl.progress import track
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,8 @@ def train(
         tracker=settings.tracker,
         log_folder=Path(settings.log_folder),
     )
+    if accelerator.device.type == "cpu":
+        return_freed_tensors()
     module.eval()
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = new_optimizer(
