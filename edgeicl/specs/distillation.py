@@ -263,8 +263,7 @@ class Distill(Spec):
             raise ValueError(
                 f"method meta_kd trains its teacher; found load_in {self.teacher.load_in}, expected fp32"
             )
-        if self.objective.over != "verbalizers":
-            raise ValueError(
-                f"method meta_kd; found objective.over {self.objective.over}, expected verbalizers"
-            )
+        if self.objective.over != "verbalizers" or self.objective.lm > 0:
+            found = f"objective.over {self.objective.over} and objective.lm {self.objective.lm:g}"
+            raise ValueError(f"method meta_kd; found {found}, expected verbalizers and 0")
         return self

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,8 +34,7 @@ class MatchingTerms:
     domain_feature: float
 
 
-@dataclass(frozen=True)
-class Features:
+class Features(NamedTuple):
     """What is matched of one batch: S + 1 hidden states [B, T, H], S attentions [B, A, T, T], [B, H]."""
 
     hidden: list[Tensor]

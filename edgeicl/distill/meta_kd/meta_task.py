@@ -126,8 +126,7 @@ class MetaTask:
             "data": self.data.digest,
             # The prompts are the student's tokenizer's work, which the teacher's digest does not cover.
             "prompts": digest_of([self.tokens, self.rows]),
-            # How often a checkpoint is written changes nothing in the result.
-            "training": self.settings.training.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
+            "training": self.settings.training.deciding(),
             "seed": self.recipe.seed,
         }
 
