@@ -7,8 +7,7 @@ decides nothing here: the gain and the choice among students are measured on tra
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ from numpy.typing import NDArray
 from edgeicl.distill import evaluate as methods
 from edgeicl.distill.adapter import check_adapter
 from edgeicl.distill.baselines import fine_tuned_predictions, untrained_predictions
-from edgeicl.distill.demonstration_sets import averaged, set_seeds
+from edgeicl.distill.demonstration_sets import averaged, set_seeds, sources_of_sets
 from edgeicl.distill.gain import require_gain
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.on_policy import on_policy_loss
-from edgeicl.distill.predictions import PREDICTIONS, Predictor, write_predictions
+from edgeicl.distill.predictions import PREDICTIONS, write_predictions
 from edgeicl.distill.preflight import check_models
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.scoring import scoring_size
@@ -142,19 +141,9 @@ class ContextDistillation:
             demonstration_seeds=[seed for sets in self.sets.values() for seed in sets.values()],
             transfer_examples=self.settings.transfer_examples,
             seed=self.recipe.seed,
-            shown_from=self._demonstration_sources(),
+            shown_from=sources_of_sets(self.sets, self.run.demonstration_sources()),
             leakage=self.settings.leakage,
         )
-
-    def _demonstration_sources(self) -> dict[int, list[Example]]:
-        """What each set's demonstrations are drawn from: those of a student from its seed's own source."""
-        of_student = self.run.demonstration_sources()
-        return {
-            seed: of_student[student]
-            for student, sets in self.sets.items()
-            for seed in sets.values()
-            if student in of_student
-        }
 
     @cached_property
     def contexts(self) -> dict[str, list[int]]:
@@ -168,10 +157,9 @@ class ContextDistillation:
     @cached_property
     def shown_to_students(self) -> dict[str, list[Example]]:
         """All the examples that the teacher of each student sees."""
+        shown = self.data.demonstrations
         return {
-            seed_name(student): [
-                example for seed in sets.values() for example in self.data.demonstrations[seed]
-            ]
+            seed_name(student): [example for seed in sets.values() for example in shown[seed]]
             for student, sets in self.sets.items()
         }
 
@@ -195,8 +183,8 @@ class ContextDistillation:
     def _longest_prompts(self) -> tuple[int, int]:
         """Tokens of the longest prompt without demonstrations, and with them."""
         sampled = self.settings.on_policy.tokens if self.settings.objective.on_policy else 0
-        answer = max(*map(len, self.encoder.tokens.values()), sampled)
-        answer -= not self.asked.asks_channel  # a direct reader never reads the answer's last token
+        # A direct reader never reads the answer's last token.
+        answer = max(*map(len, self.encoder.tokens.values()), sampled) - (not self.asked.asks_channel)
         query = max(self.run.predictor.longest_tokens, *map(len, self.queries)) + answer
         # Demonstrations are prompts themselves where the baseline is fine-tuned on them.
         shown = [example for examples in self.data.demonstrations.values() for example in examples]
@@ -212,7 +200,6 @@ class ContextDistillation:
             "prompts": digest_of(
                 [list(self.encoder.tokens.values()), self.encoder.leading, self.contexts, self.queries]
             ),
-            "channel": self.asked.asks_channel,
             "over": self.over,
         }
 
@@ -221,13 +208,10 @@ class ContextDistillation:
             "targets": targets.digest,
             "student": self.run.student_digest,
             "evaluation": examples_digest(self.run.evaluation.items()),
-            "training": self._training_inputs(),
+            "training": self.settings.training.deciding(),
             "epochs": self.settings.baseline_epochs,
             "seed": self.recipe.seed,
         }
-
-    def _training_inputs(self) -> dict[str, Any]:
-        return self.settings.training.deciding()
 
     def _build_gain(self, folder: Path) -> None:
         build_gain(
@@ -262,7 +246,7 @@ class ContextDistillation:
             "on_policy": self.settings.on_policy.model_dump(mode="json") if objective.on_policy else None,
             "text": None if self.text is None else digest_of(self.text.tolist()),
             "adapter": [adapter.adapter, adapter.lora.model_dump(mode="json")],
-            "training": self._training_inputs(),
+            "training": self.settings.training.deciding(),
             "seed": self.recipe.seed,
         }
 
@@ -329,24 +313,18 @@ class ContextDistillation:
             kept=kept,
             workers=workers,
         )
-        untrained = Predictor(self.asked, self.run.evaluation)
-        found |= untrained_predictions(
+        ask = partial(untrained_predictions, predictor=self.run.untrained_predictor, kept=kept, workers=workers)
+        found |= ask(
             self.run.label_reader(self.run.student_folder),
-            untrained,
             zero_shot=methods.ZERO_SHOT_STUDENT,
             in_context=methods.IN_CONTEXT_STUDENT,
             contexts={} if self.missing_baseline else self.contexts,
-            kept=kept,
-            workers=workers,
         )
-        found |= untrained_predictions(
+        found |= ask(
             self.teacher_reader(),
-            untrained,
             zero_shot=methods.ZERO_SHOT_TEACHER,
             in_context=methods.IN_CONTEXT_TEACHER,
             contexts=self.contexts,
-            kept=kept,
-            workers=workers,
         )
         if self.run.writes:
             write_predictions(folder / PREDICTIONS, found)
@@ -357,15 +335,14 @@ class ContextDistillation:
 
     def scoring_size(self) -> Scoring:
         """The largest that goes through the teacher at once."""
-        size = scoring_size(
+        return scoring_size(
             [*self.queries, *self.run.predictor.queries],
             list(self.encoder.tokens.values()),
             before=max(self.contexts.values(), key=len),
             over=self.over,
             device_type=self.run.device.type,
+            every_token=self.asked.asks_channel,
         )
-        # Through the channel every token of a query is predicted.
-        return replace(size, full_logits=size.pass_tokens) if self.asked.asks_channel else size
 
     def _training(self, epochs: int) -> TrainingSettings:
         return TrainingSettings(**self.settings.training.model_dump() | {"epochs": epochs})
