@@ -87,6 +87,6 @@ def carry_demonstrations(run: TaskRun, student: StageOutput) -> DistillResult:
         evaluation,
         tuple(run.outputs),
         source=run.student_folder,
-        deviations=data.deviations,
+        deviations=run.deviations + data.deviations,
         prefix=output.path / PREFIX_SOURCE,
     )

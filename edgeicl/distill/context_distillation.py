@@ -7,6 +7,7 @@ decides nothing here: the gain and the choice among students are measured on tra
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from edgeicl.distill.demonstration_sets import averaged
 from edgeicl.distill.gain import require_gain
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.on_policy import on_policy_loss
-from edgeicl.distill.predictions import PREDICTIONS, Predictor, write_predictions
+from edgeicl.distill.predictions import PREDICTIONS, write_predictions
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL, best_student, build_student, read_held_out_kl
 from edgeicl.distill.task_run import TaskRun
@@ -98,7 +99,6 @@ class ContextDistillation:
                     self.task.queries,
                 ]
             ),
-            "channel": self.task.asked.asks_channel,
             "over": self.task.over,
         }
 
@@ -107,13 +107,10 @@ class ContextDistillation:
             "targets": targets.digest,
             "student": self.run.student_digest,
             "evaluation": examples_digest(self.run.evaluation.items()),
-            "training": self._training_inputs(),
+            "training": self.settings.training.deciding(),
             "epochs": self.settings.baseline_epochs,
             "seed": self.recipe.seed,
         }
-
-    def _training_inputs(self) -> dict[str, Any]:
-        return self.settings.training.deciding()
 
     def _build_gain(self, folder: Path) -> None:
         build_gain(
@@ -148,7 +145,7 @@ class ContextDistillation:
             "on_policy": self.settings.on_policy.model_dump(mode="json") if objective.on_policy else None,
             "text": None if self.task.text is None else digest_of(self.task.text.tolist()),
             "adapter": [adapter.adapter, adapter.lora.model_dump(mode="json")],
-            "training": self._training_inputs(),
+            "training": self.settings.training.deciding(),
             "seed": self.recipe.seed,
         }
 
@@ -215,24 +212,18 @@ class ContextDistillation:
             kept=kept,
             workers=workers,
         )
-        untrained = Predictor(self.task.asked, self.run.evaluation)
-        found |= untrained_predictions(
+        ask = partial(untrained_predictions, predictor=self.run.untrained_predictor, kept=kept, workers=workers)
+        found |= ask(
             self.run.label_reader(self.run.student_folder),
-            untrained,
             zero_shot=methods.ZERO_SHOT_STUDENT,
             in_context=methods.IN_CONTEXT_STUDENT,
             contexts={} if self.missing_baseline else self.task.contexts,
-            kept=kept,
-            workers=workers,
         )
-        found |= untrained_predictions(
+        found |= ask(
             self.task.teacher_reader(),
-            untrained,
             zero_shot=methods.ZERO_SHOT_TEACHER,
             in_context=methods.IN_CONTEXT_TEACHER,
             contexts=self.task.contexts,
-            kept=kept,
-            workers=workers,
         )
         if self.run.writes:
             write_predictions(folder / PREDICTIONS, found)

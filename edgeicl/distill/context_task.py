@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeicl.distill.adapter import check_adapter
-from edgeicl.distill.demonstration_sets import set_seeds
+from edgeicl.distill.demonstration_sets import set_seeds, sources_of_sets
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.preflight import check_models
 from edgeicl.distill.scoring import scoring_size
@@ -79,19 +78,9 @@ class ContextTask:
             demonstration_seeds=[seed for sets in self.sets.values() for seed in sets.values()],
             transfer_examples=self.settings.transfer_examples,
             seed=self.recipe.seed,
-            shown_from=self._demonstration_sources(),
+            shown_from=sources_of_sets(self.sets, self.run.demonstration_sources()),
             leakage=self.settings.leakage,
         )
-
-    def _demonstration_sources(self) -> dict[int, list[Example]]:
-        """What each set's demonstrations are drawn from: those of a student from its seed's own source."""
-        of_student = self.run.demonstration_sources()
-        return {
-            seed: of_student[student]
-            for student, sets in self.sets.items()
-            for seed in sets.values()
-            if student in of_student
-        }
 
     @cached_property
     def contexts(self) -> dict[str, list[int]]:
@@ -142,15 +131,14 @@ class ContextTask:
 
     def scoring_size(self) -> Scoring:
         """The largest that goes through the teacher at once."""
-        size = scoring_size(
+        return scoring_size(
             [*self.queries, *self.run.predictor.queries],
             list(self.encoder.tokens.values()),
             before=max(self.contexts.values(), key=len),
             over=self.over,
             device_type=self.run.device.type,
+            every_token=self.asked.asks_channel,
         )
-        # Through the channel every token of a query is predicted.
-        return replace(size, full_logits=size.pass_tokens) if self.asked.asks_channel else size
 
     def training(self, epochs: int) -> TrainingSettings:
         return TrainingSettings(**self.settings.training.model_dump() | {"epochs": epochs})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from edgeicl.distill.teacher_targets import seed_name
+from edgeicl.tasks.example import Example
 
 # Over the vocabulary a row has 100 kB.
 _ROWS = 256
@@ -25,6 +26,18 @@ def set_seeds(seeds: Sequence[int], per_student: int) -> dict[int, dict[str, int
     return {
         seed: {f"{seed_name(seed)}_set_{n}": seed * per_student + n for n in range(per_student)}
         for seed in seeds
+    }
+
+
+def sources_of_sets(
+    sets: Mapping[int, Mapping[str, int]], of_student: Mapping[int, list[Example]]
+) -> dict[int, list[Example]]:
+    """By the seed of each set: what it is drawn from, its student's own source; empty where there is none."""
+    return {
+        seed: of_student[student]
+        for student, named in sets.items()
+        if student in of_student
+        for seed in named.values()
     }
 
 

@@ -91,8 +91,12 @@ def scoring_size(
     before: Before,
     over: Over,
     device_type: str,
+    every_token: bool = False,
 ) -> Scoring:
-    """What a pass of `score_queries` has at most, for an estimate of its memory."""
+    """What a pass of `score_queries` has at most, for an estimate of its memory.
+
+    `every_token`: whether all of a query's tokens are predicted, as through the channel.
+    """
     lengths = sorted(map(len, queries))
     pack = max(pack_tokens(device_type), lengths[-1])
     size = count = 0
@@ -102,6 +106,7 @@ def scoring_size(
     word = max(map(len, tokens))
     # Words of several tokens are read as they go on, with logits of the whole vocabulary.
     full = count * word if over == "vocabulary" or word > 1 else 0
+    full = pack if every_token else full
     return Scoring(prefix_tokens=len(before), pass_tokens=pack + count * (word - 1), full_logits=full)
 
 

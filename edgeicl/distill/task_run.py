@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,11 @@ class TaskRun:
             verbalizers=task.verbalizers,
             separator=task.separator,
         )
+
+    @cached_property
+    def untrained_predictor(self) -> Predictor:
+        """Asks them on all evaluation data."""
+        return Predictor(self.untrained_encoder, self.evaluation)
 
     @property
     def deviations(self) -> tuple[Deviation, ...]:

@@ -11,7 +11,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import OPTForCausalLM
 
-from edgeicl.distill import shards
+from edgeicl.distill import channel_scoring
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.teacher_targets import build_gain, read_targets
 from edgeicl.store import ALONE
@@ -27,7 +27,7 @@ def test_a_killed_gain_goes_on_at_the_next_demonstration_set(
     contexts = {f"seed_{n}": encoder.demonstrations(examples[n : n + 2]) for n in range(2)}
     reader = LabelReader(opt(seed=0))
     scored: list[int] = []
-    real = shards.score_slices
+    real = channel_scoring.score_slices
 
     def build(folder: Path, *, dies_at: int = 99) -> dict[str, Any]:
         def score(*arguments: Any, **named: Any) -> Any:
@@ -37,7 +37,7 @@ def test_a_killed_gain_goes_on_at_the_next_demonstration_set(
                 scored.append(len(named["before"]))
                 yield scores
 
-        monkeypatch.setattr(shards, "score_slices", score)
+        monkeypatch.setattr(channel_scoring, "score_slices", score)
         folder.mkdir(exist_ok=True)
         build_gain(
             folder,
