@@ -131,7 +131,7 @@ def test_a_mean_score_divides_by_the_words_tokens(make_artifact: Make) -> None:
     def shares(score: str) -> np.ndarray:
         changed = {"verbalizer_tokens": words, "score": score}
         task = task_of(artifact).model_copy(update=changed)
-        return np.log(probabilities(replace(artifact, task=task), [[0, 9, 12], [0, 11, 10, 9]], threads=1))
+        return np.log(probabilities(replace(artifact, task=task), [[0, 9, 12], [0, 11, 10, 9]], threads=1)[0])
 
     total = shares("sum")
     # Up to a constant a row, log-probabilities are the scores; the constants drop out of the difference.

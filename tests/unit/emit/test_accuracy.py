@@ -34,8 +34,8 @@ def test_scores_on_paper() -> None:
 def test_mean_scores_on_paper() -> None:
     # After 0: log 0.2 = -1.61 for the short word; for (2, 2) log 0.3 + log 0.25 = -2.59, and -1.30 in the mean.
     labels = [(1,), (2, 2)]
-    assert predict(last_logits, [[0]], labels, batch_size=1).tolist() == [0]
-    assert predict(last_logits, [[0]], labels, batch_size=1, score="mean").tolist() == [1]
+    assert predict([last_logits], [[0]], labels, batch_size=1).tolist() == [0]
+    assert predict([last_logits], [[0]], labels, batch_size=1, score="mean").tolist() == [1]
 
 
 def test_predictions_come_back_in_their_order() -> None:
