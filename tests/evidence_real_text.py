@@ -2,9 +2,9 @@
 
     python -m tests.evidence_real_text FOLDER
 
-prints the table of docs/results/real-text.md. FOLDER holds copies of the recipes `lm-bff-*.yaml` with their
-data (`k-shot/`, `pool/`), and the models `text-teacher` and `text-student` that `edgeicl pretrain` makes. It runs
-the recipe layer of `edgeicl compile lm-bff-TASK.yaml` with the overrides below, in the cache: stopped, it goes on
+prints the table of docs/results/real-text.md. FOLDER holds copies of the recipes `lm-bff-*.yaml`, their data
+(`k-shot/`, `pool/`) and the models `text-teacher` and `text-student` that `edgeicl pretrain` makes. It runs the
+recipe layer of `edgeicl compile lm-bff-TASK.yaml` with the overrides below, in the cache: stopped, it goes on
 where it was.
 """
 

@@ -38,15 +38,18 @@ def one_fails(rank: int, what: str) -> tuple[str, ...]:
     return (str(REPOSITORY / "tests/e2e/one_process_fails.py"), str(rank), what)
 
 
+def students(cache: Path) -> list[Path]:
+    return sorted((cache / "student").glob("*/model"))
+
+
 def compare(alone: Program, together: Program) -> None:
     """Targets bit by bit, students within rounding. One digest for those of both."""
     for stage, name in (("teacher-gain", "gain.json"), ("teacher-targets", "targets.safetensors")):
         (path,) = (together.cache / stage).glob(f"*/{name}")
         assert path.read_bytes() == (alone.cache / path.relative_to(together.cache)).read_bytes()
     start = weights_in(model_folder("builtin:nli-student"))
-    students = sorted((together.cache / "student").glob("*/model"))
-    assert len(students) == 2
-    for path in students:
+    assert len(students(together.cache)) == 2
+    for path in students(together.cache):
         ours = weights_in(alone.cache / path.relative_to(together.cache))
         assert relative_difference(ours, weights_in(path), start) < ROUNDING
 
