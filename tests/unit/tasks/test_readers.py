@@ -90,7 +90,7 @@ def test_where_keeps_rows_whose_columns_hold_a_text(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"found no example; expected at least one after where"):
         read_examples(nowhere, labels=LABELS, base_folder=tmp_path)
     unknown = source.model_copy(update={"where": {"premis": "three"}})
-    with pytest.raises(DataError, match=r"line 1: found no column 'premis' for the where; did you mean 'premise'\?"):
+    with pytest.raises(DataError, match=r"no column 'premis' for the where; did you mean 'premise'\?"):
         read_examples(unknown, labels=LABELS, base_folder=tmp_path)
 
 
