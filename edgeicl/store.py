@@ -32,7 +32,10 @@ log = logging.getLogger(__name__)
 RECORD = "stage.json"
 CHECKPOINT = "checkpoint"
 """Folder in the folder of an unfinished stage: all that survives a kill."""
-_VERSIONED = ("torch", "transformers", "onnx", "onnxruntime", "numpy", "safetensors")
+_VERSIONED = (
+    *("torch", "transformers", "tokenizers", "accelerate", "peft", "bitsandbytes"),
+    *("onnx", "onnxruntime", "numpy", "safetensors"),
+)
 
 
 T = TypeVar("T")

@@ -46,7 +46,7 @@ def carry_demonstrations(run: TaskRun, student: StageOutput) -> DistillResult:
         demonstrations=shown.count,
         balanced=shown.balanced,
         demonstration_seeds=shown.seeds,
-        transfer_examples=2,  # the fewest: nothing is trained
+        transfer_examples=0,
         seed=recipe.seed,
         shown_from=run.demonstration_sources(),
         leakage=recipe.distill.leakage,

@@ -18,6 +18,7 @@ from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import seed_name
 from edgeicl.distill.text_modelling import blocks_for
 from edgeicl.distill.trainer import TrainingSettings
+from edgeicl.errors import EdgeiclError
 from edgeicl.models.memory import Scoring
 from edgeicl.models.model_folder import model_folder
 from edgeicl.specs.distillation import Teacher
@@ -43,6 +44,12 @@ class ContextTask:
         Raises:
             DataError: it does not; nothing has been worked on.
         """
+        if self.settings.objective.on_policy and self.run.workers.shards_teacher:
+            # Its processes go through different numbers of passes, and all must take part in each.
+            raise EdgeiclError(
+                "distill.objective.on_policy needs the whole teacher in every process; found FSDP",
+                next_step="launch without --use_fsdp, or set distill.objective.on_policy: 0",
+            )
         student = self.settings.student
         check_adapter(self.run.student_folder, student.adapter, target_modules=student.lora.target_modules)
         alone, shown = self.longest_prompts()

@@ -67,7 +67,8 @@ def deal(
         leakage: What becomes of training texts that the evaluation data holds too: see `leakage.text_key`.
 
     Raises:
-        DataError: too few examples for the demonstrations, none left to transfer on, or leakage.
+        DataError: too few examples for the demonstrations, none left to transfer on (unless 0 are asked for),
+            or leakage.
     """
     evaluated = {text_key(pattern, example): example.where for example in evaluation}
     deviations: list[Deviation] = []
@@ -116,7 +117,7 @@ def deal(
     rest = [example for text, example in usable.items() if text not in taken]
     random.Random(f"transfer/{seed}").shuffle(rest)
     transfer = rest[:transfer_examples]
-    if len(transfer) < 2:
+    if transfer_examples and len(transfer) < 2:
         raise DataError(
             f"task.train: {len(pool)} usable examples, of which {len(pool) - len(rest)} are demonstrations; "
             f"found {len(transfer)} left to transfer on, expected at least 2",

@@ -19,13 +19,14 @@ from edgeicl.distill.plain_scoring import plain_scores
 from edgeicl.distill.prefix_cache import encode_prefix
 from edgeicl.distill.scoring import score_queries
 from edgeicl.distill.task_run import TaskRun
-from edgeicl.errors import BenchError
+from edgeicl.errors import BenchError, EdgeiclError
 from edgeicl.models.memory import needed_bytes, scoring_bytes
 from edgeicl.module_process import run_module
 from edgeicl.progress import track
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.teacher_speed import Compared, ScoringMemory, TeacherSpeed
 from edgeicl.store import Store
+from edgeicl.tasks.label_words import with_label_words
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,15 @@ def teacher_speed(
 
     Raises:
         DataError: what `edgeicl compile` would refuse too.
+        EdgeiclError: a recipe of another method than context.
         BenchError: the process whose memory is measured failed.
     """
-    method = ContextTask(TaskRun(recipe, store, base_folder))
+    if recipe.distill.method != "context":
+        raise EdgeiclError(
+            f"{recipe.name}: method {recipe.distill.method}; expected context, whose targets these are",
+            next_step="set distill.method: context, or name another recipe",
+        )
+    method = ContextTask(TaskRun(with_label_words(recipe, base_folder), store, base_folder))
     method.check()
     tokens = list(method.encoder.tokens.values())
     before = next(iter(method.contexts.values()))

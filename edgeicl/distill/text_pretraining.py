@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.replacement import replacing
 from edgeicl.specs.loading import dump_yaml
+from edgeicl.specs.pattern import pattern_columns
 from edgeicl.specs.text_pretraining import EpisodeTask, TextPhase, TextPretraining
 from edgeicl.store import CHECKPOINT, digest_of
 from edgeicl.tasks.byte_level_tokenizer import learn_tokenizer, write_tokenizer
@@ -99,6 +101,7 @@ class _TextPretraining:
                 digest_of(texts),
                 examples_digest(trained.items()),
                 self._start and weights_digest(self._start),
+                self.tokenizer.to_str(),
             ]
         )
 
@@ -248,9 +251,15 @@ def accuracy_by_place(model: PreTrainedModel, episodes: Sequence[Episode]) -> di
 
 
 def _read(tasks: Mapping[str, EpisodeTask], base_folder: Path) -> dict[str, list[Example]]:
-    return {
-        name: read_examples(task.data, labels=None, base_folder=base_folder) for name, task in tasks.items()
-    }
+    """Examples by task, with the columns of its pattern alone: the others are no text of the example."""
+    found = {}
+    for name, task in tasks.items():
+        columns = pattern_columns(task.pattern)
+        found[name] = [
+            replace(one, columns={key: text for key, text in one.columns.items() if key in columns})
+            for one in read_examples(task.data, labels=None, base_folder=base_folder)
+        ]
+    return found
 
 
 def _examples_as_text(

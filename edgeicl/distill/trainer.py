@@ -38,7 +38,7 @@ _STATE = "training.pt"
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a model is trained; see `specs.recipe.Training`."""
+    """How a model is trained; see `specs.distillation.Training`."""
 
     learning_rate: float
     epochs: int

@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -60,6 +61,8 @@ def new_accelerator(*, mixed_precision: Precision, tracker: str, log_folder: Pat
         mixed_precision=mixed_precision,
         log_with=None if tracker == "none" else tracker,
         project_dir=log_folder,
+        # No model here changes its buffers, and processes may call theirs unlike often in a step.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
 
 
@@ -87,7 +90,9 @@ def tracked(
     try:
         yield lambda figures, step: accelerator.log(dict(figures), step=step)
     finally:
-        accelerator.end_training()
+        # Not end_training(), which also ends the group of processes.
+        for one in accelerator.trackers:
+            one.finish()
 
 
 @contextmanager

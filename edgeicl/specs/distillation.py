@@ -137,6 +137,20 @@ class Training(Spec):
         return self.model_dump(mode="json", exclude={"checkpoint_every_steps", "tracker", "log_folder"})
 
 
+# Method `none` is the exit from any recipe: what other methods read is let stand there.
+_READ_BY = {
+    "student.adapter": ("context",),
+    "demonstrations.sets_per_student": ("context",),
+    "objective.on_policy": ("context",),
+    "on_policy": ("context", "none"),
+    "icl": ("icl", "none"),
+    "mend": ("mend", "none"),
+    "meta_kd": ("meta_kd", "none"),
+    "transfer_examples": ("context", "mend", "none"),
+}
+"""Key -> the methods that read it; what is not here, all do."""
+
+
 class Distill(Spec):
     """The recipe layer: teacher, student, and how one learns from the other."""
 
@@ -225,18 +239,30 @@ class Distill(Spec):
         return self
 
     @model_validator(mode="after")
-    def _options_of_context_distillation(self) -> Distill:
-        """No other method has these, and none ignores them in silence."""
-        if self.method == "context":
-            return self
-        asked = {
-            "student.adapter": self.student.adapter != "none",
-            "demonstrations.sets_per_student": self.demonstrations.sets_per_student != 1,
-            "objective.on_policy": self.objective.on_policy > 0,
-        }
-        if found := [key for key, is_asked in asked.items() if is_asked]:
-            raise ValueError(f"method {self.method} has no {', '.join(found)}; expected method context with it")
+    def _nothing_ignored_in_silence(self) -> Distill:
+        """A key that the method doesn't read must have its default, which a resolved recipe writes out."""
+        changed = [
+            key for key, readers in _READ_BY.items() if self.method not in readers and self._changed(key)
+        ]
+        if changed:
+            methods = " or ".join(_READ_BY[changed[0]])
+            raise ValueError(
+                f"method {self.method} has no {', '.join(changed)}; expected method {methods} with it"
+            )
+        if self.on_policy != OnPolicy() and not self.objective.on_policy and self.method == "context":
+            raise ValueError("on_policy is set and objective.on_policy is 0; expected more, or no on_policy")
+        if self.student.lora != Lora() and self.student.adapter != "lora":
+            raise ValueError(
+                f"student.lora is set and student.adapter is {self.student.adapter}; expected lora"
+            )
         return self
+
+    def _changed(self, key: str) -> bool:
+        spec: Spec = self
+        *above, name = key.split(".")
+        for part in above:
+            spec = getattr(spec, part)
+        return bool(getattr(spec, name) != type(spec).model_fields[name].get_default(call_default_factory=True))
 
     @model_validator(mode="after")
     def _icl_can_run(self) -> Distill:

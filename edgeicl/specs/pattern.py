@@ -33,4 +33,16 @@ def _with_columns(pattern: str) -> str:
     return pattern
 
 
+def _no_template(pattern: str) -> str:
+    if is_template(pattern):
+        raise ValueError(
+            f"{pattern!r} is a template of LAMA; expected columns in braces: only task.pattern is one"
+        )
+    return _with_columns(pattern)
+
+
 Pattern = Annotated[str, AfterValidator(_with_columns)]
+"""With columns in braces, or a template of LAMA."""
+
+PlainPattern = Annotated[str, AfterValidator(_no_template)]
+"""With columns in braces."""

@@ -75,6 +75,11 @@ class Recipe(Spec):
                     f"task.scoring channel with method {self.distill.method}; expected method context: only "
                     "there models are asked that are not deployed"
                 )
+            if self.distill.objective.on_policy:
+                raise ValueError(
+                    "task.scoring channel with distill.objective.on_policy; expected direct: what the student "
+                    "writes goes on from the text, not from a label"
+                )
             if self.distill.objective.over == "vocabulary":
                 raise ValueError(
                     "task.scoring channel with distill.objective.over vocabulary; expected verbalizers: a "

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from edgeicl.specs.nearest import one_of
-from edgeicl.specs.pattern import Pattern, pattern_columns
+from edgeicl.specs.pattern import Pattern, PlainPattern, pattern_columns
 from edgeicl.specs.source import Source
 from edgeicl.specs.spec import Spec
 
@@ -22,7 +22,7 @@ class Task(Spec):
     verbalizers: dict[str, str] = Field(
         default_factory=dict, description="Label -> the word(s) that stand for it; or give `label_pattern`."
     )
-    label_pattern: Pattern | None = Field(
+    label_pattern: PlainPattern | None = Field(
         None,
         description="Instead of `verbalizers`: every label of the data is an answer, written so; ` {label}`.",
     )
@@ -34,8 +34,9 @@ class Task(Spec):
         description="What teacher and untrained baselines are asked: the label after the text, or the text "
         "after each label (MetaICL); whatever is trained and deployed reads the label after the text.",
     )
-    channel_pattern: Pattern | None = Field(
-        None, description="Text of an example after its label's word, for channel; `pattern` unless given."
+    channel_pattern: PlainPattern | None = Field(
+        None,
+        description="Text of an example after its label's word, for channel only; `pattern` unless given.",
     )
     separator: str = Field("\n\n", description="Text between demonstrations.")
     train: Source = Field(description="Demonstrations and transfer examples are drawn from it.")

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from edgeicl.specs.model_name import ModelName
 from edgeicl.specs.nearest import one_of
-from edgeicl.specs.pattern import Pattern
+from edgeicl.specs.pattern import PlainPattern
 from edgeicl.specs.pretraining import Shape, TrainingPhase
 from edgeicl.specs.source import Source, TextSource
 from edgeicl.specs.spec import Name, Share, Spec
@@ -17,7 +17,7 @@ from edgeicl.specs.spec import Name, Share, Spec
 class EpisodeTask(Spec):
     """A labelled data set that episodes are drawn from."""
 
-    pattern: Pattern = Field(description="Text of one example; the label word follows it.")
+    pattern: PlainPattern = Field(description="Text of one example; the label word follows it.")
     data: Source
     words: dict[str, str] = Field(
         default_factory=dict, description="Label -> its word where words are fixed, of one token."
@@ -79,7 +79,9 @@ class TextPretraining(Spec):
         description="Words, one token each, that an episode draws its labels from; else any word.",
     )
     separator: str = Field("\n", description="Text between the examples of an episode.")
-    document_pattern: Pattern = Field("{text} answer:", description="Text of an example of a document episode.")
+    document_pattern: PlainPattern = Field(
+        "{text} answer:", description="Text of an example of a document episode."
+    )
     text: tuple[TextSource, ...] = Field(min_length=1)
     tasks: dict[str, EpisodeTask] = Field(default_factory=dict)
     evaluation: dict[str, EpisodeTask] = Field(
