@@ -50,6 +50,15 @@ class Matching(Spec):
     )
     expertise: bool = Field(True, description="Weigh examples by how well the teacher answers them.")
 
+    @model_validator(mode="after")
+    def _something_to_match(self) -> Matching:
+        if self.epochs and not (self.hidden or self.attention or self.domain_feature):
+            raise ValueError(
+                f"hidden, attention and domain_feature are all 0 with epochs {self.epochs}; expected one above "
+                "0, or epochs 0"
+            )
+        return self
+
 
 class MetaKD(Spec):
     """Meta knowledge distillation (arXiv 2012.01266): one teacher for all domains, a student for one."""

@@ -33,6 +33,11 @@ class MatchingTerms:
     attention: float
     domain_feature: float
 
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to match."""
+        return any((self.hidden, self.attention, self.domain_feature))
+
 
 class Features(NamedTuple):
     """What is matched of one batch: S + 1 hidden states [B, T, H], S attentions [B, A, T, T], [B, H]."""
@@ -100,8 +105,7 @@ def matching_loss(student: Features, teacher: Features, mask: Tensor, terms: Mat
         loss = loss + terms.attention * sum(attention_loss(*pair, mask) for pair in pairs)
     if student.domain is not None and teacher.domain is not None:
         loss = loss + terms.domain_feature * (student.domain - teacher.domain).square().mean(-1)
-    # Without a term over the last layer its weights would have no gradient, which several processes need.
-    return loss + 0.0 * student.hidden[-1].sum((1, 2))
+    return loss
 
 
 class MatchedStudent(nn.Module):
@@ -179,6 +183,8 @@ def train_to_match(
     def loss(wrapped: nn.Module, examples: NDArray[np.int64], step: int) -> Tensor:
         one = prompt_pass([rows[index] for index in examples], device)
         found = matching_loss(wrapped(one), target(one), prompt_mask(one), terms)
+        # No term reads all weights (none the head), and several processes need a gradient for each.
+        found = found + 0.0 * sum(parameter.sum() for parameter in module.parameters())
         return importance[torch.from_numpy(examples).to(device)] * found
 
     return train(

@@ -55,7 +55,7 @@ class MetaDistillation:
             digest=weights_digest(deployed),
             evaluation=evaluation,
             outputs=tuple(self.run.outputs),
-            deviations=self.task.data.deviations + missing_baseline,
+            deviations=self.run.deviations + self.task.deviations + missing_baseline,
             source=self.run.student_folder,
         )
 

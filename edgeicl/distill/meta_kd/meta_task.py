@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from edgeicl.distill.label_reader import LabelReader
-from edgeicl.distill.meta_kd.domains import DomainData, by_column, check_evaluated_domain, deal_domains
+from edgeicl.distill.meta_kd.domains import (
+    DomainData,
+    by_column,
+    check_evaluated_domain,
+    deal_domains,
+    unevaluated,
+)
 from edgeicl.distill.meta_kd.feature_matching import check_heads, layer_map
 from edgeicl.distill.preflight import check_models
 from edgeicl.distill.student import MODEL
@@ -62,10 +68,11 @@ class MetaTask:
             domains = {settings.domain: train, **others}
         return deal_domains(
             domains,
-            [example for examples in self.run.evaluation.values() for example in examples],
+            self._evaluated,
             pattern=self.recipe.task.pattern,
             own_examples=settings.domain_examples,
             seed=self.recipe.seed,
+            leakage=self.settings.leakage,
         )
 
     @cached_property
@@ -82,13 +89,43 @@ class MetaTask:
     def own_rows(self) -> list[list[int]]:
         return self.rows[: self.data.own]
 
+    @property
+    def _evaluated(self) -> list[Example]:
+        return [example for examples in self.run.evaluation.values() for example in examples]
+
+    @cached_property
+    def _shown_from(self) -> tuple[dict[int, list[Example]], tuple[Deviation, ...]]:
+        """What each seed's demonstrations are drawn from, where they have a source, and what was left out."""
+        pools: dict[int, list[Example]] = {}
+        deviations: tuple[Deviation, ...] = ()
+        for seed, examples in self.run.demonstration_sources().items():
+            usable, dropped = unevaluated(
+                examples,
+                self._evaluated,
+                pattern=self.recipe.task.pattern,
+                leakage=self.settings.leakage,
+                where=f"distill.demonstrations.source, seed {seed}",
+            )
+            pools[seed] = list(usable.values())
+            deviations += dropped
+        return pools, deviations
+
+    @property
+    def deviations(self) -> tuple[Deviation, ...]:
+        """What was asked of the data and could not be given."""
+        return self.data.deviations + self._shown_from[1]
+
     @cached_property
     def demonstrations(self) -> dict[int, list[Example]]:
-        """For the in-context baselines, from the student's domain: by seed."""
-        shown = self.settings.demonstrations
+        """For the in-context baselines, by seed: from their source, else the student's domain."""
+        shown, pools = self.settings.demonstrations, self._shown_from[0]
         return {
             seed: choose(
-                self.own, count=shown.count, balanced=shown.balanced, seed=seed, labels=self.encoder.labels
+                pools.get(seed, self.own),
+                count=shown.count,
+                balanced=shown.balanced,
+                seed=seed,
+                labels=self.encoder.labels,
             )
             for seed in shown.seeds
         }
@@ -101,7 +138,17 @@ class MetaTask:
         }
 
     def check(self) -> tuple[Deviation, ...]:
-        """What must hold between models and prompts; see `preflight.check_models`."""
+        """What must hold between models and prompts; see `preflight.check_models`.
+
+        Raises:
+            EdgeiclError: it does not, or FSDP is configured; nothing has been worked on.
+        """
+        if self.run.workers.shards_teacher:
+            raise EdgeiclError(
+                "accelerate is configured for FSDP, which would share the teacher's weights among processes; "
+                "expected it off: method meta_kd trains its teacher, whole in each process",
+                next_step="launch without FSDP (torchrun --nproc-per-node, or accelerate launch --multi_gpu)",
+            )
         answer = max(map(len, self.tokens)) - 1
         query = max(self.run.predictor.longest_tokens, *map(len, self.rows)) + answer
         models = (self.teacher_folder, self.run.student_folder)

@@ -27,7 +27,8 @@ class StudentStage:
         """The finished student."""
         task = self.task
         start, digest = task.run.student_folder, task.run.student_digest
-        if task.meta_kd.matching.epochs:
+        # A baseline has no domain head, and with domain_feature alone nothing to match.
+        if task.meta_kd.matching.epochs and course.terms.any:
             matched = self._matched(course, teacher)
             start, digest = matched.path / MODEL, matched.digest
         objective = task.settings.objective

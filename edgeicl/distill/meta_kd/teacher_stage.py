@@ -100,7 +100,8 @@ class TeacherStage:
         seen = np.flatnonzero((domains == 0) & course.own_domain | (domains > 0) & course.other_domains)
         gold = task.encoder.label_indices(task.data.examples)[seen]
         epochs = math.ceil(settings.teacher_steps * task.settings.training.batch_size / len(seen))
-        reader = StateReader(load_model(task.teacher_folder, device=task.run.device))
+        model = load_model(task.teacher_folder, device=task.run.device)
+        reader = StateReader(model, score=task.recipe.task.score)
         how: dict[str, Any] = {
             "rows": [task.rows[index] for index in seen],
             "tokens": task.tokens,

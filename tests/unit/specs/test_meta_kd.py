@@ -25,6 +25,10 @@ CR = {"source": "file:cr.jsonl"}
             {"domain_column": "genre", "confusion": {"weight": 0}},
             "no domain head is trained; expected matching.domain_feature: 0 too",
         ),
+        (
+            {"domain_column": "genre", "matching": {"hidden": 0, "attention": 0, "domain_feature": 0}},
+            "are all 0 with epochs 10; expected one above 0, or epochs 0",
+        ),
         ({"domain_column": "genre", "domain_exampels": 4}, "Extra inputs are not permitted"),
     ],
 )

@@ -66,17 +66,33 @@ def test_the_students_domain_alone_is_made_scarce_and_always_alike() -> None:
     assert (deviation.asked, deviation.got) == ("9", "2")
 
 
-def test_texts_count_once_and_never_where_they_are_evaluated() -> None:
+def test_texts_count_once_for_the_first_domain_that_has_them() -> None:
     domains = {
         "fiction": [example("a", "fiction"), example("a", "fiction"), example("b", "fiction")],
         "travel": [example("b", "travel"), example("c", "travel"), example("d", "travel")],
     }
-    data = deal_domains(domains, [example("d", "fiction")], pattern="{text}?", own_examples=None, seed=0)
-    assert [one.columns["text"] for one in data.examples] == ["a", "b", "c"]
+    data = deal_domains(domains, [], pattern="{text}?", own_examples=None, seed=0)
+    assert [one.columns["text"] for one in data.examples] == ["a", "b", "c", "d"]
     (deviation,) = data.deviations
-    assert (deviation.where, deviation.asked, deviation.got) == ("domain travel", "3", "1")
-    with pytest.raises(DataError, match="domain 'fiction': found no example that isn't evaluated too"):
-        deal_domains(domains, domains["fiction"], pattern="{text}?", own_examples=None, seed=0)
+    assert (deviation.where, deviation.asked, deviation.got) == ("domain travel", "3", "2")
+    assert deviation.why == "1 texts are in another domain too"
+    with pytest.raises(DataError, match="domain travel: found no example that isn't in the evaluation data or"):
+        deal_domains(domains | {"travel": domains["fiction"]}, [], pattern="{text}?", own_examples=None, seed=0)
+
+
+def test_evaluated_texts_are_refused_or_left_out_and_told() -> None:
+    """The same but for case and spaces is the same; another label doesn't make it another text."""
+    domains = {"fiction": [example("a", "fiction")], "travel": [example("c", "travel"), example("D  e", "x")]}
+    evaluated = [example("d E", "fiction", "contradiction")]
+    asked = {"pattern": "{text}?", "own_examples": None, "seed": 0}
+    with pytest.raises(DataError, match=r"domain travel: 1 of 2 texts .* first row D  e .*row d E") as found:
+        deal_domains(domains, evaluated, **asked)  # type: ignore[arg-type]
+    assert "distill.leakage: drop" in str(found.value.next_step)
+    data = deal_domains(domains, evaluated, leakage="drop", **asked)  # type: ignore[arg-type]
+    assert [one.columns["text"] for one in data.examples] == ["a", "c"]
+    (deviation,) = data.deviations
+    assert (deviation.where, deviation.asked, deviation.got) == ("domain travel", "2", "1")
+    assert deviation.why == "1 texts are in the evaluation data too"
 
 
 def test_the_digest_tells_domains_apart() -> None:

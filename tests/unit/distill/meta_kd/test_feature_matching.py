@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from transformers import OPTForCausalLM
 
 from edgeicl.distill.label_reader import LabelReader
@@ -28,7 +30,7 @@ from edgeicl.distill.meta_kd.states import (
     prompt_pass,
     with_attention,
 )
-from edgeicl.distill.trainer import TrainingSettings
+from edgeicl.distill.trainer import Loss, TrainingSettings
 from edgeicl.errors import DataError
 
 ROWS = [[0, 9, 8, 7, 6], [0, 5, 4], [0, 3, 3, 2], [0, 11, 12]]
@@ -148,6 +150,37 @@ def test_a_student_comes_to_follow_its_teacher(opt: Opt) -> None:
         for reader in (student, with_attention(LabelReader(opt(seed=1, layers=1))))
     )
     assert after < 0.8 * before
+
+
+@pytest.mark.parametrize("term", ["hidden", "attention", "domain_feature"])
+def test_every_weight_has_a_gradient_whatever_is_matched(
+    opt: Opt, monkeypatch: pytest.MonkeyPatch, term: str
+) -> None:
+    """Several processes wait for that of each one, also of a head that the features don't reach."""
+    from edgeicl.distill.meta_kd import feature_matching
+
+    missing: list[str] = []
+
+    def one_step(module: nn.Module, loss: Loss, **_: object) -> list[float]:
+        loss(module, np.arange(4), 0).sum().backward()
+        missing.extend(name for name, parameter in module.named_parameters() if parameter.grad is None)
+        return []
+
+    monkeypatch.setattr(feature_matching, "train", one_step)
+    student, teacher = (with_attention(LabelReader(opt(seed=seed, layers=seed))) for seed in (1, 2))
+    student.model.lm_head.weight = nn.Parameter(student.model.lm_head.weight.detach().clone())
+    train_to_match(
+        student,
+        teacher,
+        rows=ROWS,
+        weights=np.ones(4, np.float32),
+        terms=replace(MatchingTerms(0.0, 0.0, 0.0), **{term: 1.0}),
+        domain_feature=torch.tanh if term == "domain_feature" else None,
+        skip=1,
+        settings=SETTINGS,
+        seed=0,
+    )
+    assert missing == []
 
 
 def test_examples_of_weight_0_teach_nothing(opt: Opt) -> None:

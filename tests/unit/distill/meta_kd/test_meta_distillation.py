@@ -11,11 +11,21 @@ import torch
 from safetensors.torch import load_file
 from transformers import OPTForCausalLM
 
+from edgeicl.distill.label_reader import LabelReader, Score
 from edgeicl.distill.meta_kd import student_stage
+from edgeicl.distill.meta_kd.course import meta_kd_course
+from edgeicl.distill.meta_kd.meta_task import MetaTask
+from edgeicl.distill.meta_kd.teacher_stage import TeacherStage, read_answers
+from edgeicl.distill.scoring import score_queries
 from edgeicl.distill.stage import distill
+from edgeicl.distill.student import MODEL
+from edgeicl.distill.task_run import TaskRun
 from edgeicl.errors import DataError, EdgeiclError
+from edgeicl.models.loading import load_model
+from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.recipe import Recipe
-from edgeicl.store import Store
+from edgeicl.specs.source import Source
+from edgeicl.store import SingleProcess, Store
 from tests.unit.byte_tokenizer import byte_tokenizer
 
 SMALL = {
@@ -69,6 +79,8 @@ def test_the_whole_layer_and_its_second_run(recipe: Recipe, tmp_path: Path) -> N
         "baselines",
         "evaluation",
     ]
+    assert {test.baseline for test in result.evaluation.paired_tests} == METHODS - {"Meta-KD"}
+    assert {test.method for test in result.evaluation.paired_tests} == {"Meta-KD"}
     assert OPTForCausalLM.from_pretrained(result.student).config.num_hidden_layers == 1
     students = {name: output.digest for name, output in result.outputs if output.path.parent.name == "student"}
     assert len(set(students.values())) == len(students) == 3
@@ -119,6 +131,78 @@ def test_sources_as_domains(recipe: Recipe, tmp_path: Path) -> None:
     assert {row.method for row in result.evaluation.rows} == METHODS - {
         f"{kind}-domain {what}" for kind in ("single", "mixed") for what in ("teacher", "distillation")
     }
+
+
+def test_baselines_have_nothing_to_match_where_the_domain_feature_alone_is(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    changed = meta(recipe, matching={"epochs": 2, "hidden": 0, "attention": 0})
+    names = [name for name, _ in distill(changed, store=Store(tmp_path), base_folder=tmp_path).outputs]
+    assert [name for name in names if name.endswith("matched")] == ["Meta-KD, matched"]
+    assert "single-domain distillation" in names
+
+
+@pytest.mark.parametrize("score", ["sum", "mean"])
+def test_teachers_score_labels_as_the_task_says(recipe: Recipe, tmp_path: Path, score: Score) -> None:
+    """The labels are of four bytes and of three, so that it makes a difference."""
+    values = meta(recipe, baselines=[]).model_dump()
+    values["task"]["score"] = score
+    task = MetaTask(TaskRun(Recipe.model_validate(values), Store(tmp_path), tmp_path))
+    teacher = TeacherStage(task).run(meta_kd_course(task.meta_kd))
+    found = read_answers(teacher)
+    for each in ("sum", "mean"):
+        expected = score_queries(
+            LabelReader(load_model(teacher.path / MODEL), score=each),  # type: ignore[arg-type]
+            task.encoder.queries(task.own),
+            task.tokens,
+            before=task.encoder.leading,
+        )
+        assert (found == pytest.approx(expected, abs=1e-5)) == (each == score)
+
+
+def test_demonstrations_of_a_source_of_their_own(recipe: Recipe, tmp_path: Path) -> None:
+    """More than the student's domain has; and what is evaluated is refused there too."""
+    own, evaluated = (
+        {"source": "builtin:nli", "split": split, "limit": 40, "seed": 9, "where": {"phenomenon": "negation"}}
+        for split in ("train", "test")
+    )
+    values = meta(recipe).model_dump()
+    values["distill"]["demonstrations"] = {"count": 10, "seeds": [0, 1], "source": own}
+    task = MetaTask(TaskRun(Recipe.model_validate(values), Store(tmp_path), tmp_path))
+    pool = task.run.read(Source.model_validate(own))
+    assert {seed: len(shown) for seed, shown in task.demonstrations.items()} == {0: 10, 1: 10}
+    assert all(one in pool for shown in task.demonstrations.values() for one in shown)
+    assert task.deviations == ()
+
+    values["task"]["in_domain"] = values["distill"]["demonstrations"]["source"] = evaluated
+    with pytest.raises(DataError, match=r"distill\.demonstrations\.source, seed 0: 40 of 40 texts are in the"):
+        distill(Recipe.model_validate(values), store=Store(tmp_path), base_folder=tmp_path)
+    values["task"]["in_domain"] = evaluated | {"limit": 20}
+    values["distill"]["leakage"] = "drop"
+    task = MetaTask(TaskRun(Recipe.model_validate(values), Store(tmp_path), tmp_path))
+    assert [(one.where, one.asked, one.got) for one in task.deviations] == [
+        (f"distill.demonstrations.source, seed {seed}", "40", "20") for seed in (0, 1)
+    ]
+
+
+def test_what_the_task_asks_for_in_vain_is_told(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Deviation(what="options", where="training", asked="a row's own", got="all", why="one pass")
+    monkeypatch.setattr(TaskRun, "deviations", (told,))
+    changed = meta(recipe, baselines=[])
+    assert told in distill(changed, store=Store(tmp_path), base_folder=tmp_path).deviations
+
+
+def test_shared_weights_of_the_teacher_are_refused_before_any_work(recipe: Recipe, tmp_path: Path) -> None:
+    class Sharding(SingleProcess):
+        shards_teacher = True
+
+    store = Store(tmp_path / "store", workers=Sharding())
+    with pytest.raises(EdgeiclError, match="configured for FSDP") as found:
+        distill(meta(recipe), store=store, base_folder=tmp_path)
+    assert "without FSDP" in str(found.value.next_step)
+    assert not store.root.exists()
 
 
 def test_a_run_killed_in_the_students_goes_on_there(
