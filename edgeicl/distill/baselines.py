@@ -1,4 +1,4 @@
-"""The methods that context distillation is compared with: none of them changes what is deployed."""
+"""What every method is compared with: none of it changes what is deployed."""
 
 from __future__ import annotations
 

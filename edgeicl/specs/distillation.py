@@ -49,7 +49,7 @@ class Demonstrations(Spec):
     seeds: tuple[int, ...] = Field(
         (0, 1, 2, 3, 4),
         min_length=1,
-        description="One demonstration set, and one student, for each; the best student is deployed.",
+        description="One demonstration set for each; context and icl train a student for each and deploy the best.",
     )
     sets_per_student: int = Field(
         1,
@@ -106,7 +106,11 @@ class Training(Spec):
     """How the student, and the fine-tuned baseline, are trained."""
 
     learning_rate: float = Field(3e-4, gt=0.0, description="Highest, after the warm-up; then it falls.")
-    epochs: int = Field(2, ge=1, description="Passes over the transfer examples.")
+    epochs: int = Field(
+        2,
+        ge=1,
+        description="Passes over what the student is trained on: transfer examples, episodes (icl), its domain (meta_kd).",
+    )
     batch_size: int = Field(32, ge=1, description="Examples in one step, over all processes.")
     warmup_ratio: float = Field(
         0.1, ge=0.0, le=1.0, description="Share of the steps in which the learning rate rises."
