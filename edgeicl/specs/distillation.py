@@ -49,7 +49,7 @@ class Demonstrations(Spec):
     seeds: tuple[int, ...] = Field(
         (0, 1, 2, 3, 4),
         min_length=1,
-        description="One demonstration set for each; context and icl train a student for each and deploy the best.",
+        description="A demonstration set for each; context and icl train a student each, and deploy the best.",
     )
     sets_per_student: int = Field(
         1,
@@ -109,7 +109,7 @@ class Training(Spec):
     epochs: int = Field(
         2,
         ge=1,
-        description="Passes over what the student is trained on: transfer examples, episodes (icl), its domain (meta_kd).",
+        description="Passes over transfer examples, episodes (icl) or the domain (meta_kd).",
     )
     batch_size: int = Field(32, ge=1, description="Examples in one step, over all processes.")
     warmup_ratio: float = Field(

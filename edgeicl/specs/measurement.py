@@ -169,8 +169,8 @@ class Evaluation(Spec):
     gain_points: Estimate | None = Field(
         None,
         description="Teacher with demonstrations minus without, over seeds: points of balanced accuracy on "
-        "transfer examples, not on the evaluation data of `rows`. Of icl: the tuned teacher with, minus the given "
-        "one without.",
+        "transfer examples, not on the evaluation data of `rows`. Of icl the tuned teacher with, "
+        "minus the given one without.",
     )
     rows: tuple[AccuracyRow, ...]
     deployed_seed: int | None = Field(None, description="Demonstration seed of the student that is compiled.")
