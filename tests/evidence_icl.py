@@ -12,7 +12,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from edgeicl.distill.evaluate import ICL_DISTILLATION, TABLE_ORDER
+from edgeicl.distill.evaluate import ICL_DISTILLATION, IN_CONTEXT_TUNING, TABLE_ORDER
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.stage import distill
 from edgeicl.distill.workers import workers
@@ -44,7 +44,7 @@ def measured(recipe: str, seeds: list[int]) -> Cells:
         for suffix, weight in LANGUAGE_MODELLING.items():
             for row in run(recipe, seed=seed, weight=weight).evaluation.rows:
                 # All other methods are the same with the term and without.
-                if row.method == ICL_DISTILLATION:
+                if row.method in (ICL_DISTILLATION, IN_CONTEXT_TUNING):
                     found[row.method + suffix, row.data] += row.accuracy.values
                 elif not weight:
                     found[row.method, row.data] += row.accuracy.values

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgeicl.distill.tuned_tasks import TunedTask, refuse_the_same_question
+from edgeicl.distill.tuned_tasks import TunedTask, refuse_the_same_question, text_keys
 from edgeicl.errors import DataError
 from edgeicl.tasks.demonstrations import choose
 from edgeicl.tasks.example import Example
@@ -38,15 +38,24 @@ class IclData:
     measured: Sequence[Example]
 
 
-def deal_meta(target: TunedTask, tuned: Sequence[TunedTask], shown: Shown, *, seed: int) -> IclData:
+def deal_meta(
+    target: TunedTask,
+    tuned: Sequence[TunedTask],
+    shown: Shown,
+    *,
+    sources: Mapping[int, TunedTask] | None = None,
+    seed: int,
+) -> IclData:
     """Paradigm `meta`: other tasks are tuned on, the target is met with demonstrations alone.
+
+    `sources` are what a seed's sets are drawn from, if not from `target`.
 
     Raises:
         DataError: too few examples, or a tuned task that is the target in disguise.
     """
     for task in tuned:
         refuse_the_same_question(task, target)
-    sets = _demonstration_sets(target, shown)
+    sets = _demonstration_sets(target, shown, sources or {})
     examples = [example for several in sets.values() for one in several for example in one]
     return IclData(tuple(tuned), sets, _others(target, examples, _MEASURED_EXAMPLES, seed))
 
@@ -81,15 +90,17 @@ def deal_multitask(
         )
         for task in (target, *others)
     )
-    sets = _demonstration_sets(few[0], shown)
+    sets = _demonstration_sets(few[0], shown, {})
     return IclData(few, sets, _others(target, few[0].examples, dev_examples, seed))
 
 
-def _demonstration_sets(task: TunedTask, shown: Shown) -> dict[int, list[list[Example]]]:
+def _demonstration_sets(
+    task: TunedTask, shown: Shown, sources: Mapping[int, TunedTask]
+) -> dict[int, list[list[Example]]]:
     return {
         seed: [
             choose(
-                task.examples,
+                sources.get(seed, task).examples,
                 count=shown.count,
                 balanced=shown.balanced,
                 seed=f"{seed}/{vote}" if vote else seed,
@@ -102,9 +113,10 @@ def _demonstration_sets(task: TunedTask, shown: Shown) -> dict[int, list[list[Ex
 
 
 def _others(task: TunedTask, taken: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """`count` examples of the task, or as many as there are, none of them among `taken`."""
-    used = {id(example) for example in taken}
-    rest = [example for example in task.examples if id(example) not in used]
+    """`count` examples of the task, or as many as there are, none with a text of `taken`."""
+    used = set(text_keys(task.encoder.pattern, taken))
+    keys = text_keys(task.encoder.pattern, task.examples)
+    rest = [example for key, example in zip(keys, task.examples, strict=True) if key not in used]
     if not rest:
         raise DataError(
             f"{task.where}: all {len(task.examples)} usable examples are shown; found none left to measure the "

@@ -32,6 +32,7 @@ from edgeicl.distill.predictions import (
     ONLY,
     PREDICTIONS,
     accuracy_rows,
+    paired_tests_against,
     read_predictions,
     write_predictions,
 )
@@ -42,6 +43,7 @@ from edgeicl.distill.teacher_targets import read_gain, seed_name
 from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.distill.tuned_model import build_tuned
 from edgeicl.distill.voting import scores_after
+from edgeicl.errors import EdgeiclError
 from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.distillation import Teacher
 from edgeicl.specs.measurement import Evaluation
@@ -64,6 +66,7 @@ class IclDistillation:
 
     def distill(self) -> DistillResult:
         """Runs every stage that does not stand in the store."""
+        self._check_teacher()
         self.material.check_models(self.teacher_folder)
         teacher = self._tuned_teacher() if self.icl.teacher_epochs else None
         taught_by = teacher.path / MODEL if teacher else self.teacher_folder
@@ -87,7 +90,7 @@ class IclDistillation:
             {"student": student.digest, "gain": gain_output.digest},
             partial(self._build_prefix, student=student, scores=gain_output),
         )
-        deployed, _ = best_student(_read_divergences(prefix.path))
+        deployed, diverged = best_student(_read_divergences(prefix.path))
         log.info("the demonstration sets of seed %d are deployed", deployed)
         baselines = self.run.stage(
             "baselines",
@@ -107,7 +110,7 @@ class IclDistillation:
             evaluation=evaluation.model_copy(update={"gain_points": gain.points, "deployed_seed": deployed}),
             outputs=tuple(self.run.outputs),
             source=self.run.student_folder,
-            deviations=self.material.deviations,
+            deviations=self.run.deviations + self.material.deviations + diverged,
             prefix=prefix.path / PREFIX_SOURCE,
         )
 
@@ -119,6 +122,14 @@ class IclDistillation:
     @cached_property
     def teacher_folder(self) -> Path:
         return model_folder(self.teacher.model, base_folder=self.run.base_folder)
+
+    def _check_teacher(self) -> None:
+        if self.icl.teacher_epochs and self.run.workers.shards_teacher:
+            raise EdgeiclError(
+                f"FSDP is configured and distill.icl.teacher_epochs is {self.icl.teacher_epochs}: to be "
+                "tuned, a teacher is loaded whole by every process; expected 0, or a launch without FSDP",
+                next_step="set distill.icl.teacher_epochs: 0, or turn FSDP off",
+            )
 
     def _tuned_teacher(self) -> StageOutput:
         """The teacher after in-context tuning, as the paper's teachers were."""
@@ -143,12 +154,15 @@ class IclDistillation:
 
     def _student(self, targets: StageOutput, taught_by: Path) -> StageOutput:
         objective, blocks = self.objective, self.material.blocks
-        inputs = self._student_inputs() | {
-            "targets": targets.digest,
-            "objective": objective.model_dump(mode="json"),
-            "soft_loss": self.icl.soft_loss,
-            "text": None if blocks is None else digest_of(blocks.tolist()),
-        }
+        inputs = (
+            self._student_inputs()
+            | self._text_inputs()
+            | {
+                "targets": targets.digest,
+                "objective": objective.model_dump(mode="json"),
+                "soft_loss": self.icl.soft_loss,
+            }
+        )
 
         def build(folder: Path) -> None:
             soft = SoftLoss(
@@ -163,12 +177,22 @@ class IclDistillation:
         return self.run.stage("student", inputs, build)
 
     def _student_without_teacher(self) -> StageOutput:
-        """The baseline that tells what the teacher was good for: the same training with the hard loss alone."""
+        """The baseline that tells what the teacher was good for: the same training with the hard losses alone.
+
+        Where the student learns from its teacher alone, this one learns from the labels nevertheless.
+        """
+        ce, blocks = self.objective.ce or 1.0, self.material.blocks
 
         def build(folder: Path) -> None:
-            self._tune(folder, self.run.student_folder, "in-context tuning")
+            text = None if blocks is None else TextTerm(blocks, self.objective.lm)
+            self._tune(folder, self.run.student_folder, "in-context tuning", ce=ce, text=text)
 
-        inputs = self.material.episode_inputs | self._student_inputs()
+        inputs = (
+            self.material.episode_inputs
+            | self._student_inputs()
+            | self._text_inputs()
+            | {"ce": ce, "lm": self.objective.lm}
+        )
         return self.run.stage("student", inputs, build, name="student without a teacher")
 
     def _tune(
@@ -187,6 +211,7 @@ class IclDistillation:
             source,
             self.material.episodes,
             over=self.objective.over,
+            score=self.recipe.task.score,
             ce=ce,
             soft=soft,
             text=text,
@@ -275,14 +300,12 @@ class IclDistillation:
             }
         )
         predictions = read_predictions(self.run.stage("evaluation", inputs, build).path / PREDICTIONS)
-        rows = accuracy_rows(
-            methods.TABLE_ORDER,
-            predictions,
-            self.run.evaluation,
-            self.run.encoder,
-            runs=(ONLY, *self.material.sets),
+        found = (predictions, self.run.evaluation, self.run.encoder)
+        runs = (ONLY, *self.material.sets)
+        return Evaluation(
+            rows=accuracy_rows(methods.TABLE_ORDER, *found, runs=runs),
+            paired_tests=paired_tests_against(methods.ICL_DISTILLATION, methods.TABLE_ORDER, *found, runs=runs),
         )
-        return Evaluation(rows=rows)
 
     def _teacher_inputs(self, tuned: StageOutput | None) -> dict[str, Any]:
         return {
@@ -297,6 +320,10 @@ class IclDistillation:
             "training": self._training_inputs(),
             "seed": self.recipe.seed,
         }
+
+    def _text_inputs(self) -> dict[str, Any]:
+        blocks = self.material.blocks
+        return {"text": None if blocks is None else digest_of(blocks.tolist())}
 
     def _training_inputs(self) -> dict[str, Any]:
         return self.settings.training.deciding()

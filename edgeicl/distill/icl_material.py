@@ -82,7 +82,11 @@ class IclMaterial:
     def episode_inputs(self) -> dict[str, Any]:
         """For the store: what is tuned on."""
         drawn = [[one.ids, one.reads, one.gold, one.words] for one in self.episodes]
-        return {"episodes": digest_of(drawn), "over": self.settings.objective.over}
+        return {
+            "episodes": digest_of(drawn),
+            "over": self.settings.objective.over,
+            "score": self.run.recipe.task.score,
+        }
 
     @cached_property
     def evaluation_inputs(self) -> dict[str, Any]:

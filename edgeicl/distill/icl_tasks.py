@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edgeicl.distill.icl_data import IclData, Shown, deal_meta, deal_multitask
+from edgeicl.distill.task_data import Leakage
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.tuned_tasks import TunedTask, text_keys, without_texts
+from edgeicl.errors import DataError
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.tuning_task import TuningTask
+from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import PromptEncoder
 from edgeicl.tasks.readers import read_examples
 
@@ -17,29 +20,48 @@ from edgeicl.tasks.readers import read_examples
 def read_icl_data(run: TaskRun) -> tuple[IclData, tuple[Deviation, ...]]:
     """Who sees what under the recipe's paradigm; a deviation for each task with texts of the evaluation data.
 
+    `distill.leakage` is about the target task's own data; other tasks always leave such texts out.
+
     Raises:
-        DataError: too few examples, or a tuned task that is the target in disguise.
+        DataError: too few examples, leakage that is to be refused, a tuned task that is the target in disguise,
+            or a source of demonstrations where what is tuned on is shown.
     """
     task, settings = run.recipe.task, run.recipe.distill
     evaluated = {key for examples in run.evaluation.values() for key in text_keys(task.pattern, examples)}
-    given = [TunedTask("task.train", run.encoder, tuple(run.read(task.train)))]
-    given += [_tuned_task(run, number, further) for number, further in enumerate(settings.icl.tasks)]
-    tasks: list[TunedTask] = []
-    deviations: tuple[Deviation, ...] = ()
-    for each in given:
-        kept, told = without_texts(each, evaluated)
-        tasks.append(kept)
-        deviations += told
-    demonstrations = settings.demonstrations
-    shown = Shown(demonstrations.count, demonstrations.balanced, demonstrations.seeds, votes=settings.icl.votes)
-    return _dealt(run, tasks, shown), deviations
+    deviations: list[Deviation] = []
+
+    def clean(where: str, encoder: PromptEncoder, examples: Sequence[Example], leakage: Leakage) -> TunedTask:
+        whole = TunedTask(where, encoder, tuple(examples))
+        kept, told = without_texts(whole, evaluated, leakage=leakage)
+        deviations.extend(told)
+        return kept
+
+    target = clean("task.train", run.encoder, run.read(task.train), settings.leakage)
+    others = []
+    for number, further in enumerate(settings.icl.tasks):
+        encoder = _encoder(run, further)
+        examples = read_examples(further.train, labels=encoder.labels, base_folder=run.base_folder)
+        others.append(clean(f"distill.icl.tasks[{number}], {further.train}", encoder, examples, "drop"))
+    sources = {
+        seed: clean(f"distill.demonstrations.source, seed {seed}", run.encoder, examples, settings.leakage)
+        for seed, examples in run.demonstration_sources().items()
+    }
+    return _dealt(run, target, others, sources), tuple(deviations)
 
 
-def _dealt(run: TaskRun, tasks: Sequence[TunedTask], shown: Shown) -> IclData:
-    icl, seed = run.recipe.distill.icl, run.recipe.seed
-    target, *others = tasks
+def _dealt(
+    run: TaskRun, target: TunedTask, others: Sequence[TunedTask], sources: Mapping[int, TunedTask]
+) -> IclData:
+    icl, demonstrations, seed = run.recipe.distill.icl, run.recipe.distill.demonstrations, run.recipe.seed
+    shown = Shown(demonstrations.count, demonstrations.balanced, demonstrations.seeds, votes=icl.votes)
     if icl.paradigm == "meta":
-        return deal_meta(target, others, shown, seed=seed)
+        return deal_meta(target, others, shown, sources=sources, seed=seed)
+    if sources:
+        raise DataError(
+            "distill.demonstrations.source is given under paradigm multitask, which shows the very examples "
+            "that it tunes on; expected none",
+            next_step="leave it out and name its data in task.train, or set distill.icl.paradigm: meta",
+        )
     return deal_multitask(
         target,
         others,
@@ -50,13 +72,11 @@ def _dealt(run: TaskRun, tasks: Sequence[TunedTask], shown: Shown) -> IclData:
     )
 
 
-def _tuned_task(run: TaskRun, number: int, further: TuningTask) -> TunedTask:
+def _encoder(run: TaskRun, further: TuningTask) -> PromptEncoder:
     task = run.recipe.task
-    encoder = PromptEncoder(
+    return PromptEncoder(
         load_tokenizer(run.student_folder),
         pattern=further.pattern or task.pattern,
         verbalizers=further.verbalizers or task.verbalizers,
         separator=task.separator if further.separator is None else further.separator,
     )
-    examples = read_examples(further.train, labels=encoder.labels, base_folder=run.base_folder)
-    return TunedTask(f"distill.icl.tasks[{number}], {further.train}", encoder, tuple(examples))

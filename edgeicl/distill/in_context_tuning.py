@@ -50,12 +50,13 @@ class SoftLoss:
 class TextTerm:
     """Plain text to model beside the episodes: blocks [N, T] of token ids, one with each episode.
 
-    Its next tokens have the hard and the soft loss that labels have, times `weight`.
+    Its next tokens have the hard and the soft loss that labels have, times `weight`; without a teacher the hard
+    one alone.
     """
 
     blocks: NDArray[np.int64]
     weight: float
-    teacher: LabelReader
+    teacher: LabelReader | None = None
 
 
 def tune_in_context(
@@ -102,7 +103,7 @@ def tune_in_context(
 
     terms: list[Loss] = [of_labels]
     if text:
-        taught_by = TextTeacher(text.teacher, kl_at, soft.temperature) if soft else None
+        taught_by = TextTeacher(text.teacher, kl_at, soft.temperature) if soft and text.teacher else None
         terms.append(
             text_loss(text.blocks, weight=text.weight, seed=seed, device=device, ce=ce, teacher=taught_by)
         )

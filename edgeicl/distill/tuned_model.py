@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from edgeicl.distill.in_context_tuning import SoftLoss, TextTerm, tune_in_context
-from edgeicl.distill.label_reader import LabelReader, Over
+from edgeicl.distill.label_reader import LabelReader, Over, Score
 from edgeicl.distill.student import MODEL, RECORD
 from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.distill.tuning_episodes import Episode
@@ -23,6 +23,7 @@ def build_tuned(
     episodes: Sequence[Episode],
     *,
     over: Over,
+    score: Score,
     ce: float,
     soft: SoftLoss | None = None,
     text: TextTerm | None = None,
@@ -33,7 +34,7 @@ def build_tuned(
     description: str,
 ) -> None:
     """Tunes the model in `source_folder`; writes it and the loss of every step into `folder`."""
-    reader = LabelReader(load_model(source_folder, device=device))
+    reader = LabelReader(load_model(source_folder, device=device), score=score)
     losses = tune_in_context(
         reader,
         episodes,

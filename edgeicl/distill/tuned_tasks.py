@@ -6,10 +6,12 @@ from collections import defaultdict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
+from edgeicl.distill.task_data import Leakage
 from edgeicl.errors import DataError
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.pattern import pattern_columns
 from edgeicl.tasks.example import Example
+from edgeicl.tasks.leakage import normalized
 from edgeicl.tasks.prompt import PromptEncoder, query_text
 
 # So many texts labelled alike in two tasks are no chance: 1 in 2^19 for two labels.
@@ -28,20 +30,33 @@ class TunedTask:
 
 
 def text_keys(pattern: str, examples: Sequence[Example]) -> list[TextKey]:
-    """The texts of each example, the same whatever words and order a pattern has for them."""
+    """The texts of each example, the same whatever words and order a pattern has for them; see `normalized`."""
     for example in examples:
         query_text(pattern, example)  # tells a column that isn't there
     columns = pattern_columns(pattern)
-    return [tuple(sorted(example.columns[name].strip() for name in columns)) for example in examples]
+    return [tuple(sorted(normalized(example.columns[name]) for name in columns)) for example in examples]
 
 
-def without_texts(task: TunedTask, evaluated: Set[TextKey]) -> tuple[TunedTask, tuple[Deviation, ...]]:
-    """`task` without texts of the evaluation data (a deviation); repeated texts count once."""
+def without_texts(
+    task: TunedTask, evaluated: Set[TextKey], *, leakage: Leakage = "drop"
+) -> tuple[TunedTask, tuple[Deviation, ...]]:
+    """`task` without texts of the evaluation data (a deviation); repeated texts count once.
+
+    Raises:
+        DataError: there are such texts, and `leakage` is to be refused.
+    """
     distinct: dict[TextKey, Example] = {}
     for key, example in zip(text_keys(task.encoder.pattern, task.examples), task.examples, strict=True):
         distinct.setdefault(key, example)
     kept = tuple(example for key, example in distinct.items() if key not in evaluated)
     left_out = len(distinct) - len(kept)
+    if left_out and leakage == "refuse":
+        first = next(example for key, example in distinct.items() if key in evaluated)
+        raise DataError(
+            f"{task.where}: {left_out} of {len(distinct)} texts are in the evaluation data too, first "
+            f"{first.where or 'an example'}; expected none",
+            next_step="remove them from one of both, or leave them out with distill.leakage: drop",
+        )
     deviation = Deviation(
         what="training examples",
         where=task.where,

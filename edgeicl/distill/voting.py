@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
+from scipy.special import softmax
 
 from edgeicl.distill.evaluate import DataName
 from edgeicl.distill.label_reader import LabelReader
-from edgeicl.distill.predictions import Predictions
+from edgeicl.distill.predictions import RANK, Predictions
 from edgeicl.distill.prefix_cache import Before
 from edgeicl.distill.shards import parts_of, score_shards, shards_of
+from edgeicl.numerics.classification import rank_of_gold
 from edgeicl.numerics.voting import majority_vote
 from edgeicl.store import ALONE, Workers
 from edgeicl.tasks.example import Example
@@ -71,13 +73,19 @@ class Voter:
 
     def __init__(self, encoder: PromptEncoder, evaluation: Mapping[DataName, Sequence[Example]]) -> None:
         self.tokens = list(encoder.tokens.values())
-        self.queries = [query for examples in evaluation.values() for query in encoder.queries(examples)]
+        everything = [example for examples in evaluation.values() for example in examples]
+        self.queries = encoder.queries(everything)
+        self._gold = encoder.label_indices(everything)
+        self._allowed = encoder.allowed(everything)
         self._sizes = {data: len(examples) for data, examples in evaluation.items()}
 
     def predict(
         self, load: Load, method: str, sets: Sets, *, kept: Path, workers: Workers = ALONE
     ) -> Predictions:
-        """What the model answers in each run of `method`: the majority of its sets; see `scores_after`."""
+        """What the model answers in each run of `method`: the majority of its sets; see `scores_after`.
+
+        A row with options of its own is answered with one of them. Ranks are by the mean probability over sets.
+        """
         scores = scores_after(
             load,
             self.queries,
@@ -88,8 +96,11 @@ class Voter:
             description=f"evaluating {method}",
         )
         ends = list(accumulate(self._sizes.values()))[:-1]
-        return {
-            f"{method}/{data}/{run}": answers
-            for run, of_run in scores.items()
-            for data, answers in zip(self._sizes, np.split(majority_vote(np.exp(of_run)), ends), strict=True)
-        }
+        predictions: Predictions = {}
+        for run, of_run in scores.items():
+            shares = softmax(np.where(self._allowed, of_run, -np.inf), axis=-1)
+            ranks = rank_of_gold(shares.mean(axis=0), self._gold)
+            for ending, values in (("", majority_vote(shares)), (RANK, ranks)):
+                for data, found in zip(self._sizes, np.split(values, ends), strict=True):
+                    predictions[f"{method}/{data}/{run}{ending}"] = found
+        return predictions

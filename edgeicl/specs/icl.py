@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from edgeicl.specs.source import Source
 from edgeicl.specs.spec import Spec
@@ -55,7 +55,7 @@ class Icl(Spec):
     text_block_tokens: int = Field(
         64,
         ge=2,
-        description="Tokens of the block of `text` beside each episode, where `objective.lm` is above 0.",
+        description="Tokens of the block of `text` beside each episode; unused where `objective.lm` is 0.",
     )
     votes: int = Field(
         3, ge=1, description="Demonstration sets that the deployed student reads; the majority is its answer."
@@ -68,6 +68,20 @@ class Icl(Spec):
             if task in tasks[:number]:
                 raise ValueError(f"{task.train} stands there twice; expected each task once")
         return tasks
+
+    @model_validator(mode="after")
+    def _nothing_in_vain(self) -> Icl:
+        """Keys that the others leave without effect; at their defaults they ask for nothing."""
+        idle = {
+            "train_examples": ("multitask", self.paradigm == "meta"),
+            "dev_examples": ("multitask", self.paradigm == "meta"),
+            "teacher_learning_rate": ("teacher_epochs above 0", self.teacher_epochs == 0),
+        }
+        for key, (used_with, is_idle) in idle.items():
+            found = getattr(self, key)
+            if is_idle and found != type(self).model_fields[key].default:
+                raise ValueError(f"icl.{key} is {found}, which is used with {used_with} alone; leave it out")
+        return self
 
 
 def same_question(one: Source, other: Source) -> bool:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from edgeicl.distill import icl_teacher
+from edgeicl.distill import icl_distillation, icl_teacher, tuned_model
 from edgeicl.distill.icl_distillation import IclDistillation
+from edgeicl.distill.in_context_tuning import SoftLoss, TextTerm
+from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.stage import distill
 from edgeicl.distill.task_run import TaskRun
-from edgeicl.errors import DataError, GainError
+from edgeicl.errors import DataError, EdgeiclError, GainError
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.specs.prefix import read_prefix_source
 from edgeicl.specs.recipe import Recipe
-from edgeicl.store import Store
+from edgeicl.store import SingleProcess, Store
 from tests.trained_weights import ROUNDING, relative_difference, weights_in
 
 REPOSITORY = Path(__file__).parents[3]
@@ -83,6 +88,9 @@ def test_the_whole_method_and_its_second_run(icl_recipe: Recipe, tmp_path: Path)
         *("tuned-teacher", "teacher-gain", "teacher-targets", "student", "student without a teacher"),
         *("prefix", "baselines", "evaluation"),
     ]
+    tests = result.evaluation.paired_tests
+    assert {one.method for one in tests} == {"in-context learning distillation"}
+    assert {one.baseline for one in tests} == set(runs) - {"in-context learning distillation"}
     start = weights_in(Path(icl_recipe.distill.student.model))
     with_teacher, without = (
         weights_in(output.path / "model") for name, output in result.outputs if name.startswith("student")
@@ -120,6 +128,107 @@ def test_multitask_with_a_teacher_as_it_is(icl_recipe: Recipe, tmp_path: Path) -
     methods = {row.method for row in result.evaluation.rows}
     assert "in-context tuned teacher" not in methods
     assert "tuned-teacher" not in dict(result.outputs)
+
+
+def test_teacher_and_students_are_tuned_by_the_same_score_and_text(
+    icl_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that a student has and the one without a teacher has not is the teacher."""
+    values = changed(icl_recipe, objective={"kl": 1.0, "ce": 0.5, "lm": 0.25}).model_dump()
+    values["task"]["score"] = "mean"
+    tuned: list[tuple[str, SoftLoss | None, TextTerm | None, float]] = []
+
+    def noted(reader: LabelReader, *_: object, **options: Any) -> list[float]:
+        tuned.append((reader.score, options["soft"], options["text"], options["ce"]))
+        return [0.0]
+
+    monkeypatch.setattr(tuned_model, "tune_in_context", noted)
+    distill(Recipe.model_validate(values), store=Store(tmp_path), base_folder=tmp_path)
+    (_, no_soft, no_text, _), (_, soft, taught, ce), (_, no_teacher, plain, same_ce) = tuned
+    assert [score for score, *_ in tuned] == ["mean"] * 3
+    assert (no_soft, no_text, no_teacher) == (None, None, None)
+    assert soft is not None
+    assert taught is not None
+    assert plain is not None
+    assert taught.teacher is not None
+    assert plain.teacher is None
+    assert (ce, plain.weight, taught.weight) == (same_ce, 0.25, 0.25)
+    assert np.array_equal(plain.blocks, taught.blocks)
+
+
+def test_what_decides_the_targets_and_the_student_without_a_teacher(
+    icl_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of the stages that another score, or another weight of the text, makes anew."""
+    monkeypatch.setattr(tuned_model, "tune_in_context", lambda *_, **__: [0.0])
+    scored = icl_recipe.model_dump()
+    scored["task"]["score"] = "mean"
+    weighed = changed(icl_recipe, objective={"lm": 0.25})
+    distill(icl_recipe, store=Store(tmp_path), base_folder=tmp_path)
+
+    def reused(recipe: Recipe) -> set[str]:
+        result = distill(recipe, store=Store(tmp_path), base_folder=tmp_path)
+        return {name for name, output in result.outputs if output.reused}
+
+    assert reused(Recipe.model_validate(scored)) == set()
+    assert reused(weighed) == {"tuned-teacher", "teacher-gain", "teacher-targets", "baselines"}
+
+
+def test_options_and_a_seed_that_diverged_are_told(
+    icl_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuned_model, "tune_in_context", lambda *_, **__: [0.0])
+    monkeypatch.setattr(icl_distillation, "divergences", lambda *_: {"seed_0": math.nan, "seed_1": 0.1})
+    run = TaskRun(icl_recipe, Store(tmp_path), tmp_path)
+    run.evaluation["in_domain"] = [replace(one, options=("entailment",)) for one in run.evaluation["in_domain"]]
+    result = IclDistillation(run).distill()
+    assert [one.what for one in result.deviations] == ["options", "student"]
+    assert result.deviations[-1].where == "demonstration seed 0"
+    (row,) = (one for one in result.evaluation.rows if one.method == "in-context learning distillation")
+    assert row.accuracy_by_label["entailment"].mean == 1.0
+    assert row.accuracy_by_label["contradiction"].mean == 0.0
+
+
+def test_a_sharded_teacher_is_not_tuned(
+    icl_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SingleProcess, "shards_teacher", True)
+    cache = tmp_path / "cache"
+    with pytest.raises(EdgeiclError, match=r"FSDP is configured and distill.icl.teacher_epochs is 1"):
+        distill(icl_recipe, store=Store(cache), base_folder=tmp_path)
+    assert not cache.exists()
+
+
+def test_leakage_of_the_target_is_refused_or_told(icl_recipe: Recipe, tmp_path: Path) -> None:
+    values = icl_recipe.model_dump()
+    values["task"]["train"] = source("action", "test", 80)
+    refused = Recipe.model_validate(values)
+    with pytest.raises(DataError, match=r"task.train: 30 of 80 texts are in the evaluation data too"):
+        IclDistillation(TaskRun(refused, Store(tmp_path), tmp_path))
+    dropped = changed(refused, leakage="drop")
+    (deviation,) = IclDistillation(TaskRun(dropped, Store(tmp_path), tmp_path)).material.deviations
+    assert (deviation.where, deviation.asked, deviation.got) == ("task.train", "80", "50")
+
+
+def test_a_source_of_demonstrations_is_read_or_refused(icl_recipe: Recipe, tmp_path: Path) -> None:
+    rows = TaskRun(icl_recipe, Store(tmp_path), tmp_path).read(icl_recipe.task.train)
+    for seed in (0, 1):
+        with (tmp_path / f"rows-{seed}.jsonl").open("w") as stream:
+            for one in rows[10 * seed : 10 * seed + 10]:
+                stream.write(json.dumps({**one.columns, "label": one.label}) + "\n")
+    demonstrations = icl_recipe.distill.demonstrations.model_dump() | {
+        "source": {"source": "file:rows-{seed}.jsonl"}
+    }
+    wanted = changed(icl_recipe, demonstrations=demonstrations)
+    data = IclDistillation(TaskRun(wanted, Store(tmp_path), tmp_path)).material.data
+    shown: set[str] = set()
+    for seed, several in data.shown.items():
+        of_seed = {str(one.columns) for sets in several for one in sets}
+        assert of_seed <= {str(one.columns) for one in rows[10 * seed : 10 * seed + 10]}
+        shown |= of_seed
+    assert not shown & {str(one.columns) for one in data.measured}
+    with pytest.raises(DataError, match=r"demonstrations.source is given under paradigm multitask"):
+        IclDistillation(TaskRun(changed(wanted, icl={"paradigm": "multitask"}), Store(tmp_path), tmp_path))
 
 
 def test_a_teacher_that_says_nothing_is_refused_before_the_student(icl_recipe: Recipe, tmp_path: Path) -> None:

@@ -115,6 +115,18 @@ def test_the_first_loss_is_the_sum_of_the_papers_terms(opt: OPT, temperature: fl
     assert losses[0] == pytest.approx(np.mean(expected), rel=1e-4)
 
 
+def test_text_without_a_teacher_has_the_hard_loss_alone(opt: OPT) -> None:
+    """With a teacher that counts nothing it is the same, and with one that counts it is not."""
+    teacher = LabelReader(opt(seed=2))
+    alone, idle, taught = LabelReader(opt(seed=1)), LabelReader(opt(seed=1)), LabelReader(opt(seed=1))
+    plain = TextTerm(text(teacher).blocks, 0.5)
+    losses = tune(alone, soft=soft(teacher), text=plain)
+    assert losses != tune(taught, soft=soft(teacher), text=text(teacher))
+    without = tune(LabelReader(opt(seed=1)), text=plain)
+    assert without == tune(idle, soft=soft(teacher, weight=0.0), text=text(teacher))
+    assert without != tune(LabelReader(opt(seed=1)))
+
+
 def test_in_context_tuning_learns_the_labels(opt: OPT) -> None:
     losses = tune(LabelReader(opt(seed=3)), epochs=40)
     assert losses[-1] < 0.2 < losses[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tokenizers import Tokenizer
 
@@ -44,6 +46,21 @@ def test_evaluation_texts_are_left_out_whatever_the_pattern(tokenizer: Tokenizer
     assert without_texts(twice, set()) == (other, ())
 
 
+def test_texts_are_the_same_but_for_case_spaces_and_forms_of_characters(tokenizer: Tokenizer) -> None:
+    plain = task(tokenizer)
+    columns = {"one": " ONE  ０ ", "two": "Two\t0"}
+    kept, (deviation,) = without_texts(plain, set(text_keys("{one} {two}", [Example(columns, "yes")])))
+    assert kept.examples == plain.examples[1:]
+    assert (deviation.asked, deviation.got) == ("60", "59")
+
+
+def test_leakage_is_refused_where_it_is_to_be(tokenizer: Tokenizer) -> None:
+    own = task(tokenizer, name="task.train")
+    with pytest.raises(DataError, match=r"task.train: 5 of 60 texts are in the evaluation data too"):
+        without_texts(own, set(text_keys("{one} and {two}", own.examples[:5])), leakage="refuse")
+    assert without_texts(own, set(), leakage="refuse") == (own, ())
+
+
 def test_a_question_is_the_same_by_other_words_and_in_another_order(tokenizer: Tokenizer) -> None:
     target = task(tokenizer)
     swapped = task(tokenizer, name="swapped", words=("B", "A"), pattern="{two}: {one}")
@@ -72,6 +89,16 @@ def test_meta_tunes_on_other_tasks_alone(tokenizer: Tokenizer) -> None:
     assert len({str(sets) for several in data.shown.values() for sets in several}) == 6
     with pytest.raises(DataError, match="asks what the target task asks"):
         deal_meta(target, [other, task(tokenizer, name="c")], SHOWN, seed=0)
+
+
+def test_demonstrations_come_from_the_source_of_their_seed(tokenizer: Tokenizer) -> None:
+    """And no text of theirs is measured on, wherever else it stands."""
+    target, other = task(tokenizer), task(tokenizer, name="b", every=3)
+    of_seed = TunedTask("source", target.encoder, tuple(replace(one) for one in target.examples[:12]))
+    data = deal_meta(target, [other], SHOWN, sources={1: of_seed}, seed=0)
+    shown = {one.columns["one"] for sets in data.shown[1] for one in sets}
+    assert shown <= {one.columns["one"] for one in of_seed.examples}
+    assert not shown & {one.columns["one"] for one in data.measured}
 
 
 def test_multitask_sees_a_few_examples_of_each_and_shows_no_others(tokenizer: Tokenizer) -> None:

@@ -52,6 +52,12 @@ def test_both_losses_count_unless_told_otherwise() -> None:
         ({"objective": "lm: 1.0"}, "expected plain text in distill.text"),
         ({"load": "8bit"}, "teacher_epochs"),
         ({"icl": OTHER + ", votes: 0"}, "votes"),
+        ({"icl": OTHER + ", train_examples: 16"}, r"icl.train_examples is 16, .* multitask alone"),
+        ({"icl": OTHER + ", dev_examples: 16"}, r"icl.dev_examples is 16, .* multitask alone"),
+        (
+            {"icl": OTHER + ", teacher_epochs: 0, teacher_learning_rate: 0.5"},
+            r"icl.teacher_learning_rate is 0.5, .* teacher_epochs above 0 alone",
+        ),
     ],
 )
 def test_what_can_not_run_is_refused(changes: dict[str, Any], said: str) -> None:
