@@ -1,23 +1,18 @@
 """MEND (arXiv 2403.06914), stage by stage: demonstrations become vectors that stand before a frozen student.
 
 The gain of the student from plain demonstrations, the two trainings of the hypernetwork, the vectors of every
-demonstration set, baselines, evaluation. The student with plain demonstrations is the teacher. Evaluation data
-decides nothing here: the gain and the choice among sets are measured on transfer examples.
+demonstration set, the evaluation (`mend_evaluation`). The student with plain demonstrations is the teacher.
+Evaluation data decides nothing here: the gain and the choice among sets are measured on transfer examples.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import statistics
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeicl.distill import evaluate as methods
-from edgeicl.distill.baselines import fine_tuned_predictions, untrained_predictions
-from edgeicl.distill.compression import build_compression, read_deployed, read_vectors
-from edgeicl.distill.evaluate import TABLE_ORDER
+from edgeicl.distill.compression import build_compression, read_deployed
 from edgeicl.distill.gain import require_gain
 from edgeicl.distill.hypernetwork import (
     Hypernetwork,
@@ -27,22 +22,20 @@ from edgeicl.distill.hypernetwork import (
 )
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.mend_data import MendData
+from edgeicl.distill.mend_evaluation import evaluate
 from edgeicl.distill.mend_training import train_on_tasks, train_on_text
 from edgeicl.distill.meta_training import draw_episode
-from edgeicl.distill.predictions import ONLY, PREDICTIONS, accuracy_rows, read_predictions, write_predictions
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL
 from edgeicl.distill.task_run import TaskRun
-from edgeicl.distill.teacher_targets import build_gain, read_gain, seed_name
+from edgeicl.distill.teacher_targets import build_gain, read_gain
 from edgeicl.distill.trainer import TrainingSettings
-from edgeicl.distill.voting import Voter
-from edgeicl.models.flops import prompt_flops
+from edgeicl.errors import DataError
 from edgeicl.models.loading import load_model, save_model
-from edgeicl.models.model_folder import model_config, model_folder, weights_digest
+from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.manifest import COMPRESSOR
-from edgeicl.specs.measurement import Evaluation, QueryCost
 from edgeicl.specs.mend import OnTasks, OnText
-from edgeicl.specs.prefix import PREFIX_SOURCE, read_prefix_source
+from edgeicl.specs.prefix import PREFIX_SOURCE
 from edgeicl.store import CHECKPOINT, StageOutput, digest_of
 from edgeicl.tasks.examples_digest import examples_digest
 
@@ -68,7 +61,13 @@ class Mend:
         self.data = MendData(run, self.mend, self.source)
 
     def distill(self) -> DistillResult:
-        """Runs every stage that does not stand in the store."""
+        """Runs every stage that does not stand in the store.
+
+        Raises:
+            DataError: models, data and processes that can't be worked with, before any work.
+            GainError: plain demonstrations help nothing.
+        """
+        self._check_processes()
         self.data.check()
         gain_output = self.run.stage("teacher-gain", self._gain_inputs(), self._build_gain)
         gain = read_gain(gain_output.path)
@@ -87,8 +86,7 @@ class Mend:
             lambda folder: self._build_vectors(folder, hypernetwork),
         )
         student = self.run.stage("student", {"weights": self.run.student_digest}, self._build_student)
-        baselines = self.run.stage("baselines", self._baseline_inputs(gain_output), self._build_baselines)
-        evaluation = self._evaluated(compressed, baselines)
+        evaluation = evaluate(self.run, self.data, gain=gain_output, vectors=compressed)
         deployed = read_deployed(compressed.path)
         log.info("deployed: the vectors of demonstration seed %s", ", ".join(map(str, deployed)))
         return DistillResult(
@@ -98,7 +96,6 @@ class Mend:
                 update={
                     "gain_points": gain.points,
                     "deployed_seed": deployed[0] if len(deployed) == 1 else None,
-                    "query_cost": self._query_cost(),
                 }
             ),
             outputs=tuple(self.run.outputs),
@@ -108,26 +105,30 @@ class Mend:
             compressor=hypernetwork.path / COMPRESSOR,
         )
 
-    @cached_property
-    def contexts(self) -> dict[str, list[int]]:
-        """Tokens of the evaluated demonstration sets, by name."""
-        return {seed_name(seed): context for seed, context in self.data.contexts.items()}
+    def _check_processes(self) -> None:
+        if self.run.workers.shards_teacher:
+            raise DataError(
+                "method mend under FSDP; expected processes that each hold the whole student: it is the "
+                "teacher too, and the hypernetwork learns through it",
+                next_step="launch without FSDP (torchrun, or accelerate launch --multi_gpu); "
+                "distill.mend.load_in makes the frozen student smaller",
+            )
 
     def _gain_inputs(self) -> dict[str, Any]:
         return self.run.task_inputs() | {
             "student": self.run.student_digest,
             "load_in": self.mend.load_in,
             "data": self.data.target.digest,
-            "prompts": list(self.contexts.values()),
+            "prompts": list(self.data.named_contexts.values()),
         }
 
     def _build_gain(self, folder: Path) -> None:
         build_gain(
             folder,
-            lambda: LabelReader(self._language_model()),
+            lambda: LabelReader(self._language_model(), score=self.run.recipe.task.score),
             self.encoder,
             self.data.target.scored[:GAIN_EXAMPLES],
-            contexts=self.contexts,
+            contexts=self.data.named_contexts,
             over="verbalizers",
             workers=self.run.workers,
         )
@@ -226,88 +227,6 @@ class Mend:
     def _build_student(self, folder: Path) -> None:
         if self.run.writes:
             save_model(load_model(self.run.student_folder), self.run.student_folder, folder / MODEL)
-
-    def _baseline_inputs(self, gain: StageOutput) -> dict[str, Any]:
-        return {
-            "gain": gain.digest,  # of the same demonstrations
-            "evaluation": examples_digest(self.run.evaluation.items()),
-            "training": self.settings.training.deciding(),
-            "epochs": self.settings.baseline_epochs,
-            "seed": self.run.recipe.seed,
-        }
-
-    def _build_baselines(self, folder: Path) -> None:
-        kept = folder / CHECKPOINT
-        tuning = self.settings.training.model_dump() | {"epochs": self.settings.baseline_epochs}
-        found = fine_tuned_predictions(
-            lambda: self.run.label_reader(self.run.student_folder),
-            self.run.predictor,
-            {seed_name(seed): shown for seed, shown in self.data.target.demonstrations.items()},
-            settings=TrainingSettings(**tuning),
-            seed=self.run.recipe.seed,
-            kept=kept,
-            workers=self.run.workers,
-        )
-        found |= untrained_predictions(
-            self.run.label_reader(self.run.student_folder),
-            self.run.predictor,
-            zero_shot=methods.ZERO_SHOT_STUDENT,
-            in_context=methods.IN_CONTEXT_STUDENT,
-            contexts=self.contexts,
-            kept=kept,
-            workers=self.run.workers,
-        )
-        if self.run.writes:
-            write_predictions(folder / PREDICTIONS, found)
-
-    def _evaluated(self, compressed: StageOutput, baselines: StageOutput) -> Evaluation:
-        """The accuracy table of the vectors of each demonstration set, and of the baselines."""
-
-        def build(folder: Path) -> None:
-            found = read_predictions(baselines.path / PREDICTIONS)
-            reader, predictor = self.run.label_reader(self.run.student_folder), self.run.predictor
-            for name, vectors in zip(self.contexts, read_vectors(compressed.path), strict=True):
-                found |= predictor.predict(
-                    reader,
-                    methods.MEND,
-                    name,
-                    vectors,
-                    kept=folder / CHECKPOINT,
-                    workers=self.run.workers,
-                )
-            if self.mend.votes > 1:
-                found |= Voter(self.encoder, self.run.evaluation).predict(
-                    lambda: reader,
-                    methods.MEND_VOTE,
-                    {ONLY: read_prefix_source(compressed.path / PREFIX_SOURCE)},
-                    kept=folder / CHECKPOINT,
-                    workers=self.run.workers,
-                )
-            if self.run.writes:
-                write_predictions(folder / PREDICTIONS, found)
-
-        inputs = {"vectors": compressed.digest, "baselines": baselines.digest}
-        predictions = read_predictions(self.run.stage("evaluation", inputs, build).path / PREDICTIONS)
-        return Evaluation(
-            rows=accuracy_rows(
-                TABLE_ORDER, predictions, self.run.evaluation, self.encoder, runs=(ONLY, *self.contexts)
-            )
-        )
-
-    def _query_cost(self) -> QueryCost:
-        config = model_config(self.run.student_folder)
-        queries = self.encoder.queries(self.run.evaluation["in_domain"])
-        query = int(statistics.median(map(len, queries)))
-        plain = int(statistics.median(map(len, self.contexts.values())))
-        behind_vectors = prompt_flops(config, tokens=query, before=self.mend.vectors)
-        return QueryCost(
-            query_tokens=query,
-            demonstrations=self.settings.demonstrations.count,
-            demonstration_tokens=plain,
-            prefix_tokens=self.mend.vectors * self.mend.votes,
-            plain_flops=prompt_flops(config, tokens=plain + query),
-            prefix_flops=self.mend.votes * behind_vectors,
-        )
 
     def _language_model(self) -> PreTrainedModel:
         return load_model(self.run.student_folder, self.mend.load_in, device=self.run.device)

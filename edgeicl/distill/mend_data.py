@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from edgeicl.distill.meta_training import MetaTask, Room, distinct_examples
+from edgeicl.distill.meta_training import MetaTask, Room, Texts, texts_of, to_train_on
 from edgeicl.distill.task_data import TaskData, deal
 from edgeicl.distill.task_run import TaskRun
+from edgeicl.distill.teacher_targets import seed_name
+from edgeicl.distill.tuned_tasks import TunedTask, refuse_the_same_question
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import opt_config
 from edgeicl.models.loading import check_same_tokens, config_number, load_tokenizer
@@ -23,8 +25,6 @@ from edgeicl.tasks.prompt import PromptEncoder
 from edgeicl.tasks.readers import read_examples
 from edgeicl.tasks.text_source import read_texts
 
-log = logging.getLogger(__name__)
-
 
 class MendData:
     """The target task, the meta-training tasks and the texts, for one student and one hypernetwork."""
@@ -37,7 +37,7 @@ class MendData:
     @property
     def deviations(self) -> tuple[Deviation, ...]:
         """Everything asked for and not done with the data, as far as it was read."""
-        return (*self.target.deviations, *self._deviations)
+        return (*self.run.deviations, *self.target.deviations, *self._deviations)
 
     def check(self) -> None:
         """DataError for a student that can't be compiled, other tokens, or prompts that a model can't read.
@@ -97,8 +97,8 @@ class MendData:
         shown = self.settings.demonstrations
         task = self.run.recipe.task
         return deal(
-            self.run.read(task.train),
-            self._evaluated,
+            self._train,
+            [example for examples in self.run.evaluation.values() for example in examples],
             pattern=task.pattern,
             labels=self.run.encoder.labels,
             demonstrations=shown.count,
@@ -106,6 +106,8 @@ class MendData:
             demonstration_seeds=shown.seeds,
             transfer_examples=self.settings.transfer_examples,
             seed=self.run.recipe.seed,
+            shown_from=self.run.demonstration_sources(),
+            leakage=self.settings.leakage,
         )
 
     @cached_property
@@ -116,8 +118,13 @@ class MendData:
         }
 
     @cached_property
+    def named_contexts(self) -> dict[str, list[int]]:
+        """The same, by the names that predictions have."""
+        return {seed_name(seed): context for seed, context in self.contexts.items()}
+
+    @cached_property
     def meta_tasks(self) -> tuple[MetaTask, ...]:
-        """What stage 2 draws from; no text of them is evaluated on."""
+        """What stage 2 draws from: no text that is evaluated on, shown in an evaluated set, or held out."""
         tasks = [self._meta_task(number, task) for number, task in enumerate(self.mend.tasks)]
         if self.mend.target == "seen":
             tasks.append(MetaTask("task.train", self.run.encoder, tuple(self.target.transfer)))
@@ -167,8 +174,20 @@ class MendData:
         return texts
 
     @cached_property
-    def _evaluated(self) -> list[Example]:
-        return [example for examples in self.run.evaluation.values() for example in examples]
+    def _train(self) -> list[Example]:
+        return self.run.read(self.run.recipe.task.train)
+
+    @cached_property
+    def _evaluated(self) -> set[Texts]:
+        return {texts for examples in self.run.evaluation.values() for texts in self._texts_of(examples)}
+
+    @cached_property
+    def _kept_back(self) -> set[Texts]:
+        sets = (*self.target.demonstrations.values(), self.target.held_out)
+        return {texts for examples in sets for texts in self._texts_of(examples)}
+
+    def _texts_of(self, examples: Sequence[Example]) -> list[Texts]:
+        return texts_of(self.run.recipe.task.pattern, examples)
 
     def _meta_task(self, number: int, task: TuningTask) -> MetaTask:
         target = self.run.recipe.task
@@ -179,14 +198,15 @@ class MendData:
             verbalizers=task.verbalizers or target.verbalizers,
             separator=target.separator if task.separator is None else task.separator,
         )
-        where = f"distill.mend.tasks.{number}"
+        where = f"distill.mend.tasks.{number} ({task.train})"
         read = read_examples(task.train, labels=encoder.labels, base_folder=self.run.base_folder)
-        kept = distinct_examples(read, self._evaluated, pattern=pattern, evaluated_pattern=target.pattern)
-        if len(kept) < len(read):
-            log.info(
-                "%s: %d of %d examples are repeated or evaluated on; left out",
-                where,
-                len(read) - len(kept),
-                len(read),
+        if self.mend.target == "unseen":
+            refuse_the_same_question(
+                TunedTask(where, encoder, tuple(read)),
+                TunedTask("task.train", self.run.encoder, tuple(self._train)),
             )
-        return MetaTask(f"{where} ({task.train})", encoder, kept)
+        kept, told = to_train_on(
+            read, pattern=pattern, evaluated=self._evaluated, kept_back=self._kept_back, where=where
+        )
+        self._deviations += told
+        return MetaTask(where, encoder, kept)

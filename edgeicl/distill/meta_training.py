@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from edgeicl.distill.frozen_reading import Query
 from edgeicl.errors import DataError
+from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.pattern import pattern_columns
 from edgeicl.tasks.demonstrations import choose
 from edgeicl.tasks.example import Example
+from edgeicl.tasks.leakage import normalized
 from edgeicl.tasks.prompt import PromptEncoder, query_text
 
 _DRAWS = 20
+
+Texts = tuple[str, ...]
+"""What an example says, whatever order a pattern says it in, and in whatever words around."""
 
 
 @dataclass(frozen=True)
@@ -92,20 +97,38 @@ def _draw(rng: random.Random, task: MetaTask, count: int, balanced: bool, querie
     )
 
 
-def distinct_examples(
-    examples: Sequence[Example], evaluated: Sequence[Example], *, pattern: str, evaluated_pattern: str
-) -> tuple[Example, ...]:
-    """`examples` with other texts than each other's and than those of `evaluated`, whatever their patterns."""
-    seen = {_texts(example, evaluated_pattern) for example in evaluated}
-    kept = []
+def texts_of(pattern: str, examples: Sequence[Example]) -> list[Texts]:
+    """The texts of each example in the pattern's columns, alike where `leakage.normalized` makes them alike."""
     for example in examples:
         query_text(pattern, example)  # tells of a missing column
-        texts = _texts(example, pattern)
-        if texts not in seen:
-            seen.add(texts)
-            kept.append(example)
-    return tuple(kept)
+    columns = pattern_columns(pattern)
+    return [tuple(sorted(normalized(example.columns[name]) for name in columns)) for example in examples]
 
 
-def _texts(example: Example, pattern: str) -> frozenset[str]:
-    return frozenset(example.columns[name] for name in pattern_columns(pattern) if name in example.columns)
+def to_train_on(
+    examples: Sequence[Example], *, pattern: str, evaluated: Set[Texts], kept_back: Set[Texts], where: str
+) -> tuple[tuple[Example, ...], tuple[Deviation, ...]]:
+    """Distinct `examples` without the texts that training must not see, and a deviation that counts those.
+
+    Args:
+        evaluated: Texts of the evaluation data.
+        kept_back: Texts of the evaluated demonstration sets and of what their vectors are chosen on.
+    """
+    distinct: dict[Texts, Example] = {}
+    for texts, example in zip(texts_of(pattern, examples), examples, strict=True):
+        distinct.setdefault(texts, example)
+    kept = tuple(
+        example for texts, example in distinct.items() if texts not in evaluated and texts not in kept_back
+    )
+    if len(kept) == len(distinct):
+        return kept, ()
+    in_evaluation = len(distinct.keys() & evaluated)
+    deviation = Deviation(
+        what="training examples",
+        where=where,
+        asked=str(len(distinct)),
+        got=str(len(kept)),
+        why=f"{in_evaluation} texts are in the evaluation data too, and "
+        f"{len(distinct) - len(kept) - in_evaluation} are demonstrations or held-out examples of the target",
+    )
+    return kept, (deviation,)

@@ -51,7 +51,10 @@ class OnTasks(Spec):
 
 
 class Mend(Spec):
-    """MEND (arXiv 2403.06914); warm-up, decay, gradient norm, checkpoints are those of `distill.training`."""
+    """MEND (arXiv 2403.06914); warm-up, decay, gradient norm, checkpoints are those of `distill.training`.
+
+    So is `mixed_precision`, which is that of the hypernetwork alone: the frozen student computes in `load_in`.
+    """
 
     hypernetwork: Hypernetwork
     vectors: int = Field(100, ge=1, description="Vectors that stand for one demonstration set.")
@@ -66,11 +69,15 @@ class Mend(Spec):
     )
     on_text: OnText = OnText()
     on_tasks: OnTasks = OnTasks()
-    tasks: tuple[TuningTask, ...] = Field((), description="Meta-training tasks of stage 2.")
+    tasks: tuple[TuningTask, ...] = Field(
+        (),
+        description="Meta-training tasks of stage 2. Whatever `leakage` says, texts that the evaluation data, "
+        "the demonstration sets or the held-out examples have too are left out, and counted as a deviation.",
+    )
     target: Literal["unseen", "seen"] = Field(
         "unseen",
         description="Whether stage 2 may train on `task` itself: unseen, as in the paper, or on its transfer "
-        "examples too. Demonstrations and evaluation data are never trained on.",
+        "examples too; never on texts of its demonstration sets, held-out examples or evaluation data.",
     )
     votes: int = Field(
         1, ge=1, description="Demonstration sets that are deployed; the majority of their answers counts."

@@ -68,6 +68,20 @@ class Recipe(Spec):
         return self
 
     @model_validator(mode="after")
+    def _unseen_target_is_no_meta_training_task(self) -> Recipe:
+        mend = self.distill.mend
+        if mend is None or mend.target == "seen":
+            return self
+        own = [source for source in (self.task.train, self.task.in_domain, self.task.out_of_domain) if source]
+        for number, task in enumerate(mend.tasks):
+            if any(same_question(task.train, source) for source in own):
+                raise ValueError(
+                    f"distill.mend.tasks[{number}] reads {task.train}, which is the target task; expected "
+                    "others, or distill.mend.target: seen, which trains on it without being told"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _channel_where_it_can_be(self) -> Recipe:
         if self.task.scoring == "channel":
             if self.distill.method != "context":

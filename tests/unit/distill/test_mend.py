@@ -21,14 +21,17 @@ from transformers import OPTForCausalLM
 from edgeicl.distill import mend_training, trainer
 from edgeicl.distill.compression import best_sets, read_vectors
 from edgeicl.distill.hypernetwork import PARTS, compress, load_hypernetwork, new_hypernetwork
-from edgeicl.distill.meta_training import MetaTask, Room, distinct_examples, draw_episode
+from edgeicl.distill.mend_data import MendData
+from edgeicl.distill.meta_training import MetaTask, Room, draw_episode, texts_of, to_train_on
 from edgeicl.distill.stage import distill
+from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.errors import DataError, EdgeiclError
 from edgeicl.specs.prefix import read_prefix_source
 from edgeicl.specs.recipe import Recipe
-from edgeicl.store import Store
+from edgeicl.store import SingleProcess, Store
 from edgeicl.tasks.example import Example
+from edgeicl.tasks.leakage import text_key
 from edgeicl.tasks.prompt import PromptEncoder
 from tests.trained_weights import ROUNDING, relative_difference, weights_in
 from tests.unit.byte_tokenizer import byte_tokenizer
@@ -92,6 +95,10 @@ def test_the_whole_method_and_its_second_run(wanted: Recipe, tmp_path: Path) -> 
     methods = {"zero-shot student", "in-context student", "pattern-based fine-tuning", "MEND"}
     assert {method for method, _ in rows} == methods
     assert len(rows["MEND", "in_domain"].accuracy.values) == 2
+    tested = {(test.method, test.baseline, test.data) for test in result.evaluation.paired_tests}
+    assert tested == {
+        ("MEND", baseline, data) for baseline in methods - {"MEND"} for data in ("in_domain", "out_of_domain")
+    }
     cost = result.evaluation.query_cost
     assert cost is not None
     assert cost.prefix_tokens == 3
@@ -268,12 +275,115 @@ def test_episodes_that_do_not_fit_are_drawn_again_or_refused() -> None:
         draw_episode([task], demonstrations=2, balanced=True, queries=7, room=room, seed="0")
 
 
-def test_texts_that_are_evaluated_are_left_out_whatever_the_pattern() -> None:
-    evaluated = [Example({"text": "text 03", "other": "-"}, "no")]
-    kept = distinct_examples(
-        (*examples(5), *examples(2)), evaluated, pattern="so: {text}?", evaluated_pattern="{text}"
+def test_training_sees_no_text_that_is_evaluated_or_kept_back() -> None:
+    evaluated = texts_of("{text}", [Example({"text": "Text  03", "other": "-"}, "no")])
+    kept_back = texts_of("{text} {other}", [Example({"other": "x", "text": "y"}, "no")])
+    kept_back += texts_of("{text}", [Example({"text": "TEXT 01"}, "yes")])
+    given = (*examples(5), *examples(2))
+    kept, (told,) = to_train_on(
+        given, pattern="so: {text}?", evaluated=set(evaluated), kept_back=set(kept_back), where="some task"
     )
-    assert [example.columns["text"] for example in kept] == [f"text {n:02}" for n in (0, 1, 2, 4)]
+    assert [example.columns["text"] for example in kept] == [f"text {n:02}" for n in (0, 2, 4)]
+    assert (told.where, told.asked, told.got) == ("some task", "5", "3")
+    assert told.why.startswith("1 texts are in the evaluation data too, and 1 are demonstrations")
+    assert to_train_on(given, pattern="{text}", evaluated=set(), kept_back=set(), where="") == (examples(5), ())
+
+
+@pytest.mark.parametrize("target", ["unseen", "seen"])
+def test_meta_training_leaves_out_what_the_target_is_judged_by(
+    recipe: Recipe, model_folders: tuple[Path, Path], tmp_path: Path, target: str
+) -> None:
+    """The further task has the target's very texts, and asks something else about them."""
+    wanted = mend_recipe(recipe, *model_folders, target=target)
+    data = material(wanted, tmp_path)
+    judged = [data.target.held_out, *data.target.demonstrations.values(), *data.run.evaluation.values()]
+    pattern = wanted.task.pattern
+    seen = {text_key(pattern, example) for task in data.meta_tasks for example in task.examples}
+    assert len(data.target.held_out) == 6
+    assert len(seen) == 80 - 6 - 4
+    assert not seen & {text_key(pattern, example) for examples in judged for example in examples}
+    (told,) = data.deviations
+    assert told.where == "distill.mend.tasks.0 (builtin:nli/animal (train))"
+    assert (told.asked, told.got) == ("80", "70")
+
+
+def test_texts_of_the_evaluation_leave_a_meta_training_task(
+    recipe: Recipe, model_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    of_the_test = {"train": {"source": "builtin:nli/animal", "split": "test", "limit": 40}}
+    data = material(mend_recipe(recipe, *model_folders, tasks=[of_the_test]), tmp_path)
+    (task,) = data.meta_tasks
+    assert len(task.examples) == 10
+    assert data.deviations[0].why.startswith("30 texts are in the evaluation data too")
+
+
+def test_the_target_in_disguise_is_no_unseen_task(
+    recipe: Recipe, model_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    disguised = {
+        "train": {
+            "source": "builtin:nli/doubt",
+            "split": "train",
+            "limit": 80,
+            "map_labels": {"entailment": "contradiction", "contradiction": "entailment"},
+        }
+    }
+    with pytest.raises(DataError, match=r"distill.mend.tasks.0 .* asks what the target task asks"):
+        _ = material(mend_recipe(recipe, *model_folders, tasks=[disguised]), tmp_path).meta_tasks
+    _ = material(mend_recipe(recipe, *model_folders, tasks=[disguised], target="seen"), tmp_path).meta_tasks
+
+
+def test_demonstrations_come_from_their_own_source(
+    recipe: Recipe, model_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    elsewhere = {"source": "builtin:nli", "split": "validation", "limit": 40}
+    changed = recipe.model_dump()
+    changed["distill"]["demonstrations"]["source"] = elsewhere
+    data = material(mend_recipe(Recipe.model_validate(changed), *model_folders), tmp_path)
+    shown = {example.where for examples in data.target.demonstrations.values() for example in examples}
+    assert all("validation" in where for where in shown)
+    assert len(data.target.scored) == 60
+
+    changed["distill"]["demonstrations"]["source"] = elsewhere | {"split": "test"}
+    leaking = mend_recipe(Recipe.model_validate(changed), *model_folders)
+    with pytest.raises(DataError, match="30 of 40 texts are in the evaluation data too"):
+        _ = material(leaking, tmp_path).target
+    changed["distill"]["leakage"] = "drop"
+    dropped = material(mend_recipe(Recipe.model_validate(changed), *model_folders), tmp_path)
+    assert {one.got for one in dropped.target.deviations} == {"10"}
+
+
+def test_labels_are_scored_as_the_task_says(
+    recipe: Recipe, model_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """By the mean, the gain differs where label words differ in length (here letter by letter)."""
+    found = []
+    for score in ("sum", "mean"):
+        changed = recipe.model_dump()
+        changed["task"] |= {
+            "score": score,
+            "verbalizers": {"entailment": " Yes", "contradiction": " Not at all"},
+        }
+        wanted = mend_recipe(Recipe.model_validate(changed), *model_folders)
+        outputs = dict(distill(wanted, store=Store(tmp_path / score), base_folder=tmp_path).outputs)
+        targets = load_file(outputs["teacher-gain"].path / "targets.safetensors")["without"]
+        found.append(targets)
+    lengths = torch.tensor([len(" Yes"), len(" Not at all")])
+    torch.testing.assert_close(found[1], found[0] / lengths)
+
+
+def test_a_student_shared_by_fsdp_is_refused_before_any_work(wanted: Recipe, tmp_path: Path) -> None:
+    shared = SingleProcess()
+    shared.shards_teacher = True
+    with pytest.raises(DataError, match="method mend under FSDP"):
+        distill(wanted, store=Store(tmp_path / "cache", workers=shared), base_folder=tmp_path)
+    assert not (tmp_path / "cache").exists()
+
+
+def material(wanted: Recipe, folder: Path) -> MendData:
+    run, mend = TaskRun(wanted, Store(folder), folder), wanted.distill.mend
+    assert mend is not None
+    return MendData(run, mend, Path(mend.hypernetwork.model))
 
 
 def test_the_best_sets_and_a_diverged_hypernetwork() -> None:
@@ -331,6 +441,10 @@ def test_a_recipe_that_does_not_fit_the_method(wanted: Recipe, changes: dict[str
     ("changes", "message"),
     [
         ({"tasks": []}, "tasks is empty and the target unseen"),
+        (
+            {"tasks": [{"train": {"source": "builtin:nli", "split": "train", "limit": 9, "seed": 3}}]},
+            r"mend.tasks\[0\] reads builtin:nli \(train\), which is the target task",
+        ),
         ({"votes": 3}, "expected at most the 2 demonstrations.seeds"),
         ({"on_text": {"steps": 0}, "on_tasks": {"steps": 0}}, "both 0"),
     ],
