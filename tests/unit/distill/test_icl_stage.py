@@ -38,6 +38,7 @@ def source(task: str, split: str = "train", limit: int = 60) -> dict[str, object
 def icl_recipe(recipe: Recipe) -> Recipe:
     """Two tuned tasks, one with words and a pattern of its own, and a term for text."""
     values = recipe.model_dump()
+    del values["distill"]["transfer_examples"]  # of other methods
     values["task"] |= {
         "train": source("action"),
         "in_domain": source("action", "test", 30),
