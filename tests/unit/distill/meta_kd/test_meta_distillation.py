@@ -144,12 +144,13 @@ def test_baselines_have_nothing_to_match_where_the_domain_feature_alone_is(
 
 @pytest.mark.parametrize("score", ["sum", "mean"])
 def test_teachers_score_labels_as_the_task_says(recipe: Recipe, tmp_path: Path, score: Score) -> None:
-    """The labels are of four bytes and of three, so that it makes a difference."""
+    """With labels of so many tokens that it makes a difference."""
     values = meta(recipe, baselines=[]).model_dump()
-    values["task"]["score"] = score
+    values["task"] |= {"score": score, "verbalizers": {"entailment": " surely", "contradiction": " no"}}
     task = MetaTask(TaskRun(Recipe.model_validate(values), Store(tmp_path), tmp_path))
     teacher = TeacherStage(task).run(meta_kd_course(task.meta_kd))
     found = read_answers(teacher)
+    assert len(set(map(len, task.tokens))) == 2
     for each in ("sum", "mean"):
         expected = score_queries(
             LabelReader(load_model(teacher.path / MODEL), score=each),  # type: ignore[arg-type]
