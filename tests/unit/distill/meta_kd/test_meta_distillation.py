@@ -54,6 +54,7 @@ def meta(recipe: Recipe, *, in_domain: dict[str, Any] | None = None, **changed: 
     values = recipe.model_dump()
     values["task"]["in_domain"] |= {"where": {"phenomenon": "negation"}} if in_domain is None else in_domain
     values["task"]["out_of_domain"] = None
+    del values["distill"]["transfer_examples"]  # of other methods
     values["distill"] |= {"method": "meta_kd", "meta_kd": SMALL | changed}
     return Recipe.model_validate(values)
 
