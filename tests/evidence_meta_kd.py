@@ -1,7 +1,7 @@
 """Meta-KD against single-domain distillation on the built-in family, by the amount of in-domain data.
 
-`python -m tests.evidence_meta_kd` prints the table of docs/results/meta-kd.md; options tell what to measure. Every
-finished run stands in docs/results/meta-kd.json and is not done again; `--recorded` prints what is there.
+`python -m tests.evidence_meta_kd` prints the table of docs/results/meta-kd.md; options tell what to measure.
+Every finished run stands in docs/results/meta-kd.json and is not done again; `--recorded` prints what is there.
 """
 
 from __future__ import annotations
