@@ -99,7 +99,8 @@ def accuracy(variant: str, task: str, amount: int, seed: int) -> dict[str, float
 def table(found: Sequence[Run]) -> str:
     """Means over seeds with 95 % intervals; a method's difference is taken seed by seed."""
     lines = [
-        f"| variant | task, domain | examples | seeds | {' | '.join(COLUMNS)} | Meta-KD minus single-domain |",
+        f"| variant | task, domain | examples | seeds | {' | '.join(COLUMNS)} "
+        "| Meta-KD minus single-domain, points |",
         "|---" * (len(COLUMNS) + 5) + "|",
     ]
     groups: dict[tuple[str, str, int], list[dict[str, float]]] = {}
@@ -115,7 +116,7 @@ def table(found: Sequence[Run]) -> str:
             for one in accuracies
             if methods.SINGLE_DOMAIN_DISTILLATION in one
         ]
-        cells.append(with_interval(estimate(pairs)) if pairs else "")
+        cells.append(with_interval(estimate(pairs)).replace(" %", "") if pairs else "")
         told = f"| {variant} | {task}, {TASKS[task]} | {examples} | {len(accuracies)} |"
         lines.append(f"{told} {' | '.join(cells)} |")
     return "\n".join(lines)
