@@ -1,0 +1,26 @@
+"""A small recipe of method mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeicl.specs.recipe import Recipe
+
+
+def mend_recipe(recipe: Recipe, student: Path, hypernetwork: Path, **changes: Any) -> Recipe:
+    mend = {
+        "hypernetwork": {"model": str(hypernetwork)},
+        "vectors": 3,
+        "on_text": {"steps": 4, "batch_size": 2, "learning_rate": 1e-2},
+        "on_tasks": {"steps": 4, "batch_size": 2, "queries": 3, "learning_rate": 1e-2},
+        "tasks": [{"train": {"source": "builtin:nli/animal", "split": "train", "limit": 80}}],
+    }
+    written = recipe.model_dump(exclude={"distill": {"teacher", "objective"}})
+    written["distill"] |= {
+        "method": "mend",
+        "student": {"model": str(student)},
+        "text": {"source": "builtin:nli", "split": "train", "limit": 20},
+        "mend": mend | changes,
+    }
+    return Recipe.model_validate(written)
