@@ -1,11 +1,14 @@
-"""A small recipe of method mend."""
+"""A recipe of method mend for tiny models, and what it trains on."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from edgeicl.distill.mend_data import MendData
+from edgeicl.distill.task_run import TaskRun
 from edgeicl.specs.recipe import Recipe
+from edgeicl.store import Store
 
 
 def mend_recipe(recipe: Recipe, student: Path, hypernetwork: Path, **changes: Any) -> Recipe:
@@ -24,3 +27,9 @@ def mend_recipe(recipe: Recipe, student: Path, hypernetwork: Path, **changes: An
         "mend": mend | changes,
     }
     return Recipe.model_validate(written)
+
+
+def material(wanted: Recipe, folder: Path) -> MendData:
+    run, mend = TaskRun(wanted, Store(folder), folder), wanted.distill.mend
+    assert mend is not None
+    return MendData(run, mend, Path(mend.hypernetwork.model))

@@ -21,14 +21,18 @@ from transformers import OPTForCausalLM
 from edgeicl.distill import mend_training, trainer
 from edgeicl.distill.compression import best_sets, read_vectors
 from edgeicl.distill.hypernetwork import PARTS, compress, load_hypernetwork, new_hypernetwork
+from edgeicl.distill.label_reader import LabelReader
+from edgeicl.distill.scoring import score_queries
 from edgeicl.distill.stage import distill
+from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.errors import DataError, EdgeiclError
 from edgeicl.specs.prefix import read_prefix_source
 from edgeicl.specs.recipe import Recipe
-from edgeicl.store import Store
+from edgeicl.store import SingleProcess, Store
 from tests.trained_weights import ROUNDING, relative_difference, weights_in
-from tests.unit.distill.mend_recipe import mend_recipe
+from tests.unit.distill.conftest import tiny_opt
+from tests.unit.distill.mend_recipe import material, mend_recipe
 
 REPOSITORY = Path(__file__).parents[3]
 SETTINGS = TrainingSettings(
@@ -210,6 +214,32 @@ def test_two_processes_train_the_same_hypernetwork(wanted: Recipe, tmp_path: Pat
     elsewhere = distill(Recipe.model_validate(other), store=Store(tmp_path / "other"), base_folder=tmp_path)
     assert elsewhere.compressor is not None
     assert relative_difference(ours, weights_in(elsewhere.compressor), start) > 100 * ROUNDING
+
+
+def test_the_gain_is_that_of_the_tasks_score(
+    recipe: Recipe, model_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    changed = recipe.model_dump()
+    changed["task"] |= {"score": "mean", "verbalizers": {"entailment": " Yes", "contradiction": " Not at all"}}
+    wanted = mend_recipe(Recipe.model_validate(changed), *model_folders)
+    outputs = dict(distill(wanted, store=Store(tmp_path), base_folder=tmp_path).outputs)
+    found = load_file(outputs["teacher-gain"].path / "targets.safetensors")["without"].numpy()
+    encoder = TaskRun(wanted, Store(tmp_path), tmp_path).encoder
+    queries, tokens = encoder.queries(material(wanted, tmp_path).target.scored), [*encoder.tokens.values()]
+    by_mean, by_sum = (
+        score_queries(LabelReader(tiny_opt(seed=1), score=score), queries, tokens, before=encoder.leading)
+        for score in ("mean", "sum")
+    )
+    np.testing.assert_allclose(found, by_mean, atol=1e-4)
+    assert np.abs(by_sum - found).max() > 1
+
+
+def test_a_student_shared_by_fsdp_is_refused_before_any_work(wanted: Recipe, tmp_path: Path) -> None:
+    shared = SingleProcess()
+    shared.shards_teacher = True
+    with pytest.raises(DataError, match="method mend under FSDP"):
+        distill(wanted, store=Store(tmp_path / "cache", workers=shared), base_folder=tmp_path)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_the_best_sets_and_a_diverged_hypernetwork() -> None:

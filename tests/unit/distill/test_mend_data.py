@@ -1,34 +1,19 @@
-"""What method mend is trained on: episodes, and which texts are left out."""
+"""What MEND's hypernetwork learns from, and what it must never see."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.torch import load_file
 
-from edgeicl.distill.label_reader import LabelReader
-from edgeicl.distill.mend_data import MendData
 from edgeicl.distill.meta_training import MetaTask, Room, draw_episode, texts_of, to_train_on
-from edgeicl.distill.scoring import score_queries
-from edgeicl.distill.stage import distill
-from edgeicl.distill.task_run import TaskRun
 from edgeicl.errors import DataError
 from edgeicl.specs.recipe import Recipe
-from edgeicl.store import SingleProcess, Store
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.leakage import text_key
 from edgeicl.tasks.prompt import PromptEncoder
 from tests.unit.byte_tokenizer import byte_tokenizer
-from tests.unit.distill.conftest import tiny_opt
-from tests.unit.distill.mend_recipe import mend_recipe
-
-
-@pytest.fixture
-def wanted(recipe: Recipe, model_folders: tuple[Path, Path]) -> Recipe:
-    """The larger model is the frozen one, the smaller the hypernetwork."""
-    return mend_recipe(recipe, *model_folders)
+from tests.unit.distill.mend_recipe import material, mend_recipe
 
 
 def encoder() -> PromptEncoder:
@@ -146,35 +131,3 @@ def test_demonstrations_come_from_their_own_source(
     changed["distill"]["leakage"] = "drop"
     dropped = material(mend_recipe(Recipe.model_validate(changed), *model_folders), tmp_path)
     assert {one.got for one in dropped.target.deviations} == {"10"}
-
-
-def test_the_gain_is_that_of_the_tasks_score(
-    recipe: Recipe, model_folders: tuple[Path, Path], tmp_path: Path
-) -> None:
-    changed = recipe.model_dump()
-    changed["task"] |= {"score": "mean", "verbalizers": {"entailment": " Yes", "contradiction": " Not at all"}}
-    wanted = mend_recipe(Recipe.model_validate(changed), *model_folders)
-    outputs = dict(distill(wanted, store=Store(tmp_path), base_folder=tmp_path).outputs)
-    found = load_file(outputs["teacher-gain"].path / "targets.safetensors")["without"].numpy()
-    encoder = TaskRun(wanted, Store(tmp_path), tmp_path).encoder
-    queries, tokens = encoder.queries(material(wanted, tmp_path).target.scored), [*encoder.tokens.values()]
-    by_mean, by_sum = (
-        score_queries(LabelReader(tiny_opt(seed=1), score=score), queries, tokens, before=encoder.leading)
-        for score in ("mean", "sum")
-    )
-    np.testing.assert_allclose(found, by_mean, atol=1e-4)
-    assert np.abs(by_sum - found).max() > 1
-
-
-def test_a_student_shared_by_fsdp_is_refused_before_any_work(wanted: Recipe, tmp_path: Path) -> None:
-    shared = SingleProcess()
-    shared.shards_teacher = True
-    with pytest.raises(DataError, match="method mend under FSDP"):
-        distill(wanted, store=Store(tmp_path / "cache", workers=shared), base_folder=tmp_path)
-    assert not (tmp_path / "cache").exists()
-
-
-def material(wanted: Recipe, folder: Path) -> MendData:
-    run, mend = TaskRun(wanted, Store(folder), folder), wanted.distill.mend
-    assert mend is not None
-    return MendData(run, mend, Path(mend.hypernetwork.model))
