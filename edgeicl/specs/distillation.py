@@ -49,7 +49,7 @@ class Demonstrations(Spec):
     seeds: tuple[int, ...] = Field(
         (0, 1, 2, 3, 4),
         min_length=1,
-        description="A demonstration set for each; context and icl train a student each, and deploy the best.",
+        description="A demonstration set for each. context trains a student on each and deploys the best.",
     )
     sets_per_student: int = Field(
         1,
