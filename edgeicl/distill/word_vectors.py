@@ -38,11 +38,16 @@ def pair_counts(documents: Sequence[NDArray[np.int32]], *, vocabulary: int) -> c
     apart = np.array([vocabulary] * _WINDOW, np.int64)
     tokens = np.concatenate([part for document in documents for part in (document, apart)]).astype(np.int64)
     size = vocabulary + 1
-    counts = csr_array((size, size), dtype=np.float64)
-    for distance in range(1, _WINDOW + 1):
-        keys, times = np.unique(tokens[:-distance] * size + tokens[distance:], return_counts=True)
-        counts += csr_array((times / distance, (keys // size, keys % size)), shape=(size, size))
-    return (counts + counts.T).tocsr()[:vocabulary, :vocabulary]
+    found = [
+        np.unique(tokens[:-distance] * size + tokens[distance:], return_counts=True)
+        for distance in range(1, _WINDOW + 1)
+    ]
+    keys = np.concatenate([keys for keys, _ in found])
+    weights = np.concatenate([times / distance for distance, (_, times) in enumerate(found, start=1)])
+    # Values of one place are added up.
+    counts = csr_array((weights, (keys // size, keys % size)), shape=(size, size))
+    both_ways: csr_array = (counts + counts.T).tocsr()[:vocabulary, :vocabulary]
+    return both_ways
 
 
 def positive_mutual_information(counts: csr_array) -> csr_array:
