@@ -11,18 +11,14 @@ from edgeicl.distill.baselines import untrained_predictions
 from edgeicl.distill.predictions import (
     ONLY,
     PREDICTIONS,
-    accuracy_rows,
-    paired_tests_against,
     read_predictions,
     write_predictions,
 )
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL
-from edgeicl.distill.task_data import deal
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import seed_name
 from edgeicl.models.model_folder import weights_digest
-from edgeicl.specs.measurement import Evaluation
 from edgeicl.specs.prefix import PREFIX_SOURCE, write_prefix_source
 from edgeicl.store import CHECKPOINT, StageOutput
 from edgeicl.tasks.examples_digest import examples_digest
@@ -36,22 +32,9 @@ def carry_demonstrations(run: TaskRun, student: StageOutput) -> DistillResult:
     Raises:
         DataError: too few examples for the demonstrations, or prompts that the student can't read.
     """
-    recipe, encoder = run.recipe, run.encoder
-    shown = recipe.distill.demonstrations
-    data = deal(
-        run.read(recipe.task.train),
-        [example for examples in run.evaluation.values() for example in examples],
-        pattern=recipe.task.pattern,
-        labels=encoder.labels,
-        demonstrations=shown.count,
-        balanced=shown.balanced,
-        demonstration_seeds=shown.seeds,
-        transfer_examples=0,
-        seed=recipe.seed,
-        shown_from=run.demonstration_sources(),
-        leakage=recipe.distill.leakage,
-    )
-    contexts = {seed_name(seed): encoder.demonstrations(each) for seed, each in data.demonstrations.items()}
+    shown = run.recipe.distill.demonstrations
+    data = run.dealt(shown.seeds, transfer_examples=0, shown_from=run.demonstration_sources())
+    contexts = {seed_name(seed): run.encoder.demonstrations(each) for seed, each in data.demonstrations.items()}
 
     def build(folder: Path) -> None:
         if run.writes:
@@ -74,12 +57,7 @@ def carry_demonstrations(run: TaskRun, student: StageOutput) -> DistillResult:
     }
     output = run.stage("demonstrations", inputs, build)
     predictions = read_predictions(output.path / PREDICTIONS)
-    names = (ONLY, *contexts)
-    found = (predictions, run.evaluation, encoder)
-    evaluation = Evaluation(
-        rows=accuracy_rows(methods.TABLE_ORDER, *found, runs=names),
-        paired_tests=paired_tests_against(methods.IN_CONTEXT_STUDENT, methods.TABLE_ORDER, *found, runs=names),
-    )
+    evaluation = run.table(methods.IN_CONTEXT_STUDENT, predictions, runs=(ONLY, *contexts))
     model = student.path / MODEL
     return DistillResult(
         model,

@@ -23,6 +23,7 @@ from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL, best_student, build_student, read_held_out_kl
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import (
+    GAIN_EXAMPLES,
     build_gain,
     build_targets,
     read_gain,
@@ -37,9 +38,6 @@ from edgeicl.store import CHECKPOINT, StageOutput, digest_of
 from edgeicl.tasks.examples_digest import examples_digest
 
 log = logging.getLogger(__name__)
-
-GAIN_EXAMPLES = 512
-"""Transfer examples that the teacher's gain is measured on; the rest are scored once it is known."""
 
 
 class ContextDistillation:
@@ -87,8 +85,8 @@ class ContextDistillation:
 
     def _gain_inputs(self) -> dict[str, Any]:
         return self.run.task_inputs() | {
-            "teacher": weights_digest(self.task.teacher_folder),
-            "load_in": self.task.teacher.load_in,
+            "teacher": weights_digest(self.run.teacher_folder),
+            "load_in": self.run.teacher.load_in,
             "data": self.task.data.digest,
             # The prompts are the student's tokenizer's work, which the teacher's digest does not cover.
             "prompts": digest_of(
@@ -162,7 +160,7 @@ class ContextDistillation:
                 kl=objective.kl,
                 ce=objective.ce,
                 temperature=objective.temperature,
-                settings=self.task.training(self.settings.training.epochs),
+                settings=self.run.training(),
                 seed=self.recipe.seed,
                 device=self.run.device,
                 is_writer=self.run.writes,
@@ -207,7 +205,7 @@ class ContextDistillation:
             lambda: self.run.label_reader(self.run.student_folder),
             self.run.predictor,
             self.task.shown_to_students,
-            settings=self.task.training(self.settings.baseline_epochs),
+            settings=self.run.training(epochs=self.settings.baseline_epochs),
             seed=self.recipe.seed,
             kept=kept,
             workers=workers,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +12,12 @@ from edgeicl.distill.demonstration_sets import set_seeds, sources_of_sets
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.preflight import check_models
 from edgeicl.distill.scoring import scoring_size
-from edgeicl.distill.task_data import TaskData, deal
+from edgeicl.distill.task_data import TaskData
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import seed_name
 from edgeicl.distill.text_modelling import blocks_for
-from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.errors import EdgeiclError
 from edgeicl.models.memory import Scoring
-from edgeicl.models.model_folder import model_folder
-from edgeicl.specs.distillation import Teacher
 from edgeicl.specs.manifest import Deviation
 from edgeicl.tasks.example import Example
 
@@ -54,7 +50,7 @@ class ContextTask:
         check_adapter(self.run.student_folder, student.adapter, target_modules=student.lora.target_modules)
         alone, shown = self.longest_prompts()
         return check_models(
-            self.teacher_folder,
+            self.run.teacher_folder,
             self.run.student_folder,
             self.encoder.tokens,
             over=self.over,
@@ -63,30 +59,12 @@ class ContextTask:
             prompt_tokens=shown,
         )
 
-    @property
-    def teacher(self) -> Teacher:
-        assert self.settings.teacher is not None  # the schema sees to it
-        return self.settings.teacher
-
-    @cached_property
-    def teacher_folder(self) -> Path:
-        return model_folder(self.teacher.model, base_folder=self.run.base_folder)
-
     @cached_property
     def data(self) -> TaskData:
-        shown = self.settings.demonstrations
-        return deal(
-            self.run.read(self.recipe.task.train),
-            [example for examples in self.run.evaluation.values() for example in examples],
-            pattern=self.recipe.task.pattern,
-            labels=self.encoder.labels,
-            demonstrations=shown.count,
-            balanced=shown.balanced,
-            demonstration_seeds=[seed for sets in self.sets.values() for seed in sets.values()],
+        return self.run.dealt(
+            [seed for sets in self.sets.values() for seed in sets.values()],
             transfer_examples=self.settings.transfer_examples,
-            seed=self.recipe.seed,
             shown_from=sources_of_sets(self.sets, self.run.demonstration_sources()),
-            leakage=self.settings.leakage,
         )
 
     @cached_property
@@ -134,7 +112,8 @@ class ContextTask:
 
     def teacher_reader(self) -> LabelReader:
         """The teacher, once it is known to fit in memory with what it scores."""
-        return self.run.teacher_reader(self.teacher_folder, self.teacher.load_in, scoring=self.scoring_size())
+        folder, load_in = self.run.teacher_folder, self.run.teacher.load_in
+        return self.run.teacher_reader(folder, load_in, scoring=self.scoring_size())
 
     def scoring_size(self) -> Scoring:
         """The largest that goes through the teacher at once."""
@@ -146,6 +125,3 @@ class ContextTask:
             device_type=self.run.device.type,
             every_token=self.asked.asks_channel,
         )
-
-    def training(self, epochs: int) -> TrainingSettings:
-        return TrainingSettings(**self.settings.training.model_dump() | {"epochs": epochs})

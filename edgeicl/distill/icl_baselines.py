@@ -9,7 +9,7 @@ from edgeicl.distill import evaluate as methods
 from edgeicl.distill.baselines import fine_tuned_predictions
 from edgeicl.distill.predictions import ONLY, PREDICTIONS, Predictor, write_predictions
 from edgeicl.distill.trainer import TrainingSettings
-from edgeicl.distill.voting import Load, Sets, Voter
+from edgeicl.distill.voting import Load, Sets, voted_predictions
 from edgeicl.store import CHECKPOINT, Workers
 from edgeicl.tasks.example import Example
 
@@ -17,7 +17,6 @@ from edgeicl.tasks.example import Example
 def build_baselines(
     folder: Path,
     *,
-    voter: Voter,
     predictor: Predictor,
     student: Load,
     teacher: Load,
@@ -53,7 +52,7 @@ def build_baselines(
     if tuned_teacher:
         asked.append((methods.TUNED_TEACHER, tuned_teacher, sets))
     for method, load, before in asked:
-        found |= voter.predict(load, method, before, kept=kept, workers=workers)
+        found |= voted_predictions(predictor, load, method, before, kept=kept, workers=workers)
     if workers.is_writer:
         write_predictions(folder / PREDICTIONS, found)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,6 @@ from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.predictions import (
     ONLY,
     PREDICTIONS,
-    accuracy_rows,
-    paired_tests_against,
     read_predictions,
     write_predictions,
 )
@@ -40,12 +38,10 @@ from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL, best_student
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import read_gain, seed_name
-from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.distill.tuned_model import build_tuned
-from edgeicl.distill.voting import scores_after
+from edgeicl.distill.voting import scores_after, voted_predictions
 from edgeicl.errors import EdgeiclError
-from edgeicl.models.model_folder import model_folder, weights_digest
-from edgeicl.specs.distillation import Teacher
+from edgeicl.models.model_folder import weights_digest
 from edgeicl.specs.measurement import Evaluation
 from edgeicl.specs.prefix import PREFIX_SOURCE, write_prefix_source
 from edgeicl.store import CHECKPOINT, StageOutput, digest_of
@@ -67,9 +63,9 @@ class IclDistillation:
     def distill(self) -> DistillResult:
         """Runs every stage that does not stand in the store."""
         self._check_teacher()
-        self.material.check_models(self.teacher_folder)
+        self.material.check_models(self.run.teacher_folder)
         teacher = self._tuned_teacher() if self.icl.teacher_epochs else None
-        taught_by = teacher.path / MODEL if teacher else self.teacher_folder
+        taught_by = teacher.path / MODEL if teacher else self.run.teacher_folder
         gain_output = self.run.stage(
             "teacher-gain",
             self.material.target_inputs | self._teacher_inputs(teacher),
@@ -114,15 +110,6 @@ class IclDistillation:
             prefix=prefix.path / PREFIX_SOURCE,
         )
 
-    @property
-    def teacher(self) -> Teacher:
-        assert self.settings.teacher is not None  # the schema sees to it
-        return self.settings.teacher
-
-    @cached_property
-    def teacher_folder(self) -> Path:
-        return model_folder(self.teacher.model, base_folder=self.run.base_folder)
-
     def _check_teacher(self) -> None:
         if self.icl.teacher_epochs and self.run.workers.shards_teacher:
             raise EdgeiclError(
@@ -134,8 +121,8 @@ class IclDistillation:
     def _tuned_teacher(self) -> StageOutput:
         """The teacher after in-context tuning, as the paper's teachers were."""
         inputs = self.material.episode_inputs | {
-            "model": weights_digest(self.teacher_folder),
-            "training": self._training_inputs(),
+            "model": weights_digest(self.run.teacher_folder),
+            "training": self.settings.training.deciding(),
             "seed": self.recipe.seed,
             "epochs": self.icl.teacher_epochs,
             "learning_rate": self.icl.teacher_learning_rate,
@@ -144,7 +131,7 @@ class IclDistillation:
         def build(folder: Path) -> None:
             self._tune(
                 folder,
-                self.teacher_folder,
+                self.run.teacher_folder,
                 "tuning the teacher",
                 epochs=self.icl.teacher_epochs,
                 learning_rate=self.icl.teacher_learning_rate,
@@ -215,7 +202,7 @@ class IclDistillation:
             ce=ce,
             soft=soft,
             text=text,
-            settings=self._training(**changed),
+            settings=self.run.training(**changed),
             seed=self.recipe.seed,
             device=self.run.device,
             is_writer=self.run.writes,
@@ -225,7 +212,7 @@ class IclDistillation:
     def _build_gain(self, folder: Path, taught_by: Path) -> None:
         build_gain(
             folder,
-            partial(self._teacher, self.teacher_folder),
+            partial(self._teacher, self.run.teacher_folder),
             partial(self._teacher, taught_by),
             self.run.encoder,
             self.material.data.measured,
@@ -263,14 +250,13 @@ class IclDistillation:
     def _build_baselines(self, folder: Path, teacher: StageOutput | None) -> None:
         build_baselines(
             folder,
-            voter=self.material.voter,
             predictor=self.run.predictor,
             student=partial(self.run.label_reader, self.run.student_folder),
-            teacher=partial(self._teacher, self.teacher_folder),
+            teacher=partial(self._teacher, self.run.teacher_folder),
             tuned_teacher=partial(self._teacher, teacher.path / MODEL) if teacher else None,
             demonstrations={seed_name(seed): several for seed, several in self.material.data.shown.items()},
             sets=self.material.sets,
-            settings=self._training(epochs=self.settings.baseline_epochs),
+            settings=self.run.training(epochs=self.settings.baseline_epochs),
             seed=self.recipe.seed,
             workers=self.run.workers,
         )
@@ -281,7 +267,8 @@ class IclDistillation:
         def build(folder: Path) -> None:
             found = read_predictions(baselines.path / PREDICTIONS)
             for method, output in students.items():
-                found |= self.material.voter.predict(
+                found |= voted_predictions(
+                    self.run.predictor,
                     partial(self.run.label_reader, output.path / MODEL),
                     method,
                     self.material.sets,
@@ -300,24 +287,19 @@ class IclDistillation:
             }
         )
         predictions = read_predictions(self.run.stage("evaluation", inputs, build).path / PREDICTIONS)
-        found = (predictions, self.run.evaluation, self.run.encoder)
-        runs = (ONLY, *self.material.sets)
-        return Evaluation(
-            rows=accuracy_rows(methods.TABLE_ORDER, *found, runs=runs),
-            paired_tests=paired_tests_against(methods.ICL_DISTILLATION, methods.TABLE_ORDER, *found, runs=runs),
-        )
+        return self.run.table(methods.ICL_DISTILLATION, predictions, runs=(ONLY, *self.material.sets))
 
     def _teacher_inputs(self, tuned: StageOutput | None) -> dict[str, Any]:
         return {
-            "teacher": weights_digest(self.teacher_folder),
-            "load_in": self.teacher.load_in,
+            "teacher": weights_digest(self.run.teacher_folder),
+            "load_in": self.run.teacher.load_in,
             "tuned": tuned and tuned.digest,
         }
 
     def _student_inputs(self) -> dict[str, Any]:
         return {
             "student": self.run.student_digest,
-            "training": self._training_inputs(),
+            "training": self.settings.training.deciding(),
             "seed": self.recipe.seed,
         }
 
@@ -325,16 +307,10 @@ class IclDistillation:
         blocks = self.material.blocks
         return {"text": None if blocks is None else digest_of(blocks.tolist())}
 
-    def _training_inputs(self) -> dict[str, Any]:
-        return self.settings.training.deciding()
-
-    def _training(self, **changed: Any) -> TrainingSettings:
-        return TrainingSettings(**self.settings.training.model_dump() | changed)
-
     def _teacher(self, folder: Path) -> LabelReader:
         """The teacher in `folder`, once it is known to fit in memory with what it scores."""
         return self.run.teacher_reader(
-            folder, self.teacher.load_in, scoring=self.material.scoring_size(self.run.device.type)
+            folder, self.run.teacher.load_in, scoring=self.material.scoring_size(self.run.device.type)
         )
 
 

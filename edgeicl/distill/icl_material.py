@@ -16,9 +16,8 @@ from edgeicl.distill.scoring import scoring_size
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import seed_name
 from edgeicl.distill.tuning_episodes import Episode, draw_episodes
-from edgeicl.distill.voting import Voter
 from edgeicl.errors import DataError
-from edgeicl.models.loading import config_number, load_tokenizer
+from edgeicl.models.loading import config_number
 from edgeicl.models.memory import Scoring
 from edgeicl.store import digest_of
 from edgeicl.tasks.examples_digest import examples_digest
@@ -33,7 +32,6 @@ class IclMaterial:
         self.run, self.encoder = run, run.encoder
         self.settings, self.seed = run.recipe.distill, run.recipe.seed
         self.data, self.deviations = read_icl_data(run)
-        self.voter = Voter(run.encoder, run.evaluation)
 
     @cached_property
     def episodes(self) -> list[Episode]:
@@ -66,8 +64,7 @@ class IclMaterial:
         if self.settings.text is None or self.settings.objective.lm == 0:
             return None
         documents = read_texts(self.settings.text, base_folder=self.run.base_folder)
-        tokenizer = load_tokenizer(self.run.student_folder)
-        return text_blocks(tokenizer, documents, block_tokens=self.settings.icl.text_block_tokens)
+        return text_blocks(self.run.tokenizer, documents, block_tokens=self.settings.icl.text_block_tokens)
 
     @cached_property
     def target_inputs(self) -> dict[str, Any]:
@@ -97,8 +94,8 @@ class IclMaterial:
         """The most that goes through a teacher at once: queries after a set, or episodes, or blocks of text."""
         over = self.settings.objective.over
         asked = scoring_size(
-            [*self.measured, *self.voter.queries],
-            self.voter.tokens,
+            [*self.measured, *self.run.predictor.queries],
+            self.run.predictor.tokens,
             before=max((one for several in self.sets.values() for one in several), key=len),
             over=over,
             device_type=device_type,

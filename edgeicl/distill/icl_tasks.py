@@ -9,9 +9,7 @@ from edgeicl.distill.task_data import Leakage
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.tuned_tasks import TunedTask, text_keys, without_texts
 from edgeicl.errors import DataError
-from edgeicl.models.loading import load_tokenizer
 from edgeicl.specs.manifest import Deviation
-from edgeicl.specs.tuning_task import TuningTask
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import PromptEncoder
 from edgeicl.tasks.readers import read_examples
@@ -27,7 +25,7 @@ def read_icl_data(run: TaskRun) -> tuple[IclData, tuple[Deviation, ...]]:
             or a source of demonstrations where what is tuned on is shown.
     """
     task, settings = run.recipe.task, run.recipe.distill
-    evaluated = {key for examples in run.evaluation.values() for key in text_keys(task.pattern, examples)}
+    evaluated = set(text_keys(task.pattern, run.evaluated))
     deviations: list[Deviation] = []
 
     def clean(where: str, encoder: PromptEncoder, examples: Sequence[Example], leakage: Leakage) -> TunedTask:
@@ -36,10 +34,10 @@ def read_icl_data(run: TaskRun) -> tuple[IclData, tuple[Deviation, ...]]:
         deviations.extend(told)
         return kept
 
-    target = clean("task.train", run.encoder, run.read(task.train), settings.leakage)
+    target = clean("task.train", run.encoder, run.train, settings.leakage)
     others = []
     for number, further in enumerate(settings.icl.tasks):
-        encoder = _encoder(run, further)
+        encoder = run.tuning_encoder(further)
         examples = read_examples(further.train, labels=encoder.labels, base_folder=run.base_folder)
         others.append(clean(f"distill.icl.tasks[{number}], {further.train}", encoder, examples, "drop"))
     sources = {
@@ -69,14 +67,4 @@ def _dealt(
         train_examples=icl.train_examples,
         dev_examples=icl.dev_examples,
         seed=seed,
-    )
-
-
-def _encoder(run: TaskRun, further: TuningTask) -> PromptEncoder:
-    task = run.recipe.task
-    return PromptEncoder(
-        load_tokenizer(run.student_folder),
-        pattern=further.pattern or task.pattern,
-        verbalizers=further.verbalizers or task.verbalizers,
-        separator=task.separator if further.separator is None else further.separator,
     )

@@ -28,10 +28,10 @@ from edgeicl.distill.meta_training import draw_episode
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL
 from edgeicl.distill.task_run import TaskRun
-from edgeicl.distill.teacher_targets import build_gain, read_gain
+from edgeicl.distill.teacher_targets import GAIN_EXAMPLES, build_gain, read_gain
 from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.errors import DataError
-from edgeicl.models.loading import load_model, save_model
+from edgeicl.models.loading import load_model
 from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.manifest import COMPRESSOR
 from edgeicl.specs.mend import OnTasks, OnText
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GAIN_EXAMPLES = 512
 _LOSSES = "losses.json"
 
 
@@ -85,7 +84,7 @@ class Mend:
             },
             lambda folder: self._build_vectors(folder, hypernetwork),
         )
-        student = self.run.stage("student", {"weights": self.run.student_digest}, self._build_student)
+        student = self.run.unchanged_student()
         evaluation = evaluate(self.run, self.data, gain=gain_output, vectors=compressed)
         deployed = read_deployed(compressed.path)
         log.info("deployed: the vectors of demonstration seed %s", ", ".join(map(str, deployed)))
@@ -224,10 +223,6 @@ class Mend:
                 votes=self.mend.votes,
             )
 
-    def _build_student(self, folder: Path) -> None:
-        if self.run.writes:
-            save_model(load_model(self.run.student_folder), self.run.student_folder, folder / MODEL)
-
     def _language_model(self) -> PreTrainedModel:
         return load_model(self.run.student_folder, self.mend.load_in, device=self.run.device)
 
@@ -248,5 +243,4 @@ class Mend:
             (folder / _LOSSES).write_text(json.dumps(losses) + "\n")
 
     def _training(self, settings: OnText | OnTasks) -> TrainingSettings:
-        own = {"learning_rate": settings.learning_rate, "batch_size": settings.batch_size, "epochs": 1}
-        return TrainingSettings(**self.settings.training.model_dump() | own)
+        return self.run.training(learning_rate=settings.learning_rate, batch_size=settings.batch_size, epochs=1)

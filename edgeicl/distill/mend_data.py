@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from edgeicl.distill.meta_training import MetaTask, Room, Texts, texts_of, to_train_on
-from edgeicl.distill.task_data import TaskData, deal
+from edgeicl.distill.meta_training import Room, to_train_on
+from edgeicl.distill.task_data import TaskData
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import seed_name
-from edgeicl.distill.tuned_tasks import TunedTask, refuse_the_same_question
+from edgeicl.distill.tuned_tasks import TextKey, TunedTask, refuse_the_same_question, text_keys
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import opt_config
-from edgeicl.models.loading import check_same_tokens, config_number, load_tokenizer
+from edgeicl.models.loading import check_same_tokens, config_number
 from edgeicl.models.model_folder import model_config
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.mend import Mend
@@ -21,7 +21,6 @@ from edgeicl.specs.tuning_task import TuningTask
 from edgeicl.store import digest_of
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
-from edgeicl.tasks.prompt import PromptEncoder
 from edgeicl.tasks.readers import read_examples
 from edgeicl.tasks.text_source import read_texts
 
@@ -94,20 +93,10 @@ class MendData:
     @cached_property
     def target(self) -> TaskData:
         """The target task's examples, dealt out."""
-        shown = self.settings.demonstrations
-        task = self.run.recipe.task
-        return deal(
-            self._train,
-            [example for examples in self.run.evaluation.values() for example in examples],
-            pattern=task.pattern,
-            labels=self.run.encoder.labels,
-            demonstrations=shown.count,
-            balanced=shown.balanced,
-            demonstration_seeds=shown.seeds,
+        return self.run.dealt(
+            self.settings.demonstrations.seeds,
             transfer_examples=self.settings.transfer_examples,
-            seed=self.run.recipe.seed,
             shown_from=self.run.demonstration_sources(),
-            leakage=self.settings.leakage,
         )
 
     @cached_property
@@ -123,11 +112,11 @@ class MendData:
         return {seed_name(seed): context for seed, context in self.contexts.items()}
 
     @cached_property
-    def meta_tasks(self) -> tuple[MetaTask, ...]:
+    def meta_tasks(self) -> tuple[TunedTask, ...]:
         """What stage 2 draws from: no text that is evaluated on, shown in an evaluated set, or held out."""
         tasks = [self._meta_task(number, task) for number, task in enumerate(self.mend.tasks)]
         if self.mend.target == "seen":
-            tasks.append(MetaTask("task.train", self.run.encoder, tuple(self.target.transfer)))
+            tasks.append(TunedTask("task.train", self.run.encoder, tuple(self.target.transfer)))
         return tuple(tasks)
 
     @property
@@ -149,7 +138,7 @@ class MendData:
     def texts(self) -> list[list[int]]:
         """Token ids of the documents of stage 1, after the leading tokens; one of a single token is no text."""
         assert self.settings.text is not None  # the schema sees to it
-        leading, tokenizer = self.run.encoder.leading, load_tokenizer(self.run.student_folder)
+        leading, tokenizer = self.run.encoder.leading, self.run.tokenizer
         encodings = tokenizer.encode_batch(
             read_texts(self.settings.text, base_folder=self.run.base_folder), add_special_tokens=False
         )
@@ -174,39 +163,28 @@ class MendData:
         return texts
 
     @cached_property
-    def _train(self) -> list[Example]:
-        return self.run.read(self.run.recipe.task.train)
+    def _evaluated(self) -> set[TextKey]:
+        return set(self._keys_of(self.run.evaluated))
 
     @cached_property
-    def _evaluated(self) -> set[Texts]:
-        return {texts for examples in self.run.evaluation.values() for texts in self._texts_of(examples)}
-
-    @cached_property
-    def _kept_back(self) -> set[Texts]:
+    def _kept_back(self) -> set[TextKey]:
         sets = (*self.target.demonstrations.values(), self.target.held_out)
-        return {texts for examples in sets for texts in self._texts_of(examples)}
+        return {key for examples in sets for key in self._keys_of(examples)}
 
-    def _texts_of(self, examples: Sequence[Example]) -> list[Texts]:
-        return texts_of(self.run.recipe.task.pattern, examples)
+    def _keys_of(self, examples: Sequence[Example]) -> list[TextKey]:
+        return text_keys(self.run.recipe.task.pattern, examples)
 
-    def _meta_task(self, number: int, task: TuningTask) -> MetaTask:
-        target = self.run.recipe.task
-        pattern = task.pattern or target.pattern
-        encoder = PromptEncoder(
-            load_tokenizer(self.run.student_folder),
-            pattern=pattern,
-            verbalizers=task.verbalizers or target.verbalizers,
-            separator=target.separator if task.separator is None else task.separator,
-        )
+    def _meta_task(self, number: int, task: TuningTask) -> TunedTask:
+        encoder = self.run.tuning_encoder(task)
         where = f"distill.mend.tasks.{number} ({task.train})"
         read = read_examples(task.train, labels=encoder.labels, base_folder=self.run.base_folder)
         if self.mend.target == "unseen":
             refuse_the_same_question(
                 TunedTask(where, encoder, tuple(read)),
-                TunedTask("task.train", self.run.encoder, tuple(self._train)),
+                TunedTask("task.train", self.run.encoder, tuple(self.run.train)),
             )
         kept, told = to_train_on(
-            read, pattern=pattern, evaluated=self._evaluated, kept_back=self._kept_back, where=where
+            read, pattern=encoder.pattern, evaluated=self._evaluated, kept_back=self._kept_back, where=where
         )
         self._deviations += told
-        return MetaTask(where, encoder, kept)
+        return TunedTask(where, encoder, kept)

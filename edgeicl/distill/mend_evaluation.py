@@ -8,20 +8,16 @@ from pathlib import Path
 from edgeicl.distill import evaluate as methods
 from edgeicl.distill.baselines import fine_tuned_predictions, untrained_predictions
 from edgeicl.distill.compression import read_vectors
-from edgeicl.distill.evaluate import TABLE_ORDER
 from edgeicl.distill.mend_data import MendData
 from edgeicl.distill.predictions import (
     ONLY,
     PREDICTIONS,
-    accuracy_rows,
-    paired_tests_against,
     read_predictions,
     write_predictions,
 )
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import seed_name
-from edgeicl.distill.trainer import TrainingSettings
-from edgeicl.distill.voting import Voter
+from edgeicl.distill.voting import voted_predictions
 from edgeicl.models.flops import prompt_flops
 from edgeicl.models.model_folder import model_config
 from edgeicl.specs.measurement import Evaluation, QueryCost
@@ -45,7 +41,8 @@ def evaluate(run: TaskRun, data: MendData, *, gain: StageOutput, vectors: StageO
                 reader, methods.MEND, name, before, kept=folder / CHECKPOINT, workers=run.workers
             )
         if data.mend.votes > 1:
-            found |= Voter(run.encoder, run.evaluation).predict(
+            found |= voted_predictions(
+                run.predictor,
                 lambda: reader,
                 methods.MEND_VOTE,
                 {ONLY: read_prefix_source(vectors.path / PREFIX_SOURCE)},
@@ -56,13 +53,9 @@ def evaluate(run: TaskRun, data: MendData, *, gain: StageOutput, vectors: StageO
             write_predictions(folder / PREDICTIONS, found)
 
     output = run.stage("evaluation", {"vectors": vectors.digest, "baselines": baselines.digest}, build)
-    found = (read_predictions(output.path / PREDICTIONS), run.evaluation, run.encoder)
-    runs = (ONLY, *data.named_contexts)
-    return Evaluation(
-        rows=accuracy_rows(TABLE_ORDER, *found, runs=runs),
-        paired_tests=paired_tests_against(methods.MEND, TABLE_ORDER, *found, runs=runs),
-        query_cost=_query_cost(run, data),
-    )
+    predictions = read_predictions(output.path / PREDICTIONS)
+    table = run.table(methods.MEND, predictions, runs=(ONLY, *data.named_contexts))
+    return table.model_copy(update={"query_cost": _query_cost(run, data)})
 
 
 def _baselines(run: TaskRun, data: MendData, gain: StageOutput) -> StageOutput:
@@ -70,12 +63,11 @@ def _baselines(run: TaskRun, data: MendData, gain: StageOutput) -> StageOutput:
 
     def build(folder: Path) -> None:
         kept = folder / CHECKPOINT
-        tuning = settings.training.model_dump() | {"epochs": settings.baseline_epochs}
         found = fine_tuned_predictions(
             lambda: run.label_reader(run.student_folder),
             run.predictor,
             {seed_name(chosen): shown for chosen, shown in data.target.demonstrations.items()},
-            settings=TrainingSettings(**tuning),
+            settings=run.training(epochs=settings.baseline_epochs),
             seed=seed,
             kept=kept,
             workers=run.workers,

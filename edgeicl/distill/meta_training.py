@@ -7,27 +7,13 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from edgeicl.distill.frozen_reading import Query
+from edgeicl.distill.tuned_tasks import TextKey, TunedTask, text_keys
 from edgeicl.errors import DataError
 from edgeicl.specs.manifest import Deviation
-from edgeicl.specs.pattern import pattern_columns
 from edgeicl.tasks.demonstrations import choose
 from edgeicl.tasks.example import Example
-from edgeicl.tasks.leakage import normalized
-from edgeicl.tasks.prompt import PromptEncoder, query_text
 
 _DRAWS = 20
-
-Texts = tuple[str, ...]
-"""What an example says, whatever order a pattern says it in, and in whatever words around."""
-
-
-@dataclass(frozen=True)
-class MetaTask:
-    """One task to learn compressing from: how its examples are written, and the examples."""
-
-    name: str
-    encoder: PromptEncoder
-    examples: tuple[Example, ...]
 
 
 @dataclass(frozen=True)
@@ -53,7 +39,7 @@ class Room:
 
 
 def draw_episode(
-    tasks: Sequence[MetaTask], *, demonstrations: int, balanced: bool, queries: int, room: Room, seed: str
+    tasks: Sequence[TunedTask], *, demonstrations: int, balanced: bool, queries: int, room: Room, seed: str
 ) -> Episode:
     """The episode of `seed`: a task at random, demonstrations of it, and queries that are none of them.
 
@@ -69,13 +55,13 @@ def draw_episode(
         if room.fits(episode):
             return episode
     raise DataError(
-        f"{task.name}: {_DRAWS} draws of {demonstrations} demonstrations had more than {room.context_tokens:,} "
-        f"tokens, or more than {room.prompt_tokens:,} with a query",
+        f"{task.where}: {_DRAWS} draws of {demonstrations} demonstrations had more than "
+        f"{room.context_tokens:,} tokens, or more than {room.prompt_tokens:,} with a query",
         next_step="lower distill.demonstrations.count, or leave the longest examples out of the data",
     )
 
 
-def _draw(rng: random.Random, task: MetaTask, count: int, balanced: bool, queries: int) -> Episode:
+def _draw(rng: random.Random, task: TunedTask, count: int, balanced: bool, queries: int) -> Episode:
     encoder = task.encoder
     shown = choose(
         task.examples, count=count, balanced=balanced, seed=rng.getrandbits(32), labels=encoder.labels
@@ -86,7 +72,7 @@ def _draw(rng: random.Random, task: MetaTask, count: int, balanced: bool, querie
     asked = [example for example in drawn if id(example) not in taken][:queries]
     if len(asked) < queries:
         raise DataError(
-            f"{task.name}: {len(task.examples)} examples; expected at least {count} demonstrations and "
+            f"{task.where}: {len(task.examples)} examples; expected at least {count} demonstrations and "
             f"{queries} queries",
             next_step="give the task more training examples, or lower distill.mend.on_tasks.queries",
         )
@@ -97,16 +83,8 @@ def _draw(rng: random.Random, task: MetaTask, count: int, balanced: bool, querie
     )
 
 
-def texts_of(pattern: str, examples: Sequence[Example]) -> list[Texts]:
-    """The texts of each example in the pattern's columns, alike where `leakage.normalized` makes them alike."""
-    for example in examples:
-        query_text(pattern, example)  # tells of a missing column
-    columns = pattern_columns(pattern)
-    return [tuple(sorted(normalized(example.columns[name]) for name in columns)) for example in examples]
-
-
 def to_train_on(
-    examples: Sequence[Example], *, pattern: str, evaluated: Set[Texts], kept_back: Set[Texts], where: str
+    examples: Sequence[Example], *, pattern: str, evaluated: Set[TextKey], kept_back: Set[TextKey], where: str
 ) -> tuple[tuple[Example, ...], tuple[Deviation, ...]]:
     """Distinct `examples` without the texts that training must not see, and a deviation that counts those.
 
@@ -114,8 +92,8 @@ def to_train_on(
         evaluated: Texts of the evaluation data.
         kept_back: Texts of the evaluated demonstration sets and of what their vectors are chosen on.
     """
-    distinct: dict[Texts, Example] = {}
-    for texts, example in zip(texts_of(pattern, examples), examples, strict=True):
+    distinct: dict[TextKey, Example] = {}
+    for texts, example in zip(text_keys(pattern, examples), examples, strict=True):
         distinct.setdefault(texts, example)
     kept = tuple(
         example for texts, example in distinct.items() if texts not in evaluated and texts not in kept_back

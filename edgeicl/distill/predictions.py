@@ -6,7 +6,7 @@ Predictions are small and models are not: what is stored is the label index of e
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from edgeicl.distill.channel_scoring import slices_scorer
-from edgeicl.distill.checkpoint import is_kept, keep_file
-from edgeicl.distill.evaluate import DataName, accuracy_row, paired_test
+from edgeicl.distill.checkpoint import keep_file
+from edgeicl.distill.evaluate import DataName
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.prefix_cache import Before
 from edgeicl.distill.shards import parts_of, score_shards, shards_of
 from edgeicl.numerics.classification import rank_of_gold
 from edgeicl.progress import track
-from edgeicl.specs.measurement import AccuracyRow, PairedTest
 from edgeicl.store import ALONE, Workers
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import PromptEncoder
@@ -50,8 +49,9 @@ class Predictor:
         self._sizes = {data: len(examples) for data, examples in evaluation.items()}
         everything = [example for examples in evaluation.values() for example in examples]
         self.queries = encoder.queries(everything)
-        self._gold = encoder.label_indices(everything)
-        self._allowed = encoder.allowed(everything)
+        self.tokens = list(encoder.tokens.values())
+        self.gold = encoder.label_indices(everything)
+        self.allowed = encoder.allowed(everything)
 
     @property
     def longest_tokens(self) -> int:
@@ -75,20 +75,21 @@ class Predictor:
             workers: The processes that share the work; each calls this, and the writer gets the predictions.
                 Needs `kept`, a folder that all of them see.
         """
-        tokens = list(self.encoder.tokens.values())
         # One without demonstrations has a single run.
         title = f"evaluating {method}" + f", {run}" * (run != ONLY)
         if kept is None:
             with track(title, len(self.queries)) as advance:
                 everything = [(0, len(self.queries))]
                 ask = slices_scorer(self.encoder)
-                scores = next(ask(reader, self.queries, tokens, everything, before=before, advance=advance))
+                scores = next(
+                    ask(reader, self.queries, self.tokens, everything, before=before, advance=advance)
+                )
         else:
             folder = kept / method
             score_shards(
                 lambda: reader,
                 self.queries,
-                tokens,
+                self.tokens,
                 contexts={run: before},
                 over="verbalizers",
                 stored=np.float32,
@@ -101,20 +102,19 @@ class Predictor:
                 return {}
             parts = parts_of(folder, shards_of([run], len(self.queries)))[run]
             scores = np.concatenate([load_file(part.file)[part.name] for part in parts])
-        ends = list(accumulate(self._sizes.values()))
-        scores = np.where(self._allowed, scores, -np.inf)
-        predictions: Predictions = {}
-        for ending, values in (("", scores.argmax(-1)), (RANK, rank_of_gold(scores, self._gold))):
-            for data, found in zip(self._sizes, np.split(values, ends[:-1]), strict=True):
-                predictions[f"{method}/{data}/{run}{ending}"] = found
-        return predictions
+        scores = np.where(self.allowed, scores, -np.inf)
+        return self.by_data(method, run, scores.argmax(-1), rank_of_gold(scores, self.gold))
 
-
-def remembered(path: Path, make: Callable[[], Predictions]) -> Predictions:
-    """What `make` returns, or what an earlier run, killed since, left of it at `path`."""
-    if not is_kept(path):
-        keep_predictions(path, make())
-    return read_predictions(path)
+    def by_data(
+        self, method: str, run: str, chosen: NDArray[np.int64], ranks: NDArray[np.int64]
+    ) -> Predictions:
+        """What was chosen for each query, and the rank of its gold label, apart for each evaluation set."""
+        ends = list(accumulate(self._sizes.values()))[:-1]
+        return {
+            f"{method}/{data}/{run}{ending}": found
+            for ending, values in (("", chosen), (RANK, ranks))
+            for data, found in zip(self._sizes, np.split(values, ends), strict=True)
+        }
 
 
 def keep_predictions(path: Path, predictions: Predictions) -> None:
@@ -131,58 +131,3 @@ def read_predictions(path: Path) -> Predictions:
     """What `write_predictions` wrote."""
     predictions: Predictions = load_file(path)
     return predictions
-
-
-def accuracy_rows(
-    methods: Iterable[str],
-    predictions: Predictions,
-    evaluation: Mapping[DataName, Sequence[Example]],
-    encoder: PromptEncoder,
-    *,
-    runs: Sequence[str],
-) -> tuple[AccuracyRow, ...]:
-    """A row for each method and evaluation set that there are predictions for; methods and runs as ordered."""
-    rows = []
-    for method in methods:
-        for data, examples in evaluation.items():
-            found = _runs_of(f"{method}/{data}", predictions, runs)
-            if not found:
-                continue
-            rows.append(
-                accuracy_row(
-                    method,
-                    data,
-                    found,
-                    encoder.label_indices(examples),
-                    encoder.labels,
-                    groups=[example.group for example in examples],
-                    ranks=_runs_of(f"{method}/{data}", predictions, runs, RANK),
-                )
-            )
-    return tuple(rows)
-
-
-def paired_tests_against(
-    method: str,
-    others: Iterable[str],
-    predictions: Predictions,
-    evaluation: Mapping[DataName, Sequence[Example]],
-    encoder: PromptEncoder,
-    *,
-    runs: Sequence[str],
-) -> tuple[PairedTest, ...]:
-    """`method` against each of `others` on each evaluation set that there are predictions of both for."""
-    tests = []
-    for data, examples in evaluation.items():
-        gold = encoder.label_indices(examples)
-        ours = _runs_of(f"{method}/{data}", predictions, runs)
-        for other in others:
-            theirs = _runs_of(f"{other}/{data}", predictions, runs)
-            if ours and theirs and other != method:
-                tests.append(paired_test(method, ours, other, theirs, data=data, gold=gold))
-    return tuple(tests)
-
-
-def _runs_of(name: str, predictions: Predictions, runs: Sequence[str], ending: str = "") -> list[NDArray[Any]]:
-    names = [f"{name}/{run}{ending}" for run in runs]
-    return [predictions[each] for each in names if each in predictions]

@@ -22,7 +22,6 @@ from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.training_options import check_options
-from edgeicl.models.loading import load_model, save_model
 from edgeicl.models.model_folder import weights_digest
 from edgeicl.specs.recipe import Recipe
 from edgeicl.store import Store
@@ -60,12 +59,7 @@ def distill(recipe: Recipe, *, store: Store, base_folder: Path) -> DistillResult
 
 def _unchanged(run: TaskRun) -> DistillResult:
     """Method `none`: the student as it is, alone or with its demonstrations."""
-
-    def build(folder: Path) -> None:
-        if run.writes:
-            save_model(load_model(run.student_folder), run.student_folder, folder / MODEL)
-
-    student = run.stage("student", {"weights": run.student_digest}, build)
+    student = run.unchanged_student()
     if run.recipe.distill.prefix == "demonstrations":
         return carry_demonstrations(run, student)
     evaluated = run.evaluate({ONLY: student}, methods.ZERO_SHOT_STUDENT, baselines=None)

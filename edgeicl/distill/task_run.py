@@ -12,25 +12,29 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from edgeicl.distill.evaluate import TABLE_ORDER, DataName, require_every_label
+from edgeicl.distill.accuracy_table import accuracy_table
+from edgeicl.distill.evaluate import DataName, require_every_label
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.predictions import (
     ONLY,
     PREDICTIONS,
+    Predictions,
     Predictor,
-    accuracy_rows,
-    paired_tests_against,
     read_predictions,
     write_predictions,
 )
 from edgeicl.distill.student import MODEL
-from edgeicl.models.loading import load_model, load_tokenizer
+from edgeicl.distill.task_data import TaskData, deal
+from edgeicl.distill.trainer import TrainingSettings
+from edgeicl.models.loading import load_model, load_tokenizer, save_model
 from edgeicl.models.memory import LoadIn, Scoring, available_bytes, check_memory
 from edgeicl.models.model_folder import model_folder, weights_digest
+from edgeicl.specs.distillation import Teacher
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.measurement import Evaluation
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.source import Source
+from edgeicl.specs.tuning_task import TuningTask
 from edgeicl.store import CHECKPOINT, StageOutput, Store, Workers
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
@@ -171,11 +175,34 @@ class TaskRun:
         }
         predictions = read_predictions(self.stage("evaluation", inputs, build).path / PREDICTIONS)
         runs = tuple(dict.fromkeys((ONLY, *students, *baseline_runs)))
-        found = (predictions, self.evaluation, self.encoder)
-        return Evaluation(
-            rows=accuracy_rows(TABLE_ORDER, *found, runs=runs),
-            paired_tests=paired_tests_against(method, TABLE_ORDER, *found, runs=runs),
-        )
+        return self.table(method, predictions, runs=runs)
+
+    def table(self, method: str, predictions: Predictions, *, runs: Sequence[str]) -> Evaluation:
+        """The accuracy table of `predictions`, with `method` tested against every other."""
+        return accuracy_table(method, predictions, self.evaluation, self.encoder, runs=runs)
+
+    @property
+    def teacher(self) -> Teacher:
+        """For methods that have one, which the schema sees to."""
+        assert self.recipe.distill.teacher is not None
+        return self.recipe.distill.teacher
+
+    @cached_property
+    def teacher_folder(self) -> Path:
+        return model_folder(self.teacher.model, base_folder=self.base_folder)
+
+    def training(self, **changed: Any) -> TrainingSettings:
+        """How models are trained, as the recipe says but for what is `changed`."""
+        return TrainingSettings(**self.recipe.distill.training.model_dump() | changed)
+
+    def unchanged_student(self) -> StageOutput:
+        """The stage that holds the student as it is."""
+
+        def build(folder: Path) -> None:
+            if self.writes:
+                save_model(load_model(self.student_folder), self.student_folder, folder / MODEL)
+
+        return self.stage("student", {"weights": self.student_digest}, build)
 
     @property
     def writes(self) -> bool:
@@ -218,6 +245,45 @@ class TaskRun:
     def read(self, source: Source) -> list[Example]:
         """The examples of one of the task's sources."""
         return read_examples(source, labels=self.encoder.labels, base_folder=self.base_folder)
+
+    @cached_property
+    def train(self) -> list[Example]:
+        """The examples of `task.train`."""
+        return self.read(self.recipe.task.train)
+
+    @cached_property
+    def evaluated(self) -> list[Example]:
+        """All evaluation data."""
+        return [example for examples in self.evaluation.values() for example in examples]
+
+    def dealt(
+        self, seeds: Sequence[int], *, transfer_examples: int, shown_from: Mapping[int, Sequence[Example]]
+    ) -> TaskData:
+        """`task.train` dealt out, with a demonstration set for each of `seeds`; see `task_data.deal`."""
+        shown = self.recipe.distill.demonstrations
+        return deal(
+            self.train,
+            self.evaluated,
+            pattern=self.recipe.task.pattern,
+            labels=self.encoder.labels,
+            demonstrations=shown.count,
+            balanced=shown.balanced,
+            demonstration_seeds=seeds,
+            transfer_examples=transfer_examples,
+            seed=self.recipe.seed,
+            shown_from=shown_from,
+            leakage=self.recipe.distill.leakage,
+        )
+
+    def tuning_encoder(self, further: TuningTask) -> PromptEncoder:
+        """How examples of a further task are written; what it leaves out is as in the recipe's task."""
+        task = self.recipe.task
+        return PromptEncoder(
+            self.tokenizer,
+            pattern=further.pattern or task.pattern,
+            verbalizers=further.verbalizers or task.verbalizers,
+            separator=task.separator if further.separator is None else further.separator,
+        )
 
     def demonstration_sources(self) -> dict[int, list[Example]]:
         """What each seed's demonstrations are drawn from; empty where that is `task.train`."""

@@ -48,7 +48,8 @@ def teacher_speed(
             f"{recipe.name}: method {recipe.distill.method}; expected context, whose targets these are",
             next_step="set distill.method: context, or name another recipe",
         )
-    method = ContextTask(TaskRun(with_label_words(recipe, base_folder), store, base_folder))
+    run = TaskRun(with_label_words(recipe, base_folder), store, base_folder)
+    method = ContextTask(run)
     method.check()
     tokens = list(method.encoder.tokens.values())
     before = next(iter(method.contexts.values()))
@@ -58,12 +59,12 @@ def teacher_speed(
     log.info("%.1f times as fast; now the memory, in processes of their own", compared.ratio)
     log.debug("%s", compared.model_dump_json())
     del reader
-    folder, load_in = method.teacher_folder, method.teacher.load_in
+    folder, load_in = run.teacher_folder, run.teacher.load_in
     counts = sorted(
         {max(1, len(rows) // 8), max(1, len(rows) // 2)}
     )  # loading dominates; more would show the same
     return TeacherSpeed(
-        teacher=method.teacher.model,
+        teacher=run.teacher.model,
         load_in=load_in,
         threads=torch.get_num_threads(),
         compared=compared,

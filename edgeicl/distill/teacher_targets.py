@@ -29,6 +29,10 @@ GAIN = "gain.json"
 WITHOUT = "without"
 
 
+GAIN_EXAMPLES = 512
+"""Transfer examples that the teacher's gain is measured on; the rest are scored once it is known."""
+
+
 def seed_name(seed: int) -> str:
     """Name of a demonstration set in files."""
     return f"seed_{seed}"

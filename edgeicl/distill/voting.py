@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +10,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from scipy.special import softmax
 
-from edgeicl.distill.evaluate import DataName
 from edgeicl.distill.label_reader import LabelReader
-from edgeicl.distill.predictions import RANK, Predictions
+from edgeicl.distill.predictions import Predictions, Predictor
 from edgeicl.distill.prefix_cache import Before
 from edgeicl.distill.shards import parts_of, score_shards, shards_of
 from edgeicl.numerics.classification import rank_of_gold
 from edgeicl.numerics.voting import majority_vote
 from edgeicl.store import ALONE, Workers
-from edgeicl.tasks.example import Example
-from edgeicl.tasks.prompt import PromptEncoder
 
 Load = Callable[[], LabelReader]
 
@@ -68,39 +64,25 @@ def scores_after(
     return {run: np.stack([scores[f"{run}.{vote}"] for vote in range(len(sets[run]))]) for run in sets}
 
 
-class Voter:
-    """Asks a model about the evaluation data after each of several demonstration sets."""
+def voted_predictions(
+    predictor: Predictor, load: Load, method: str, sets: Sets, *, kept: Path, workers: Workers = ALONE
+) -> Predictions:
+    """What a model answers in each run of `method`: the majority of its sets; see `scores_after`.
 
-    def __init__(self, encoder: PromptEncoder, evaluation: Mapping[DataName, Sequence[Example]]) -> None:
-        self.tokens = list(encoder.tokens.values())
-        everything = [example for examples in evaluation.values() for example in examples]
-        self.queries = encoder.queries(everything)
-        self._gold = encoder.label_indices(everything)
-        self._allowed = encoder.allowed(everything)
-        self._sizes = {data: len(examples) for data, examples in evaluation.items()}
-
-    def predict(
-        self, load: Load, method: str, sets: Sets, *, kept: Path, workers: Workers = ALONE
-    ) -> Predictions:
-        """What the model answers in each run of `method`: the majority of its sets; see `scores_after`.
-
-        A row with options of its own is answered with one of them. Ranks are by the mean probability over sets.
-        """
-        scores = scores_after(
-            load,
-            self.queries,
-            self.tokens,
-            sets,
-            kept=kept / method,
-            workers=workers,
-            description=f"evaluating {method}",
-        )
-        ends = list(accumulate(self._sizes.values()))[:-1]
-        predictions: Predictions = {}
-        for run, of_run in scores.items():
-            shares = softmax(np.where(self._allowed, of_run, -np.inf), axis=-1)
-            ranks = rank_of_gold(shares.mean(axis=0), self._gold)
-            for ending, values in (("", majority_vote(shares)), (RANK, ranks)):
-                for data, found in zip(self._sizes, np.split(values, ends), strict=True):
-                    predictions[f"{method}/{data}/{run}{ending}"] = found
-        return predictions
+    A row with options of its own is answered with one of them. Ranks are by the mean probability over sets.
+    """
+    scores = scores_after(
+        load,
+        predictor.queries,
+        predictor.tokens,
+        sets,
+        kept=kept / method,
+        workers=workers,
+        description=f"evaluating {method}",
+    )
+    predictions: Predictions = {}
+    for run, of_run in scores.items():
+        shares = softmax(np.where(predictor.allowed, of_run, -np.inf), axis=-1)
+        ranks = rank_of_gold(shares.mean(axis=0), predictor.gold)
+        predictions |= predictor.by_data(method, run, majority_vote(shares), ranks)
+    return predictions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -10,6 +11,7 @@ from edgeicl.specs.distillation import Distill
 from edgeicl.specs.icl import same_question
 from edgeicl.specs.spec import Name, Spec
 from edgeicl.specs.task import Task
+from edgeicl.specs.tuning_task import TuningTask
 
 
 class Quantize(Spec):
@@ -58,28 +60,24 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _target_is_no_further_task(self) -> Recipe:
-        own = [source for source in (self.task.train, self.task.in_domain, self.task.out_of_domain) if source]
-        for number, task in enumerate(self.distill.icl.tasks):
-            if any(same_question(task.train, source) for source in own):
-                raise ValueError(
-                    f"distill.icl.tasks[{number}] reads {task.train}, which is the target task; expected "
-                    "others: paradigm meta must not be tuned on it, multitask is so without being told"
-                )
+        icl, mend = self.distill.icl.tasks, self.distill.mend
+        self._refuse_target(
+            "icl", icl, "others: paradigm meta must not be tuned on it, multitask is so without being told"
+        )
+        if mend is not None and mend.target != "seen":
+            seen = "others, or distill.mend.target: seen, which trains on it without being told"
+            self._refuse_target("mend", mend.tasks, seen)
         return self
 
-    @model_validator(mode="after")
-    def _unseen_target_is_no_meta_training_task(self) -> Recipe:
-        mend = self.distill.mend
-        if mend is None or mend.target == "seen":
-            return self
+    def _refuse_target(self, section: str, tasks: Sequence[TuningTask], expected: str) -> None:
+        """ValueError where one of the section's `tasks` reads what the target task does."""
         own = [source for source in (self.task.train, self.task.in_domain, self.task.out_of_domain) if source]
-        for number, task in enumerate(mend.tasks):
+        for number, task in enumerate(tasks):
             if any(same_question(task.train, source) for source in own):
                 raise ValueError(
-                    f"distill.mend.tasks[{number}] reads {task.train}, which is the target task; expected "
-                    "others, or distill.mend.target: seen, which trains on it without being told"
+                    f"distill.{section}.tasks[{number}] reads {task.train}, which is the target task; "
+                    f"expected {expected}"
                 )
-        return self
 
     @model_validator(mode="after")
     def _channel_where_it_can_be(self) -> Recipe:

@@ -20,8 +20,21 @@ from edgeicl.specs.measurement import (
     Percentiles,
 )
 from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
+from edgeicl.specs.target import Budget, Target
 
 INT4, INT8 = Format(bits=4, block_size=32), Format(bits=8, block_size=32)
+
+TARGET = Target(
+    version=1,
+    name="tiny",
+    description="",
+    threads=1,
+    context_tokens=8,
+    runtime_overhead_bytes=1,
+    formats=(INT4,),
+    budget=Budget(artifact_bytes=2000),
+    sources={},
+)
 
 PLAN = QuantPlan(
     model_digest="f" * 64,

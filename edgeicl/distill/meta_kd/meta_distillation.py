@@ -76,7 +76,7 @@ class MetaDistillation:
                 lambda: self.run.label_reader(self.run.student_folder),
                 predictor,
                 {ONLY: task.own},
-                settings=task.training(task.settings.baseline_epochs),
+                settings=task.run.training(epochs=task.settings.baseline_epochs),
                 seed=task.recipe.seed,
                 kept=kept,
                 workers=workers,
@@ -91,7 +91,7 @@ class MetaDistillation:
                 workers=workers,
             )
             found |= untrained_predictions(
-                self.run.label_reader(task.teacher_folder),
+                self.run.label_reader(task.run.teacher_folder),
                 predictor,
                 zero_shot=methods.ZERO_SHOT_TEACHER,
                 in_context=methods.IN_CONTEXT_TEACHER,

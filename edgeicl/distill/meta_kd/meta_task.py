@@ -22,10 +22,9 @@ from edgeicl.distill.preflight import check_models
 from edgeicl.distill.student import MODEL
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import seed_name
-from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.errors import EdgeiclError
 from edgeicl.models.loading import config_number, save_model
-from edgeicl.models.model_folder import model_folder, weights_digest
+from edgeicl.models.model_folder import weights_digest
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.meta_kd import MetaKD
 from edgeicl.store import digest_of
@@ -52,13 +51,8 @@ class MetaTask:
         return self.settings.meta_kd
 
     @cached_property
-    def teacher_folder(self) -> Path:
-        assert self.settings.teacher is not None  # as above
-        return model_folder(self.settings.teacher.model, base_folder=self.run.base_folder)
-
-    @cached_property
     def data(self) -> DomainData:
-        train, settings = self.run.read(self.recipe.task.train), self.meta_kd
+        train, settings = self.run.train, self.meta_kd
         if settings.domain_column is not None:
             domains = by_column(train, settings.domain_column, settings.domain)
             in_domain = self.run.evaluation["in_domain"]
@@ -68,7 +62,7 @@ class MetaTask:
             domains = {settings.domain: train, **others}
         return deal_domains(
             domains,
-            self._evaluated,
+            self.run.evaluated,
             pattern=self.recipe.task.pattern,
             own_examples=settings.domain_examples,
             seed=self.recipe.seed,
@@ -89,10 +83,6 @@ class MetaTask:
     def own_rows(self) -> list[list[int]]:
         return self.rows[: self.data.own]
 
-    @property
-    def _evaluated(self) -> list[Example]:
-        return [example for examples in self.run.evaluation.values() for example in examples]
-
     @cached_property
     def _shown_from(self) -> tuple[dict[int, list[Example]], tuple[Deviation, ...]]:
         """What each seed's demonstrations are drawn from, where they have a source, and what was left out."""
@@ -101,7 +91,7 @@ class MetaTask:
         for seed, examples in self.run.demonstration_sources().items():
             usable, dropped = unevaluated(
                 examples,
-                self._evaluated,
+                self.run.evaluated,
                 pattern=self.recipe.task.pattern,
                 leakage=self.settings.leakage,
                 where=f"distill.demonstrations.source, seed {seed}",
@@ -151,7 +141,7 @@ class MetaTask:
             )
         answer = max(map(len, self.tokens)) - 1
         query = max(self.run.predictor.longest_tokens, *map(len, self.rows)) + answer
-        models = (self.teacher_folder, self.run.student_folder)
+        models = (self.run.teacher_folder, self.run.student_folder)
         missing = check_models(
             *models,
             self.encoder.tokens,
@@ -169,17 +159,13 @@ class MetaTask:
     def common_inputs(self) -> dict[str, Any]:
         """What of the recipe decides every stage."""
         return self.run.task_inputs() | {
-            "teacher": weights_digest(self.teacher_folder),
+            "teacher": weights_digest(self.run.teacher_folder),
             "data": self.data.digest,
             # The prompts are the student's tokenizer's work, which the teacher's digest does not cover.
             "prompts": digest_of([self.tokens, self.rows]),
             "training": self.settings.training.deciding(),
             "seed": self.recipe.seed,
         }
-
-    def training(self, epochs: int, **changed: float) -> TrainingSettings:
-        """The recipe's, for so many epochs."""
-        return TrainingSettings(**self.settings.training.model_dump() | changed | {"epochs": epochs})
 
     def keep(self, folder: Path, reader: LabelReader, source: Path, losses: Sequence[float], what: str) -> None:
         """Writes a trained model and its losses into `folder`; EdgeiclError where its training diverged."""

@@ -64,7 +64,7 @@ class TeacherStage:
             return
         with track("transferability", len(task.rows)) as advance:
             embeddings = embed(
-                task.run.label_reader(task.teacher_folder),
+                task.run.label_reader(task.run.teacher_folder),
                 task.rows,
                 pooling=settings.embedding,
                 skip=task.skip,
@@ -100,12 +100,12 @@ class TeacherStage:
         seen = np.flatnonzero((domains == 0) & course.own_domain | (domains > 0) & course.other_domains)
         gold = task.encoder.label_indices(task.data.examples)[seen]
         epochs = math.ceil(settings.teacher_steps * task.settings.training.batch_size / len(seen))
-        model = load_model(task.teacher_folder, device=task.run.device)
+        model = load_model(task.run.teacher_folder, device=task.run.device)
         reader = StateReader(model, score=task.recipe.task.score)
         how: dict[str, Any] = {
             "rows": [task.rows[index] for index in seen],
             "tokens": task.tokens,
-            "settings": task.training(epochs, learning_rate=settings.teacher_learning_rate),
+            "settings": task.run.training(epochs=epochs, learning_rate=settings.teacher_learning_rate),
             "seed": task.recipe.seed,
             "checkpoint_folder": folder / CHECKPOINT,
             "description": f"training the {course.teacher}",
@@ -134,7 +134,7 @@ class TeacherStage:
                 loss=lambda labels, places: relative[places] * cross_entropy(labels, answers[places]),
                 **how,
             )
-        task.keep(folder, reader, task.teacher_folder, losses, course.teacher)
+        task.keep(folder, reader, task.run.teacher_folder, losses, course.teacher)
         if task.run.writes:
             queries = task.encoder.queries(task.own)
             values = score_queries(reader, queries, task.tokens, before=task.encoder.leading)

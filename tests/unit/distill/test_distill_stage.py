@@ -3,11 +3,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +30,7 @@ from edgeicl.specs.recipe import Recipe
 from edgeicl.store import SingleProcess, Store
 from tests.trained_weights import ROUNDING, relative_difference, weights_in
 from tests.unit.byte_tokenizer import byte_tokenizer
+from tests.unit.distill.two_processes import distilled_by_two
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -216,37 +214,8 @@ def test_two_processes_train_the_same_student(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = distill(recipe, store=Store(tmp_path / "alone"), base_folder=tmp_path)
-    (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import sys\n"
-        "from pathlib import Path\n"
-        "import torch\n"
-        "from edgeicl.distill.stage import distill\n"
-        "from edgeicl.distill.workers import workers\n"
-        "from edgeicl.specs.recipe import Recipe\n"
-        "from edgeicl.store import Store\n"
-        "folder = Path(sys.argv[1])\n"
-        "recipe = Recipe.model_validate_json((folder / 'recipe.json').read_text())\n"
-        "together = workers()\n"
-        "assert torch.distributed.get_world_size() == 2\n"
-        "result = distill(recipe, store=Store(folder / 'two', workers=together), base_folder=folder)\n"
-        "assert (result.student / 'model.safetensors').exists()\n"
-        "if together.is_writer:\n"
-        "    (folder / 'student.txt').write_text(str(result.student))\n"
-    )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launch, str(program), str(tmp_path)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
     ours, start = weights_in(alone.student), weights_in(Path(recipe.distill.student.model))
-    together = weights_in(Path((tmp_path / "student.txt").read_text()))
+    together = weights_in(distilled_by_two(recipe, tmp_path)["student"])
     assert relative_difference(ours, together, start) < ROUNDING
 
     # Negative control: what a process would train that never heard of the other's gradients.

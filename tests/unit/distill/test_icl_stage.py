@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from edgeicl.distill import icl_distillation, icl_teacher, tuned_model
 from edgeicl.distill.icl_distillation import IclDistillation
 from edgeicl.distill.in_context_tuning import SoftLoss, TextTerm
 from edgeicl.distill.label_reader import LabelReader
+from edgeicl.distill.predictions import Predictor
 from edgeicl.distill.stage import distill
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.errors import DataError, EdgeiclError, GainError
@@ -26,6 +24,7 @@ from edgeicl.specs.prefix import read_prefix_source
 from edgeicl.specs.recipe import Recipe
 from edgeicl.store import SingleProcess, Store
 from tests.trained_weights import ROUNDING, relative_difference, weights_in
+from tests.unit.distill.two_processes import distilled_by_two
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -182,6 +181,7 @@ def test_options_and_a_seed_that_diverged_are_told(
     monkeypatch.setattr(icl_distillation, "divergences", lambda *_: {"seed_0": math.nan, "seed_1": 0.1})
     run = TaskRun(icl_recipe, Store(tmp_path), tmp_path)
     run.evaluation["in_domain"] = [replace(one, options=("entailment",)) for one in run.evaluation["in_domain"]]
+    run.predictor = Predictor(run.encoder, run.evaluation)
     result = IclDistillation(run).distill()
     assert [one.what for one in result.deviations] == ["options", "student"]
     assert result.deviations[-1].where == "demonstration seed 0"
@@ -315,32 +315,6 @@ def test_a_student_too_short_for_demonstrations_is_refused_before_any_work(
 
 def test_two_processes_distill_the_student_of_one(icl_recipe: Recipe, tmp_path: Path) -> None:
     alone = distill(icl_recipe, store=Store(tmp_path / "alone"), base_folder=tmp_path)
-    (tmp_path / "recipe.json").write_text(icl_recipe.model_dump_json())
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from edgeicl.distill.stage import distill\n"
-        "from edgeicl.distill.workers import workers\n"
-        "from edgeicl.specs.recipe import Recipe\n"
-        "from edgeicl.store import Store\n"
-        "folder = Path(sys.argv[1])\n"
-        "recipe = Recipe.model_validate_json((folder / 'recipe.json').read_text())\n"
-        "together = workers()\n"
-        "result = distill(recipe, store=Store(folder / 'two', workers=together), base_folder=folder)\n"
-        "if together.is_writer:\n"
-        "    (folder / 'student.txt').write_text(str(result.student))\n"
-    )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launch, str(program), str(tmp_path)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
     start = weights_in(Path(icl_recipe.distill.student.model))
-    together = weights_in(Path((tmp_path / "student.txt").read_text()))
+    together = weights_in(distilled_by_two(icl_recipe, tmp_path)["student"])
     assert relative_difference(weights_in(alone.student), together, start) < ROUNDING

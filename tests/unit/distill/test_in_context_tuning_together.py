@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
@@ -16,6 +13,7 @@ from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.distill.training_plan import batch_order
 from edgeicl.distill.tuning_episodes import Episode, by_words
 from tests.trained_weights import ROUNDING, relative_difference
+from tests.unit.distill.two_processes import launch
 
 REPOSITORY = Path(__file__).parents[3]
 SETTINGS = TrainingSettings(
@@ -82,15 +80,6 @@ def test_processes_with_other_numbers_of_label_words_train_the_same_model(tmp_pa
         "if PartialState().is_main_process:\n"
         "    torch.save(trained, sys.argv[1])\n"
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launch, str(program), str(tmp_path / "weights.pt")],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch(program, str(tmp_path / "weights.pt"))
     together = torch.load(tmp_path / "weights.pt")
     assert relative_difference(tuned(), together, weights(llama())) < ROUNDING

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +30,7 @@ from edgeicl.store import SingleProcess, Store
 from tests.trained_weights import ROUNDING, relative_difference, weights_in
 from tests.unit.distill.conftest import tiny_opt
 from tests.unit.distill.mend_recipe import material, mend_recipe
+from tests.unit.distill.two_processes import distilled_by_two
 
 REPOSITORY = Path(__file__).parents[3]
 SETTINGS = TrainingSettings(
@@ -179,34 +177,9 @@ def test_gradients_reach_the_hypernetwork_alone(opt: Callable[..., OPTForCausalL
 
 def test_two_processes_train_the_same_hypernetwork(wanted: Recipe, tmp_path: Path) -> None:
     alone = distill(wanted, store=Store(tmp_path / "alone"), base_folder=tmp_path).compressor
-    (tmp_path / "recipe.json").write_text(wanted.model_dump_json())
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from edgeicl.distill.stage import distill\n"
-        "from edgeicl.distill.workers import workers\n"
-        "from edgeicl.specs.recipe import Recipe\n"
-        "from edgeicl.store import Store\n"
-        "folder, together = Path(sys.argv[1]), workers()\n"
-        "recipe = Recipe.model_validate_json((folder / 'recipe.json').read_text())\n"
-        "result = distill(recipe, store=Store(folder / 'two', workers=together), base_folder=folder)\n"
-        "if together.is_writer:\n"
-        "    (folder / 'compressor.txt').write_text(str(result.compressor))\n"
-    )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launch, str(program), str(tmp_path)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
     assert alone is not None
     ours, start = weights_in(alone), weights_in(Path(wanted.distill.mend.hypernetwork.model))  # type: ignore[union-attr]
-    together = weights_in(Path((tmp_path / "compressor.txt").read_text()))
+    together = weights_in(distilled_by_two(wanted, tmp_path)["compressor"])
     assert relative_difference(ours, together, start) < ROUNDING
     # Negative control: the same with one more example a step.
     other = wanted.model_dump()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeicl.distill.meta_training import MetaTask, Room, draw_episode, texts_of, to_train_on
+from edgeicl.distill.meta_training import Room, draw_episode, to_train_on
+from edgeicl.distill.tuned_tasks import TunedTask, text_keys
 from edgeicl.errors import DataError
 from edgeicl.specs.recipe import Recipe
 from edgeicl.tasks.example import Example
@@ -27,7 +28,7 @@ def examples(count: int) -> tuple[Example, ...]:
 
 
 def test_an_episode_shows_and_asks_for_different_examples_of_one_task() -> None:
-    tasks = [MetaTask("one", encoder(), examples(12)), MetaTask("two", encoder(), examples(12)[::-1])]
+    tasks = [TunedTask("one", encoder(), examples(12)), TunedTask("two", encoder(), examples(12)[::-1])]
     room = Room(context_tokens=1000, prompt_tokens=1000)
     drawn = []
     for number in range(30):
@@ -44,7 +45,7 @@ def test_an_episode_shows_and_asks_for_different_examples_of_one_task() -> None:
 
 def test_episodes_that_do_not_fit_are_drawn_again_or_refused() -> None:
     long = (*examples(6), Example({"text": "x" * 100}, "yes"), Example({"text": "y" * 100}, "no"))
-    task, room = MetaTask("some task", encoder(), long), Room(context_tokens=60, prompt_tokens=70)
+    task, room = TunedTask("some task", encoder(), long), Room(context_tokens=60, prompt_tokens=70)
     for number in range(20):
         episode = draw_episode([task], demonstrations=2, balanced=True, queries=2, room=room, seed=str(number))
         assert len(episode.context) <= 60
@@ -56,9 +57,9 @@ def test_episodes_that_do_not_fit_are_drawn_again_or_refused() -> None:
 
 
 def test_training_sees_no_text_that_is_evaluated_or_kept_back() -> None:
-    evaluated = texts_of("{text}", [Example({"text": "Text  03", "other": "-"}, "no")])
-    kept_back = texts_of("{text} {other}", [Example({"other": "x", "text": "y"}, "no")])
-    kept_back += texts_of("{text}", [Example({"text": "TEXT 01"}, "yes")])
+    evaluated = text_keys("{text}", [Example({"text": "Text  03", "other": "-"}, "no")])
+    kept_back = text_keys("{text} {other}", [Example({"other": "x", "text": "y"}, "no")])
+    kept_back += text_keys("{text}", [Example({"text": "TEXT 01"}, "yes")])
     given = (*examples(5), *examples(2))
     kept, (told,) = to_train_on(
         given, pattern="so: {text}?", evaluated=set(evaluated), kept_back=set(kept_back), where="some task"

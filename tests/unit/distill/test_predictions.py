@@ -2,33 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import OPTForCausalLM
 
-from edgeicl.distill.predictions import ONLY, Predictions, accuracy_rows, remembered
+from edgeicl.distill.accuracy_table import accuracy_rows
+from edgeicl.distill.baselines import fine_tuned_predictions
+from edgeicl.distill.evaluate import FINE_TUNING
+from edgeicl.distill.label_reader import LabelReader
+from edgeicl.distill.predictions import ONLY, Predictor
+from edgeicl.store import ALONE
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import PromptEncoder
 from tests.unit.byte_tokenizer import byte_tokenizer
+from tests.unit.distill.test_trainer import settings
+
+SETTINGS = settings()
 
 
 def test_predictions_are_made_once_and_anew_when_they_can_not_be_read(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    opt: Callable[..., OPTForCausalLM], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / "kept.safetensors"
+    encoder = PromptEncoder(
+        byte_tokenizer(), pattern="{text}", verbalizers={"yes": " Yes", "no": " No"}, separator="\n"
+    )
+    examples = [Example({"text": text}, label) for text, label in zip("abc", ("yes", "no", "no"), strict=True)]
     calls = 0
 
-    def make() -> Predictions:
+    def load() -> LabelReader:
         nonlocal calls
         calls += 1
-        return {"method/in_domain/only": np.arange(3)}
+        return LabelReader(opt(seed=0))
 
-    for _ in range(2):
-        assert remembered(path, make)["method/in_domain/only"].tolist() == [0, 1, 2]
+    def found() -> list[int]:
+        predictions = fine_tuned_predictions(
+            load,
+            Predictor(encoder, {"in_domain": examples}),
+            {"seed_0": examples[:2]},
+            settings=SETTINGS,
+            seed=0,
+            kept=tmp_path,
+            workers=ALONE,
+        )
+        return list(predictions[f"{FINE_TUNING}/in_domain/seed_0"])
+
+    first = found()
+    assert found() == first
     assert calls == 1
+    (path,) = tmp_path.glob("tuned *.safetensors")
     path.write_bytes(path.read_bytes()[:-4])
-    assert remembered(path, make)["method/in_domain/only"].tolist() == [0, 1, 2]
+    assert found() == first
     assert calls == 2
     assert f"{path} is not the file that was written" in caplog.text
 

@@ -9,7 +9,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from edgeicl.distill import voting
-from edgeicl.distill.voting import Voter
+from edgeicl.distill.predictions import Predictor
+from edgeicl.distill.voting import voted_predictions
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import PromptEncoder
 
@@ -26,8 +27,10 @@ def predicted(
     )
     scores = np.log(np.array(SHARES, dtype=np.float32))
     monkeypatch.setattr(voting, "scores_after", lambda *_, **__: {"seed_0": scores})
-    voter = Voter(encoder, {"in_domain": examples[:1], "out_of_domain": examples[1:]})
-    found = voter.predict(lambda: pytest.fail("no model is needed"), "m", {"seed_0": [[0], [0]]}, kept=folder)
+    predictor = Predictor(encoder, {"in_domain": examples[:1], "out_of_domain": examples[1:]})
+    found = voted_predictions(
+        predictor, lambda: pytest.fail("no model is needed"), "m", {"seed_0": [[0], [0]]}, kept=folder
+    )
     assert set(found) == {
         f"m/{data}/seed_0{ending}" for data in ("in_domain", "out_of_domain") for ending in ("", "/rank")
     }

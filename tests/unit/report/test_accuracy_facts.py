@@ -12,8 +12,7 @@ from edgeicl.report.facts import method_facts
 from edgeicl.report.stage import report_html, report_markdown
 from edgeicl.report.terminal import built_text, labelled_text
 from edgeicl.specs.measurement import Evaluation, LabelledAccuracy
-from edgeicl.specs.target import Budget, Target
-from tests.unit.samples import CURVE, INT4, manifest
+from tests.unit.samples import CURVE, TARGET, manifest
 
 LABELS = ("yes", "no")
 GOLD = np.arange(200) % 2
@@ -76,21 +75,10 @@ def test_ranks_take_the_place_of_many_labels() -> None:
 
 
 def test_every_form_of_the_report_tells_them() -> None:
-    target = Target(
-        version=1,
-        name="tiny",
-        description="",
-        threads=1,
-        context_tokens=8,
-        runtime_overhead_bytes=1,
-        formats=(INT4,),
-        budget=Budget(artifact_bytes=2000),
-        sources={},
-    )
     for text in (report_html(FULL, CURVE), report_markdown(FULL, CURVE)):
         for heading in ("Accuracy by group", "Differences between methods", "macro-F1"):
             assert heading in text
-    short = built_text(FULL, target=target, folder=Path("b"))
+    short = built_text(FULL, target=TARGET, folder=Path("b"))
     assert "macro-F1" in short
     assert "p: paired test of distilled against each" in short
     # An artifact of an earlier version has neither, and its report still stands.

@@ -26,21 +26,19 @@ from edgeicl.report.terminal import artifact_text, bench_text, built_text, targe
 from edgeicl.specs.catalog import load_target, shipped
 from edgeicl.specs.measurement import AccuracyRow, QueryCost
 from edgeicl.specs.quant_plan import Format
-from edgeicl.specs.target import Budget, Target
-from tests.unit.samples import CURVE, DEVIATION, INT4, PLAN, bench_result, estimate, evaluation, manifest
+from tests.unit.samples import (
+    CURVE,
+    DEVIATION,
+    INT4,
+    PLAN,
+    TARGET,
+    bench_result,
+    estimate,
+    evaluation,
+    manifest,
+)
 
 FULL = manifest(deviations=(DEVIATION,), bench=bench_result())
-TARGET = Target(
-    version=1,
-    name="tiny",
-    description="",
-    threads=1,
-    context_tokens=8,
-    runtime_overhead_bytes=1,
-    formats=(INT4,),
-    budget=Budget(artifact_bytes=2000),
-    sources={},
-)
 HEADINGS = [
     "In short",
     "Deviations",
