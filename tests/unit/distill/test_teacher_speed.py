@@ -68,10 +68,12 @@ def test_memory_is_bounded_by_the_pack_and_by_the_estimate(
     assert (scoring.prefix_tokens, scoring.pass_tokens, scoring.full_logits) == (791, pack_tokens("cpu"), 0)
     weights = needed_bytes(folder, load_in)
     estimate = weights + scoring_bytes(folder, load_in, scoring)
-    assert many < 1.1 * few
+    assert many < 1.2 * few  # what the C library keeps of freed activations differs by 10 MB from run to run
     assert 0.6 * estimate < many < 1.1 * estimate
-    # Negative control: the weights are in what was measured.
-    assert many > sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    # Negative control: the weights are in what was measured, but for the table's rows that no token asks for.
+    (file,) = folder.glob("*.safetensors")
+    table_bytes = 30000 * 512 * dtype.itemsize
+    assert many > file.stat().st_size - table_bytes
 
 
 def test_a_process_that_fails_is_told(tmp_path: Path) -> None:
