@@ -6,10 +6,11 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgeicl.distill.tuned_tasks import TunedTask, refuse_the_same_question, text_keys
+from edgeicl.distill.tuned_tasks import TunedTask, refuse_the_same_question
 from edgeicl.errors import DataError
 from edgeicl.tasks.demonstrations import choose
 from edgeicl.tasks.example import Example
+from edgeicl.tasks.leakage import text_keys
 
 # Examples of the target task that the teacher's gain is measured on, under paradigm `meta`.
 _MEASURED_EXAMPLES = 256

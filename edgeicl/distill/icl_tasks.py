@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgeicl.distill.icl_data import IclData, Shown, deal_meta, deal_multitask
-from edgeicl.distill.task_data import Leakage
 from edgeicl.distill.task_run import TaskRun
-from edgeicl.distill.tuned_tasks import TunedTask, text_keys, without_texts
+from edgeicl.distill.tuned_tasks import TunedTask, without_texts
 from edgeicl.errors import DataError
 from edgeicl.specs.manifest import Deviation
 from edgeicl.tasks.example import Example
+from edgeicl.tasks.leakage import Leakage, by_columns
 from edgeicl.tasks.prompt import PromptEncoder
 from edgeicl.tasks.readers import read_examples
 
@@ -25,7 +25,7 @@ def read_icl_data(run: TaskRun) -> tuple[IclData, tuple[Deviation, ...]]:
             or a source of demonstrations where what is tuned on is shown.
     """
     task, settings = run.recipe.task, run.recipe.distill
-    evaluated = set(text_keys(task.pattern, run.evaluated))
+    evaluated = by_columns(task.pattern, run.evaluated)
     deviations: list[Deviation] = []
 
     def clean(where: str, encoder: PromptEncoder, examples: Sequence[Example], leakage: Leakage) -> TunedTask:

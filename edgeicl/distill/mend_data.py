@@ -10,7 +10,7 @@ from edgeicl.distill.meta_training import Room, to_train_on
 from edgeicl.distill.task_data import TaskData
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import seed_name
-from edgeicl.distill.tuned_tasks import TextKey, TunedTask, refuse_the_same_question, text_keys
+from edgeicl.distill.tuned_tasks import TunedTask, refuse_the_same_question
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import opt_config
 from edgeicl.models.loading import check_same_tokens, config_number
@@ -21,6 +21,7 @@ from edgeicl.specs.tuning_task import TuningTask
 from edgeicl.store import digest_of
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
+from edgeicl.tasks.leakage import TextKey, text_keys
 from edgeicl.tasks.readers import read_examples
 from edgeicl.tasks.text_source import read_texts
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from edgeicl.distill.frozen_reading import Query
-from edgeicl.distill.tuned_tasks import TextKey, TunedTask, text_keys
+from edgeicl.distill.tuned_tasks import TunedTask
 from edgeicl.errors import DataError
 from edgeicl.specs.manifest import Deviation
 from edgeicl.tasks.demonstrations import choose
 from edgeicl.tasks.example import Example
+from edgeicl.tasks.leakage import TextKey, by_columns, fewer_examples
 
 _DRAWS = 20
 
@@ -92,21 +93,14 @@ def to_train_on(
         evaluated: Texts of the evaluation data.
         kept_back: Texts of the evaluated demonstration sets and of what their vectors are chosen on.
     """
-    distinct: dict[TextKey, Example] = {}
-    for texts, example in zip(text_keys(pattern, examples), examples, strict=True):
-        distinct.setdefault(texts, example)
-    kept = tuple(
-        example for texts, example in distinct.items() if texts not in evaluated and texts not in kept_back
+    texts = by_columns(pattern, examples)
+    kept = {key: example for key, example in texts.items() if key not in evaluated and key not in kept_back}
+    if len(kept) == len(texts):
+        return tuple(kept.values()), ()
+    in_evaluation = len(texts.keys() & evaluated)
+    why = (
+        f"{in_evaluation} texts are in the evaluation data too, and "
+        f"{len(texts) - len(kept) - in_evaluation} are "
+        "demonstrations or held-out examples of the target"
     )
-    if len(kept) == len(distinct):
-        return kept, ()
-    in_evaluation = len(distinct.keys() & evaluated)
-    deviation = Deviation(
-        what="training examples",
-        where=where,
-        asked=str(len(distinct)),
-        got=str(len(kept)),
-        why=f"{in_evaluation} texts are in the evaluation data too, and "
-        f"{len(distinct) - len(kept) - in_evaluation} are demonstrations or held-out examples of the target",
-    )
-    return kept, (deviation,)
+    return tuple(kept.values()), (fewer_examples(where, texts, kept, why),)

@@ -6,18 +6,15 @@ import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from edgeicl.errors import DataError
 from edgeicl.specs.manifest import Deviation
 from edgeicl.tasks.demonstrations import choose
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
-from edgeicl.tasks.leakage import shared_columns, text_key
+from edgeicl.tasks.leakage import Leakage, by_query, shared_columns, text_key, unevaluated
 
 log = logging.getLogger(__name__)
-
-Leakage = Literal["refuse", "drop"]
 
 _HELD_OUT_SHARE = 10
 
@@ -70,36 +67,17 @@ def deal(
         DataError: too few examples for the demonstrations, none left to transfer on (unless 0 are asked for),
             or leakage.
     """
-    evaluated = {text_key(pattern, example): example.where for example in evaluation}
+    evaluated = by_query(pattern, evaluation)
     deviations: list[Deviation] = []
 
     def clean(examples: Sequence[Example], where: str) -> dict[str, Example]:
         """Distinct examples that the evaluation doesn't hold, by their texts."""
-        distinct: dict[str, Example] = {}
-        for example in examples:
-            distinct.setdefault(text_key(pattern, example), example)
-        if len(distinct) < len(examples):
-            log.info("%s: %d repeated texts are used once", where, len(examples) - len(distinct))
-        leaked = [text for text in distinct if text in evaluated]
-        if leaked and leakage == "refuse":
-            first = distinct[leaked[0]]
-            raise DataError(
-                f"{where}: {len(leaked)} of {len(distinct)} texts are in the evaluation data too, first "
-                f"{first.where or 'an example'} (evaluation: {evaluated[leaked[0]] or 'an example'}); expected "
-                "none",
-                next_step="remove them from one of both, or leave them out with distill.leakage: drop",
-            )
-        if leaked:
-            deviations.append(
-                Deviation(
-                    what="training examples",
-                    where=where,
-                    asked=str(len(distinct)),
-                    got=str(len(distinct) - len(leaked)),
-                    why=f"{len(leaked)} texts are in the evaluation data too",
-                )
-            )
-        return {text: example for text, example in distinct.items() if text not in evaluated}
+        texts = by_query(pattern, examples)
+        if len(texts) < len(examples):
+            log.info("%s: %d repeated texts are used once", where, len(examples) - len(texts))
+        kept, told = unevaluated(texts, evaluated, leakage=leakage, where=where)
+        deviations.extend(told)
+        return kept
 
     usable = clean(train, "task.train")
     sources = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +14,7 @@ from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.nearest import one_of
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
-from edgeicl.tasks.leakage import text_key
-
-Leakage = Literal["refuse", "drop"]
-"""Of training examples whose text is evaluated too: an error, or left out and told."""
+from edgeicl.tasks.leakage import Leakage, by_query, fewer_examples, unevaluated
 
 
 @dataclass(frozen=True)
@@ -83,37 +79,6 @@ def check_evaluated_domain(examples: Sequence[Example], column: str, domain: str
         )
 
 
-def unevaluated(
-    examples: Sequence[Example],
-    evaluation: Sequence[Example],
-    *,
-    pattern: str,
-    leakage: Leakage,
-    where: str,
-) -> tuple[dict[str, Example], tuple[Deviation, ...]]:
-    """Distinct examples by their `leakage.text_key`, without those that are evaluated too, and what was asked.
-
-    Raises:
-        DataError: an example is evaluated too, and `leakage` is refuse.
-    """
-    distinct: dict[str, Example] = {}
-    for example in examples:
-        distinct.setdefault(text_key(pattern, example), example)
-    evaluated = {text_key(pattern, example): example for example in evaluation}
-    leaked = [text for text in distinct if text in evaluated]
-    if not leaked:
-        return distinct, ()
-    if leakage == "refuse":
-        first, again = distinct[leaked[0]], evaluated[leaked[0]]
-        raise DataError(
-            f"{where}: {len(leaked)} of {len(distinct)} texts are in the evaluation data too, first "
-            f"{first.where or 'an example'} (evaluation: {again.where or 'an example'}); expected none",
-            next_step="remove them from one of both, or leave them out with distill.leakage: drop",
-        )
-    usable = {text: example for text, example in distinct.items() if text not in evaluated}
-    return usable, (_fewer(where, distinct, usable, "in the evaluation data"),)
-
-
 def deal_domains(
     by_domain: Mapping[str, Sequence[Example]],
     evaluation: Sequence[Example],
@@ -130,16 +95,18 @@ def deal_domains(
     Raises:
         DataError: a domain without a usable example, or leakage.
     """
+    evaluated = by_query(pattern, evaluation)
     taken: set[str] = set()
     deviations: list[Deviation] = []
     kept: dict[str, list[Example]] = {}
     for name, examples in by_domain.items():
         where = f"domain {name}"
-        clean, dropped = unevaluated(examples, evaluation, pattern=pattern, leakage=leakage, where=where)
+        clean, dropped = unevaluated(by_query(pattern, examples), evaluated, leakage=leakage, where=where)
         usable = {text: example for text, example in clean.items() if text not in taken}
         deviations += dropped
         if len(usable) < len(clean):
-            deviations.append(_fewer(where, clean, usable, "in another domain"))
+            why = f"{len(clean) - len(usable)} texts are in another domain too"
+            deviations.append(fewer_examples(where, clean, usable, why))
         if not usable:
             raise DataError(
                 f"{where}: found no example that isn't in the evaluation data or another domain too; expected "
@@ -167,14 +134,4 @@ def deal_domains(
         examples=[example for examples in kept.values() for example in examples],
         domains=np.repeat(np.arange(len(kept)), [len(examples) for examples in kept.values()]),
         deviations=tuple(deviations),
-    )
-
-
-def _fewer(where: str, asked: Mapping[str, Example], got: Mapping[str, Example], found: str) -> Deviation:
-    return Deviation(
-        what="training examples",
-        where=where,
-        asked=str(len(asked)),
-        got=str(len(got)),
-        why=f"{len(asked) - len(got)} texts are {found} too",
     )

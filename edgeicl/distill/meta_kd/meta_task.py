@@ -15,7 +15,6 @@ from edgeicl.distill.meta_kd.domains import (
     by_column,
     check_evaluated_domain,
     deal_domains,
-    unevaluated,
 )
 from edgeicl.distill.meta_kd.feature_matching import check_heads, layer_map
 from edgeicl.distill.preflight import check_models
@@ -30,6 +29,7 @@ from edgeicl.specs.meta_kd import MetaKD
 from edgeicl.store import digest_of
 from edgeicl.tasks.demonstrations import choose
 from edgeicl.tasks.example import Example
+from edgeicl.tasks.leakage import by_query, unevaluated
 
 LOSSES = "losses.json"
 
@@ -86,13 +86,14 @@ class MetaTask:
     @cached_property
     def _shown_from(self) -> tuple[dict[int, list[Example]], tuple[Deviation, ...]]:
         """What each seed's demonstrations are drawn from, where they have a source, and what was left out."""
+        pattern = self.recipe.task.pattern
+        evaluated = by_query(pattern, self.run.evaluated)
         pools: dict[int, list[Example]] = {}
         deviations: tuple[Deviation, ...] = ()
         for seed, examples in self.run.demonstration_sources().items():
             usable, dropped = unevaluated(
-                examples,
-                self.run.evaluated,
-                pattern=self.recipe.task.pattern,
+                by_query(pattern, examples),
+                evaluated,
                 leakage=self.settings.leakage,
                 where=f"distill.demonstrations.source, seed {seed}",
             )

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from edgeicl.distill.meta_training import Room, draw_episode, to_train_on
-from edgeicl.distill.tuned_tasks import TunedTask, text_keys
+from edgeicl.distill.tuned_tasks import TunedTask
 from edgeicl.errors import DataError
 from edgeicl.specs.recipe import Recipe
 from edgeicl.tasks.example import Example
-from edgeicl.tasks.leakage import text_key
+from edgeicl.tasks.leakage import text_key, text_keys
 from edgeicl.tasks.prompt import PromptEncoder
 from tests.unit.byte_tokenizer import byte_tokenizer
 from tests.unit.distill.mend_recipe import material, mend_recipe

@@ -8,9 +8,10 @@ import pytest
 from tokenizers import Tokenizer
 
 from edgeicl.distill.icl_data import Shown, deal_meta, deal_multitask
-from edgeicl.distill.tuned_tasks import TunedTask, refuse_the_same_question, text_keys, without_texts
+from edgeicl.distill.tuned_tasks import TunedTask, refuse_the_same_question, without_texts
 from edgeicl.errors import DataError
 from edgeicl.tasks.example import Example
+from edgeicl.tasks.leakage import by_columns
 from edgeicl.tasks.prompt import PromptEncoder
 
 SHOWN = Shown(count=4, balanced=True, seeds=(0, 1), votes=3)
@@ -37,19 +38,19 @@ def task(
 
 def test_evaluation_texts_are_left_out_whatever_the_pattern(tokenizer: Tokenizer) -> None:
     other = task(tokenizer, pattern="{two}, so {one}?")
-    evaluated = set(text_keys("{one} and {two}", other.examples[:5]))
+    evaluated = by_columns("{one} and {two}", other.examples[:5])
     kept, (deviation,) = without_texts(other, evaluated)
     assert kept.examples == other.examples[5:]
     assert (deviation.asked, deviation.got) == ("60", "55")
-    assert without_texts(other, set()) == (other, ())
+    assert without_texts(other, {}) == (other, ())
     twice = TunedTask(other.where, other.encoder, other.examples * 2)
-    assert without_texts(twice, set()) == (other, ())
+    assert without_texts(twice, {}) == (other, ())
 
 
 def test_texts_are_the_same_but_for_case_spaces_and_forms_of_characters(tokenizer: Tokenizer) -> None:
     plain = task(tokenizer)
     columns = {"one": " ONE  ０ ", "two": "Two\t0"}
-    kept, (deviation,) = without_texts(plain, set(text_keys("{one} {two}", [Example(columns, "yes")])))
+    kept, (deviation,) = without_texts(plain, by_columns("{one} {two}", [Example(columns, "yes")]))
     assert kept.examples == plain.examples[1:]
     assert (deviation.asked, deviation.got) == ("60", "59")
 
@@ -57,8 +58,8 @@ def test_texts_are_the_same_but_for_case_spaces_and_forms_of_characters(tokenize
 def test_leakage_is_refused_where_it_is_to_be(tokenizer: Tokenizer) -> None:
     own = task(tokenizer, name="task.train")
     with pytest.raises(DataError, match=r"task.train: 5 of 60 texts are in the evaluation data too"):
-        without_texts(own, set(text_keys("{one} and {two}", own.examples[:5])), leakage="refuse")
-    assert without_texts(own, set(), leakage="refuse") == (own, ())
+        without_texts(own, by_columns("{one} and {two}", own.examples[:5]), leakage="refuse")
+    assert without_texts(own, {}, leakage="refuse") == (own, ())
 
 
 def test_a_question_is_the_same_by_other_words_and_in_another_order(tokenizer: Tokenizer) -> None:
