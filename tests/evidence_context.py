@@ -1,6 +1,6 @@
 """Context distillation beside its baselines over numbers of demonstrations, on tasks of the built-in family.
 
-    python -m tests.evidence_context [--table adapters] [--tasks TASK ...] [--counts K ...]
+    python -m tests.evidence_context [--table adapters|cues] [--tasks TASK ...] [--counts K ...]
 
 prints a table of docs/results/context-distillation.md. It runs the recipe layer of `edgeicl compile
 recipes/quickstart.yaml` with the overrides below, in the cache: stopped, it goes on where it was.
@@ -9,10 +9,13 @@ recipes/quickstart.yaml` with the overrides below, in the cache: stopped, it goe
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice, permutations
+from pathlib import Path
 
 from edgeicl.cache_lock import in_use
 from edgeicl.distill import evaluate as methods
@@ -20,8 +23,10 @@ from edgeicl.distill.stage import distill
 from edgeicl.job import resolve
 from edgeicl.specs.measurement import Estimate, Evaluation
 from edgeicl.store import Store, cache_root
+from edgeicl.tasks import nli_family
 
 TASKS = ("action", "animal", "today", "entailment")
+LEARNED_IN_CONTEXT = ("action", "animal", "today")
 COUNTS = (1, 4, 8, 12)
 ADAPTERS = ("none", "lora", "bitfit")
 # The learning rate of each, in thousandths: biases alone move the outputs less.
@@ -31,17 +36,23 @@ DATA = ("in_domain", "out_of_domain")
 
 @dataclass(frozen=True)
 class Case:
-    """One build: a task, how many demonstrations, what of the student is trained."""
+    """One build: a task, how many demonstrations, what of the student is trained.
+
+    With a `cue`, another task of the family, demonstrations are texts to which both give the same answer.
+    """
 
     task: str
     count: int
     adapter: str = "none"
+    cue: str = ""
 
     @property
     def overrides(self) -> list[str]:
         """What follows `--set` on the command line."""
         source = f"builtin:nli/{self.task}"
+        shown = [f'distill.demonstrations.source={{source: "file:{self._with_cue()}"}}'] if self.cue else []
         return [
+            *shown,
             f'task.train={{source: "{source}", split: train, limit: 2000}}',
             f'task.in_domain={{source: "{source}", split: test, limit: 300}}',
             f'task.out_of_domain={{source: "{source}", split: out_of_domain, limit: 300}}',
@@ -51,6 +62,20 @@ class Case:
             "distill.transfer_examples=512",
             "distill.require_gain=false",
         ]
+
+    def _with_cue(self, texts: int = 400) -> Path:
+        """A file of training texts, the same ones each time, on which task and cue agree."""
+        answer, cue = nli_family.TASKS[self.task], nli_family.TASKS[self.cue]
+        agree = (pair for pair in nli_family.pairs("in_domain", "train", 99) if answer(pair) == cue(pair))
+        label = {True: nli_family.YES, False: nli_family.NO}
+        rows = (
+            {"premise": pair.premise, "hypothesis": pair.hypothesis, "label": label[answer(pair)]}
+            for pair in islice(agree, texts)
+        )
+        path = cache_root() / "evidence" / f"{self.task}-{self.cue}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        return path
 
 
 def evaluation(case: Case) -> Evaluation:
@@ -76,27 +101,37 @@ def more(value: Estimate, than: Estimate) -> str:
 
 def beside_baselines(tasks: Sequence[str], counts: Sequence[int]) -> list[str]:
     """Rows: all weights trained."""
+    return _compared([Case(task, count) for task in tasks for count in counts])
+
+
+def with_cues(tasks: Sequence[str], counts: Sequence[int]) -> list[str]:
+    """Rows: demonstrations that another task of the family answers in the same way."""
+    pairs = [pair for pair in permutations(LEARNED_IN_CONTEXT, 2) if pair[0] in tasks]
+    return _compared([Case(task, count, cue=cue) for task, cue in pairs for count in counts])
+
+
+def _compared(cases: Sequence[Case]) -> list[str]:
     lines = [
         "| task | k | data | in-context student | fine-tuned | distilled | over in-context | over fine-tuned "
         "| in-context teacher |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for task in tasks:
-        for count in counts:
-            found = evaluation(Case(task, count))
-            for data in DATA:
-                shown, tuned, ours, teacher = (
-                    accuracy(found, method, data)
-                    for method in (
-                        methods.IN_CONTEXT_STUDENT,
-                        methods.FINE_TUNING,
-                        methods.CONTEXT_DISTILLATION,
-                        methods.IN_CONTEXT_TEACHER,
-                    )
+    for case in cases:
+        found = evaluation(case)
+        for data in DATA:
+            shown, tuned, ours, teacher = (
+                accuracy(found, method, data)
+                for method in (
+                    methods.IN_CONTEXT_STUDENT,
+                    methods.FINE_TUNING,
+                    methods.CONTEXT_DISTILLATION,
+                    methods.IN_CONTEXT_TEACHER,
                 )
-                cells = [task, str(count), data.replace("_", "-"), *map(told, (shown, tuned, ours))]
-                cells += [more(ours, shown), more(ours, tuned), told(teacher)]
-                lines.append(f"| {' | '.join(cells)} |")
+            )
+            task = f"{case.task}, cue {case.cue}" if case.cue else case.task
+            cells = [task, str(case.count), data.replace("_", "-"), *map(told, (shown, tuned, ours))]
+            cells += [more(ours, shown), more(ours, tuned), told(teacher)]
+            lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -113,7 +148,7 @@ def by_adapter(tasks: Sequence[str], counts: Sequence[int]) -> list[str]:
     return lines
 
 
-TABLES = {"baselines": beside_baselines, "adapters": by_adapter}
+TABLES = {"baselines": beside_baselines, "adapters": by_adapter, "cues": with_cues}
 
 
 def main() -> None:

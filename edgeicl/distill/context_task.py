@@ -91,8 +91,7 @@ class ContextTask:
         """Blocks of plain text as token ids, where the objective models language."""
         if not self.settings.objective.lm:
             return None
-        assert self.settings.text is not None  # the schema sees to it
-        return blocks_for(self.run.student_folder, self.settings.text, base_folder=self.run.base_folder)
+        return blocks_for(self.run.student_folder, self.run.documents)
 
     @cached_property
     def queries(self) -> list[list[int]]:

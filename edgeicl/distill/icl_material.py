@@ -22,7 +22,6 @@ from edgeicl.models.memory import Scoring
 from edgeicl.store import digest_of
 from edgeicl.tasks.examples_digest import examples_digest
 from edgeicl.tasks.text_blocks import text_blocks
-from edgeicl.tasks.text_source import read_texts
 
 
 class IclMaterial:
@@ -63,8 +62,9 @@ class IclMaterial:
         """Token ids [N, T] of the plain text, where the objective has a term for it."""
         if self.settings.text is None or self.settings.objective.lm == 0:
             return None
-        documents = read_texts(self.settings.text, base_folder=self.run.base_folder)
-        return text_blocks(self.run.tokenizer, documents, block_tokens=self.settings.icl.text_block_tokens)
+        return text_blocks(
+            self.run.tokenizer, self.run.documents, block_tokens=self.settings.icl.text_block_tokens
+        )
 
     @cached_property
     def target_inputs(self) -> dict[str, Any]:

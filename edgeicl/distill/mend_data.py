@@ -23,7 +23,6 @@ from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
 from edgeicl.tasks.leakage import TextKey, text_keys
 from edgeicl.tasks.readers import read_examples
-from edgeicl.tasks.text_source import read_texts
 
 
 class MendData:
@@ -138,11 +137,8 @@ class MendData:
     @cached_property
     def texts(self) -> list[list[int]]:
         """Token ids of the documents of stage 1, after the leading tokens; one of a single token is no text."""
-        assert self.settings.text is not None  # the schema sees to it
         leading, tokenizer = self.run.encoder.leading, self.run.tokenizer
-        encodings = tokenizer.encode_batch(
-            read_texts(self.settings.text, base_folder=self.run.base_folder), add_special_tokens=False
-        )
+        encodings = tokenizer.encode_batch(self.run.documents, add_special_tokens=False)
         whole = [[*leading, *encoding.ids] for encoding in encodings]
         asked = self.mend.on_text.document_tokens
         compressed = int(self.room.context_tokens / self.mend.on_text.context_share)

@@ -26,6 +26,7 @@ from edgeicl.distill.predictions import (
 from edgeicl.distill.student import MODEL
 from edgeicl.distill.task_data import TaskData, deal
 from edgeicl.distill.trainer import TrainingSettings
+from edgeicl.errors import DataError
 from edgeicl.models.loading import load_model, load_tokenizer, save_model
 from edgeicl.models.memory import LoadIn, Scoring, available_bytes, check_memory
 from edgeicl.models.model_folder import model_folder, weights_digest
@@ -40,6 +41,8 @@ from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
 from edgeicl.tasks.prompt import ChannelEncoder, PromptEncoder
 from edgeicl.tasks.readers import read_examples
+from edgeicl.tasks.text_leakage import without_evaluated
+from edgeicl.tasks.text_source import read_texts
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +79,7 @@ class TaskRun:
             for data, examples in self.evaluation.items():
                 require_every_label(data, examples, self.encoder.labels)
         self.predictor = Predictor(self.encoder, self.evaluation)
+        self._documents_left_out: tuple[Deviation, ...] = ()
 
     @property
     def untrained_encoder(self) -> PromptEncoder:
@@ -97,7 +101,7 @@ class TaskRun:
 
     @property
     def deviations(self) -> tuple[Deviation, ...]:
-        """What the task asks for and models that answer in one pass can't give."""
+        """What the task asks for and models that answer in one pass can't give, and text left out."""
         found = []
         if self.recipe.task.scoring == "channel":
             found.append(
@@ -119,7 +123,7 @@ class TaskRun:
                     why="only the accuracy table tells options apart",
                 )
             )
-        return tuple(found)
+        return (*found, *self._documents_left_out)
 
     def stage(
         self, stage: str, inputs: Mapping[str, Any], build: Callable[[Path], None], *, name: str = ""
@@ -255,6 +259,29 @@ class TaskRun:
     def evaluated(self) -> list[Example]:
         """All evaluation data."""
         return [example for examples in self.evaluation.values() for example in examples]
+
+    @cached_property
+    def documents(self) -> list[str]:
+        """The plain text of `distill.text`, without documents in which evaluation examples stand.
+
+        Raises:
+            DataError: no document, or none that is left.
+        """
+        source = self.recipe.distill.text
+        assert source is not None  # the schema sees to it
+        kept, self._documents_left_out = without_evaluated(
+            read_texts(source, base_folder=self.base_folder),
+            self.evaluated,
+            pattern=self.recipe.task.pattern,
+            where="distill.text",
+        )
+        if not kept:
+            raise DataError(
+                f"distill.text: found an evaluation example in every document of {source}; expected documents "
+                "without",
+                next_step="give other text, or cut it into shorter documents with `separator`",
+            )
+        return kept
 
     def dealt(
         self, seeds: Sequence[int], *, transfer_examples: int, shown_from: Mapping[int, Sequence[Example]]

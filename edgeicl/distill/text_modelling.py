@@ -7,7 +7,7 @@ without demonstrations its teacher has no context to hand down.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,19 +21,17 @@ from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.objective import kl_to_teacher
 from edgeicl.distill.trainer import Loss
 from edgeicl.models.loading import config_number, load_tokenizer
-from edgeicl.specs.source import TextSource
 from edgeicl.tasks.text_blocks import text_blocks
-from edgeicl.tasks.text_source import read_texts
 
 BLOCK_TOKENS = 128
 """Tokens of a block, or as many as the student reads where that is fewer."""
 
 
-def blocks_for(student: Path, source: TextSource, *, base_folder: Path) -> NDArray[np.int64]:
-    """The text of `source` as blocks [N, T] of token ids that the model in the folder `student` reads."""
+def blocks_for(student: Path, documents: Sequence[str]) -> NDArray[np.int64]:
+    """`documents` as blocks [N, T] of token ids that the model in the folder `student` reads."""
     return text_blocks(
         load_tokenizer(student),
-        read_texts(source, base_folder=base_folder),
+        documents,
         block_tokens=min(BLOCK_TOKENS, config_number(student, "max_position_embeddings")),
     )
 

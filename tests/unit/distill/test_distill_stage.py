@@ -24,6 +24,7 @@ from edgeicl.distill import (
 )
 from edgeicl.distill.stage import distill
 from edgeicl.distill.student import best_student
+from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.workers import workers
 from edgeicl.errors import DataError, EdgeiclError, GainError
 from edgeicl.specs.recipe import Recipe
@@ -37,6 +38,20 @@ REPOSITORY = Path(__file__).parents[3]
 
 def changed(recipe: Recipe, **distill: object) -> Recipe:
     return Recipe.model_validate(recipe.model_dump() | {"distill": recipe.distill.model_dump() | distill})
+
+
+def test_text_that_holds_an_evaluation_example_is_left_out_and_told(recipe: Recipe, tmp_path: Path) -> None:
+    asked = TaskRun(recipe, Store(tmp_path), tmp_path).evaluated
+    long = max(asked, key=lambda one: len(one.columns["premise"].split()))
+    text = tmp_path / "some.txt"
+    text.write_text(f"Plain text.\n\nThis: {long.columns['premise']}. {long.columns['hypothesis']}!\n\nMore.")
+    run = TaskRun(changed(recipe, text={"source": f"file:{text}"}), Store(tmp_path), tmp_path)
+    assert run.deviations == ()
+    assert run.documents == ["Plain text.", "More."]
+    assert [(told.what, told.got) for told in run.deviations] == [("documents", "2")]
+    text.write_text(f"{long.columns['premise']}. {long.columns['hypothesis']}")
+    with pytest.raises(DataError, match=r"distill.text: found an evaluation example in every document"):
+        _ = TaskRun(changed(recipe, text={"source": f"file:{text}"}), Store(tmp_path), tmp_path).documents
 
 
 def test_the_whole_layer_and_its_second_run(
