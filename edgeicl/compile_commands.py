@@ -11,16 +11,19 @@ import typer
 
 from edgeicl.arguments import (
     ArtifactArgument,
+    ColumnsOption,
     DropLabelOption,
     JsonOption,
     LabelOption,
     LimitOption,
     MapLabelOption,
     RecipeArgument,
+    RenameOption,
     SetOption,
     SplitOption,
     TargetOption,
     TargetSetOption,
+    WhereOption,
     plain,
     print_json,
     source_given,
@@ -123,6 +126,9 @@ def prefix(
     limit: LimitOption = None,
     drop_label: DropLabelOption = None,
     map_label: MapLabelOption = None,
+    columns: ColumnsOption = "",
+    rename: RenameOption = None,
+    where: WhereOption = None,
     count: Annotated[
         int | None,
         typer.Option(min=1, help="Demonstrations of a set, drawn; all, in their order, unless given."),
@@ -149,6 +155,9 @@ def prefix(
         limit=limit,
         drop_labels=drop_label or (),
         map_labels=map_label or (),
+        columns=columns,
+        rename=rename or (),
+        where=where or (),
     )
     if sets > 1 and count is None:
         problem = Problem("--sets", f"{sets} sets of all demonstrations", "expected --count with several sets")

@@ -62,7 +62,9 @@ class Source(Data):
     """Where labelled examples come from."""
 
     columns: tuple[str, ...] = Field(
-        (), description="Names of the fields of a CSV or TSV file that has no header; `[label, text]`."
+        (),
+        description="Names of the fields of a CSV or TSV file that has no header, or a wrong one, such as "
+        "`[label, text]`; one `...` stands for any number of fields.",
     )
     rename: dict[str, str] = Field(
         default_factory=dict, description="Column in the data -> its name in the pattern."

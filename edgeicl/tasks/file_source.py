@@ -15,14 +15,18 @@ from edgeicl.errors import DataError
 
 Row = tuple[str, Mapping[str, Any]]
 
+UNNAMED = "..."
+
 _FORMATS = {".jsonl": "JSONL", ".ndjson": "JSONL", ".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet"}
 
 
 def file_rows(path: Path, *, columns: Sequence[str] = ()) -> Iterator[Row]:
     """Where each row stands (`FILE line N`) and its values, in the order of the file.
 
-    `columns` names the fields of a CSV or TSV file that has no header. CSV follows RFC 4180. TSV has no
-    quoting, as GLUE writes it. Blank lines hold no row. UTF-8, with or without a byte-order mark.
+    `columns` names the fields of a CSV or TSV file that has no header, or whose header is wrong; one "..."
+    among them stands for any number of fields that have no name. CSV follows RFC 4180. TSV has no quoting, as
+    GLUE writes it. Blank lines hold no row. UTF-8, with or without a byte-order mark. An object inside a row
+    becomes columns of their own: `{"target": {"word": "it"}}` has the column `target.word`.
     """
     name = path.name.lower().removesuffix(".gz")
     format_name = _FORMATS.get(Path(name).suffix)
@@ -76,7 +80,7 @@ def _jsonl(path: Path) -> Iterator[Row]:
             ) from error
         if not isinstance(row, dict):
             raise DataError(f"{where}: found {_shown(line)}; expected a JSON object with named columns")
-        yield where, row
+        yield where, dict(_flat(row))
 
 
 def _separated(path: Path, *, tabs: bool, columns: Sequence[str]) -> Iterator[Row]:
@@ -98,17 +102,40 @@ def _separated(path: Path, *, tabs: bool, columns: Sequence[str]) -> Iterator[Ro
                     raise DataError(
                         f"{where}: found the columns {header}; expected distinct names in the first line"
                     )
-            elif len(fields) != len(header):
-                raise DataError(
-                    f"{where}: found {len(fields)} fields; expected {len(header)}: {', '.join(header)}",
-                    next_step="name the fields of a file without a header in `columns:` of the source",
-                )
             else:
-                yield where, dict(zip(header, fields, strict=True))
+                yield where, _named(fields, header, where)
     except csv.Error as error:
         raise DataError(
             f"{path} line {reader.line_num}: can't be read as {'TSV' if tabs else 'CSV'}: {error}"
         ) from error
+
+
+def _named(fields: Sequence[str], names: Sequence[str], where: str) -> dict[str, str]:
+    """The fields by their names; those where `names` has "..." are left out."""
+    if UNNAMED in names:
+        place = names.index(UNNAMED)
+        after = len(names) - place - 1
+        enough, many = len(fields) >= place + after, f"at least {place + after}"
+        names = [*names[:place], *names[place + 1 :]]
+        fields = [*fields[:place], *fields[len(fields) - after :]] if enough else fields
+    else:
+        enough, many = len(fields) == len(names), str(len(names))
+    if not enough:
+        raise DataError(
+            f"{where}: found {len(fields)} fields; expected {many}: {', '.join(names)}",
+            next_step="name the fields of a file without a header, or with a wrong one, in `columns:` of the "
+            f"source; '{UNNAMED}' there stands for any number of fields",
+        )
+    return dict(zip(names, fields, strict=True))
+
+
+def _flat(row: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Columns of objects inside objects, with dots between the names."""
+    for name, value in row.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -122,7 +149,7 @@ def _parquet(path: Path) -> Iterator[Row]:
             for batch in table.iter_batches():
                 for row in batch.to_pylist():
                     number += 1
-                    yield f"{path} row {number}", row
+                    yield f"{path} row {number}", dict(_flat(row))
     except pyarrow.ArrowException as error:
         raise DataError(f"{path}: can't be read as Parquet: {error}") from error
 

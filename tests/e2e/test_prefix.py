@@ -99,11 +99,13 @@ def test_new_demonstrations_without_training(program: Program, carrying: Path, t
         {"premise": f"the {a} saw the dog", "hypothesis": f"the {a} saw", "label": label}
         for a, label in (("cat", "entailment"), ("man", "contradiction"), ("goat", "entailment"))
     ]
-    (tmp_path / "shown.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lines = [f"{row['premise']},{row['hypothesis']},{row['label']},kept" for row in rows]
+    (tmp_path / "shown.csv").write_text("\n".join([*lines, "the fox,the fox,maybe,other"]))
     before = {path.name: file_sha256(path) for path in carrying.iterdir()}
     output = tmp_path / "other"
-    arguments = ("prefix", str(carrying), "--demonstrations", f"file:{tmp_path / 'shown.jsonl'}")
-    done = program.run(*arguments, "-o", str(output), "--json")
+    headerless = ("--columns", "text,hypothesis,label,kind", "--rename", "text=premise", "--where", "kind=kept")
+    shown = ("--demonstrations", f"file:{tmp_path / 'shown.csv'}", *headerless)
+    done = program.run("prefix", str(carrying), *shown, "-o", str(output), "--json")
     assert done.returncode == 0, done.stderr
     assert {path.name: file_sha256(path) for path in carrying.iterdir()} == before
     told = json.loads(done.stdout)
@@ -114,6 +116,7 @@ def test_new_demonstrations_without_training(program: Program, carrying: Path, t
     assert asked.returncode == 0, asked.stderr
     assert "votes" not in json.loads(asked.stdout)  # one set
 
+    arguments = ("prefix", str(carrying), "--demonstrations", f"file:{tmp_path / 'shown.jsonl'}")
     (tmp_path / "shown.jsonl").write_text(json.dumps(rows[0] | {"label": "maybe"}))
     wrong = program.run(*arguments, "-o", str(tmp_path / "wrong"))
     assert wrong.returncode == 7

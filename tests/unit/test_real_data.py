@@ -42,6 +42,9 @@ SPLITS = {
     "QNLI": ("tsv", ("entailment", "not_entailment"), 5463, {}),
     "RTE": ("tsv", ("entailment", "not_entailment"), 277, {}),
     "MNLI": ("tsv", NLI, None, {"label": "gold_label"}),
+    # The header names 11 columns, rows have 11 or 15: labels of one or of five annotators.
+    "SNLI": ("tsv", NLI, None, {"label": "gold_label", "drop_labels": ["gold_label"], "columns":
+             ["id", "caption", "pair", "b1", "b2", "p1", "p2", "premise", "hypothesis", "...", "gold_label"]}),
 }  # fmt: skip
 
 
@@ -87,7 +90,7 @@ def test_few_shot_splits(task: str) -> None:
 
 
 def test_a_damaged_header_is_told_with_its_line() -> None:
-    """LM-BFF's SNLI names 11 columns and has rows of 15."""
+    """LM-BFF's SNLI, read without naming its columns."""
     message = r"SNLI/16-13/train\.tsv line \d+: found 15 fields; expected 11: index, captionID"
     with pytest.raises(DataError, match=message):
         read("kshot_lmbff/SNLI/16-13/train.tsv", NLI, label="gold_label")
@@ -99,6 +102,10 @@ def test_few_shot_superglue_of_plain_columns() -> None:
     assert len(read("fewglue/WiC_train.jsonl", ("True", "False"))) == 32
     assert len(read("fewglue/BoolQ_train.jsonl", ("True", "False"))) == 32
     assert labels_of(read("fewglue/COPA_train.jsonl", ("0", "1"))).total() == 32
+    names = {"rename": {"target.span1_text": "name", "target.span2_text": "pronoun"}}
+    wsc = read("fewglue/WSC_train.jsonl", ("True", "False"), **names)
+    assert len(wsc) == 32
+    assert (wsc[0].columns["name"], wsc[0].columns["pronoun"], wsc[0].label) == ("Tina", "it", "True")
 
 
 def test_classification_samples() -> None:

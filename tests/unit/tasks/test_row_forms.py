@@ -35,6 +35,26 @@ def test_a_file_without_a_header_and_columns_of_other_names(tmp_path: Path) -> N
     assert read_examples(source, labels=LABELS, base_folder=tmp_path)[0].columns["text"] == '"quoted" one'
 
 
+def test_rows_with_more_fields_than_names(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("id\ttext\tlabel\n1\tx\tA\tB\tentailment\n2\ty\tcontradiction\n")
+    source = _source("file:a.tsv", columns=["id", "text", "...", "label"], drop_labels=["label"])
+    read = read_examples(source, labels=LABELS, base_folder=tmp_path)
+    assert [(dict(one.columns), one.label) for one in read] == [
+        ({"id": "1", "text": "x"}, "entailment"),
+        ({"id": "2", "text": "y"}, "contradiction"),
+    ]
+    (tmp_path / "a.tsv").write_text("1\tentailment\n")
+    with pytest.raises(DataError, match=r"a.tsv line 1: found 2 fields; expected at least 3: id, text, label"):
+        read_examples(source, labels=LABELS, base_folder=tmp_path)
+
+
+def test_objects_inside_a_row_are_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"target": {"span": {"text": "it"}, "n": 2}, "label": "entailment"}\n')
+    source = _source("file:a.jsonl", rename={"target.span.text": "word"})
+    (only,) = read_examples(source, labels=LABELS, base_folder=tmp_path)
+    assert dict(only.columns) == {"word": "it", "target.n": "2"}
+
+
 def test_rows_of_a_kind_and_groups(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     source = _source("file:a.jsonl", where={"hypothesis": "a, b"}, breakdown="premise")
