@@ -43,10 +43,10 @@ class TrainingSettings:
     learning_rate: float
     epochs: int
     batch_size: int
-    warmup_ratio: float
-    weight_decay: float
-    max_gradient_norm: float
-    checkpoint_every_steps: int
+    warmup_ratio: float = 0.1
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 1.0
+    checkpoint_every_steps: int = 50
     optimizer: OptimizerName = "adamw"
     gradient_checkpointing: bool = False
     mixed_precision: Precision = "no"

@@ -16,7 +16,6 @@ from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from transformers import OPTConfig, OPTForCausalLM
 
-from edgeicl.distill import trainer
 from edgeicl.distill.label_reader import LabelReader, Over
 from edgeicl.distill.scoring import score_queries, scoring_size
 from edgeicl.distill.student import distill_student
@@ -27,19 +26,14 @@ from edgeicl.models.model_folder import model_folder
 from edgeicl.specs.source import Source
 from edgeicl.tasks.prompt import PromptEncoder
 from edgeicl.tasks.readers import read_examples
+from tests.killed_training import counted_steps, killed_before
 from tests.trained_weights import relative_difference
 
 CPU = torch.device("cpu")
 TEACHER, STUDENT = model_folder("builtin:nli-teacher"), model_folder("builtin:nli-student")
 LABELS = {"entailment": " Yes", "contradiction": " No"}
 SETTINGS = TrainingSettings(
-    learning_rate=3e-4,
-    epochs=1,
-    batch_size=8,
-    warmup_ratio=0.2,
-    weight_decay=0.0,
-    max_gradient_norm=1.0,
-    checkpoint_every_steps=2,
+    learning_rate=3e-4, epochs=1, batch_size=8, warmup_ratio=0.2, checkpoint_every_steps=2
 )
 # Bounds, not yet measured on CUDA. bf16 keeps 8 bits of mantissa; 8- and 4-bit loading round the weights.
 SCORES = {"fp32": 1e-3, "bf16": 0.1, "8bit": 0.2, "4bit": 0.5}
@@ -181,29 +175,14 @@ def test_training_ends_where_it_ends_on_the_cpu(
     assert relative_difference(expected, other, untrained()) > 10 * TRAINED  # negative control
 
 
-class KilledError(Exception):
-    pass
-
-
-def test_a_killed_training_goes_on(
-    device: torch.device, encoder: PromptEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_training_goes_on(device: torch.device, encoder: PromptEncoder, tmp_path: Path) -> None:
     """To the same bits on the CPU; on CUDA, of which that is not shown, within what its kernels may differ."""
     whole, whole_losses = trained(encoder, device, "verbalizers")
-    rate = trainer.learning_rate_at
-    steps: list[int] = []
-
-    def dies_once(step: int, **plan: float) -> float:
-        steps.append(step)
-        if steps == [0, 1, 2, 3]:
-            raise KilledError
-        return rate(step, **plan)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(trainer, "learning_rate_at", dies_once)
-    with pytest.raises(KilledError):
+    with killed_before(3):
         trained(encoder, device, "verbalizers", checkpoint=tmp_path)
-    resumed, losses = trained(encoder, device, "verbalizers", checkpoint=tmp_path)
-    assert steps == [0, 1, 2, 3, 2, 3, 4]
+    with counted_steps() as steps:
+        resumed, losses = trained(encoder, device, "verbalizers", checkpoint=tmp_path)
+    assert steps == [2, 3, 4]
     assert losses == pytest.approx(whole_losses, rel=1e-3)
     assert relative_difference(whole, resumed, untrained()) < TRAINED
     if device == CPU:

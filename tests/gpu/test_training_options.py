@@ -9,13 +9,13 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from edgeicl.distill import trainer
 from edgeicl.distill.adapter import adapted
 from edgeicl.distill.label_reader import LabelReader
+from tests.killed_training import killed_before
 from tests.trained_weights import relative_difference
 from tests.training_memory import ADAPTERS, SAVING, measured
 from tests.unit.distill.conftest import tiny_opt
-from tests.unit.distill.test_trainer import KilledError, distill
+from tests.unit.distill.test_trainer import distill
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 # Bounds, not yet measured: 8-bit moments and 16-bit passes, of how far training moves the weights.
@@ -53,17 +53,8 @@ def test_a_killed_training_goes_on(
     changes: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = trained(adapter="lora", **changes)
-    plan = trainer.learning_rate_at
-
-    def dies(step: int, **rest: float) -> float:
-        if step == 5:
-            raise KilledError
-        return plan(step, **rest)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patched:
-        patched.setattr(trainer, "learning_rate_at", dies)
-        with pytest.raises(KilledError):
-            trained(tmp_path, adapter="lora", **changes)
+    with killed_before(5):
+        trained(tmp_path, adapter="lora", **changes)
     resumed = trained(tmp_path, adapter="lora", **changes)
     start = dict(LabelReader(tiny_opt(seed=8, width=128)).state_dict())
     assert relative_difference(whole.state_dict(), resumed.state_dict(), start) < 1e-2

@@ -11,11 +11,11 @@ import torch
 from scipy.special import log_softmax
 from transformers import OPTForCausalLM
 
-from edgeicl.distill import trainer
 from edgeicl.distill.in_context_tuning import SoftLoss, TextTerm, episode_scores, tune_in_context
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.distill.tuning_episodes import Episode
+from tests.killed_training import killed_before
 
 ONE_TOKEN, OTHER_TOKENS = ((40,), (50,)), ((60, 61), (70,), (80,))
 OPT = Callable[..., OPTForCausalLM]
@@ -163,28 +163,13 @@ def test_text_is_learned_beside_the_episodes(opt: OPT) -> None:
     assert next_token_loss(with_text) < next_token_loss(without) - 1
 
 
-class KilledError(Exception):
-    pass
-
-
-def test_a_killed_tuning_goes_on_to_the_same_bits(
-    opt: OPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_tuning_goes_on_to_the_same_bits(opt: OPT, tmp_path: Path) -> None:
     teacher = LabelReader(opt(seed=8))
     options = {"soft": soft(teacher, fading=True), "text": text(teacher)}
     whole = LabelReader(opt(seed=9))
     losses = tune(whole, **options)
-    plan = trainer.learning_rate_at
-
-    def dies(step: int, **rest: float) -> float:
-        if step == 3:
-            raise KilledError
-        return plan(step, **rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(trainer, "learning_rate_at", dies)
-    with pytest.raises(KilledError):
+    with killed_before(3):
         tune(LabelReader(opt(seed=9)), tmp_path, **options)
-    monkeypatch.setattr(trainer, "learning_rate_at", plan)
     resumed = LabelReader(opt(seed=9))
     assert tune(resumed, tmp_path, **options) == losses
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())

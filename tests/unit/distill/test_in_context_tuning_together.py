@@ -17,13 +17,7 @@ from tests.unit.distill.two_processes import launch
 
 REPOSITORY = Path(__file__).parents[3]
 SETTINGS = TrainingSettings(
-    learning_rate=3e-3,
-    epochs=2,
-    batch_size=3,
-    warmup_ratio=0.25,
-    weight_decay=0.0,
-    max_gradient_norm=1.0,
-    checkpoint_every_steps=100,
+    learning_rate=3e-3, epochs=2, batch_size=3, warmup_ratio=0.25, checkpoint_every_steps=100
 )
 WORDS = (((40,), (50,)), ((60,), (70,), (80,)))
 

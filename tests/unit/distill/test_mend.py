@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import OPTForCausalLM
 
-from edgeicl.distill import mend_training, trainer
+from edgeicl.distill import mend_training
 from edgeicl.distill.compression import best_sets, read_vectors
 from edgeicl.distill.hypernetwork import PARTS, compress, load_hypernetwork, new_hypernetwork
 from edgeicl.distill.label_reader import LabelReader
@@ -27,21 +27,14 @@ from edgeicl.errors import DataError, EdgeiclError
 from edgeicl.specs.prefix import read_prefix_source
 from edgeicl.specs.recipe import Recipe
 from edgeicl.store import SingleProcess, Store
+from tests.killed_training import counted_steps, killed_before
 from tests.trained_weights import ROUNDING, relative_difference, weights_in
 from tests.unit.distill.conftest import tiny_opt
 from tests.unit.distill.mend_recipe import material, mend_recipe
 from tests.unit.distill.two_processes import distilled_by_two
 
 REPOSITORY = Path(__file__).parents[3]
-SETTINGS = TrainingSettings(
-    learning_rate=1e-2,
-    epochs=1,
-    batch_size=2,
-    warmup_ratio=0.1,
-    weight_decay=0.0,
-    max_gradient_norm=1.0,
-    checkpoint_every_steps=2,
-)
+SETTINGS = TrainingSettings(learning_rate=1e-2, epochs=1, batch_size=2, checkpoint_every_steps=2)
 
 
 @pytest.fixture
@@ -126,32 +119,14 @@ def test_new_demonstrations_are_compressed_by_what_is_kept(wanted: Recipe, tmp_p
     assert np.abs(vectors - compress(kept, [0, 30, 31, 33])).max() > 1e-3
 
 
-class KilledError(Exception):
-    pass
-
-
-@pytest.mark.parametrize("killed_at", [1, 3])
-def test_a_killed_training_goes_on_to_the_same_bits(
-    wanted: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
-) -> None:
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_killed_training_goes_on_to_the_same_bits(wanted: Recipe, tmp_path: Path, step: int) -> None:
     whole = distill(wanted, store=Store(tmp_path / "whole"), base_folder=tmp_path)
-    plan, calls = trainer.learning_rate_at, []
-
-    def dies(step: int, **rest: Any) -> float:
-        calls.append(step)
-        if len(calls) == 4 + killed_at + 1:  # in the second stage
-            raise KilledError
-        return plan(step, **rest)
-
-    monkeypatch.setattr(trainer, "learning_rate_at", dies)
-    with pytest.raises(KilledError):
+    with killed_before(4 + step):  # the first stage has four steps
         distill(wanted, store=Store(tmp_path / "killed"), base_folder=tmp_path)
-    calls.clear()
-    monkeypatch.setattr(
-        trainer, "learning_rate_at", lambda step, **rest: calls.append(step) or plan(step, **rest)
-    )
-    resumed = distill(wanted, store=Store(tmp_path / "killed"), base_folder=tmp_path)
-    assert calls[0] == killed_at // 3 * 3  # a checkpoint every three steps
+    with counted_steps() as steps:
+        resumed = distill(wanted, store=Store(tmp_path / "killed"), base_folder=tmp_path)
+    assert steps[0] == step // 3 * 3  # a checkpoint every three steps
     for name in ("model.safetensors", PARTS):
         ours, theirs = ((result.compressor / name).read_bytes() for result in (resumed, whole))  # type: ignore[operator]
         assert ours == theirs

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import OPTForCausalLM
 
-from edgeicl.distill import trainer
 from edgeicl.distill.fine_tuning import fine_tune
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.student import distill_student, mean_kl
 from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.distill.training_plan import batch_order, learning_rate_at
+from tests.killed_training import counted_steps, killed_before
 
 ROWS = [[0, *range(20 + n, 24 + n + n % 3)] for n in range(30)]
 TOKENS = [(40,), (50,)]
@@ -126,34 +126,18 @@ def test_fine_tuning_learns_its_few_examples(opt: Callable[..., OPTForCausalLM])
     assert losses[-1] < 0.3 < losses[0]
 
 
-class KilledError(Exception):
-    pass
-
-
-@pytest.mark.parametrize("killed_at", [2, 3, 5])
+@pytest.mark.parametrize("step", [2, 3, 5])
 def test_a_killed_run_goes_on_to_the_same_bits(
-    opt: Callable[..., OPTForCausalLM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+    opt: Callable[..., OPTForCausalLM], tmp_path: Path, step: int
 ) -> None:
     whole = LabelReader(opt(seed=8))
     losses = distill(whole)
-    steps = 0
-    plan = trainer.learning_rate_at
-
-    def dies(step: int, **rest: float) -> float:
-        nonlocal steps
-        steps += 1
-        if step == killed_at and not (tmp_path / "killed").exists():
-            (tmp_path / "killed").touch()
-            raise KilledError
-        return plan(step, **rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(trainer, "learning_rate_at", dies)
-    with pytest.raises(KilledError):
+    with killed_before(step):
         distill(LabelReader(opt(seed=8)), tmp_path / "checkpoint")
-    steps = 0
     resumed = LabelReader(opt(seed=8))
-    assert distill(resumed, tmp_path / "checkpoint") == losses
-    assert steps == 8 - killed_at // 3 * 3  # only what came after the last checkpoint was done again
+    with counted_steps() as steps:
+        assert distill(resumed, tmp_path / "checkpoint") == losses
+    assert len(steps) == 8 - step // 3 * 3  # only what came after the last checkpoint was done again
     assert weights(whole).keys() == weights(resumed).keys()
     for name, value in weights(whole).items():
         assert torch.equal(value, resumed.state_dict()[name]), name

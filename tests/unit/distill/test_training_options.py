@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import OPTForCausalLM
 
-from edgeicl.distill import trainer, training_options
+from edgeicl.distill import training_options
 from edgeicl.distill.adapter import adapted
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.stage import distill as run_recipe
@@ -18,8 +18,9 @@ from edgeicl.distill.training_options import activations_recomputed, check_optio
 from edgeicl.errors import EdgeiclError
 from edgeicl.specs.recipe import Recipe
 from edgeicl.store import Store
+from tests.killed_training import killed_before
 from tests.unit.distill.test_distill_stage import changed
-from tests.unit.distill.test_trainer import KilledError, distill, settings, weights
+from tests.unit.distill.test_trainer import distill, settings, weights
 
 CPU = torch.device("cpu")
 
@@ -109,17 +110,8 @@ def test_killed_with_any_option_a_run_goes_on_to_the_same_bits(
     if changes.get("over"):
         monkeypatch.setattr("tests.unit.distill.test_trainer.TARGETS", vocabulary_targets(opt))
     whole, losses = train(None)
-    plan = trainer.learning_rate_at
-
-    def dies(step: int, **rest: float) -> float:
-        if step == 5:
-            raise KilledError
-        return plan(step, **rest)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patched:
-        patched.setattr(trainer, "learning_rate_at", dies)
-        with pytest.raises(KilledError):
-            train(tmp_path)
+    with killed_before(5):
+        train(tmp_path)
     resumed, again = train(tmp_path)
     assert again == losses
     assert same(whole, resumed)

@@ -35,15 +35,7 @@ from edgeicl.errors import DataError
 
 ROWS = [[0, 9, 8, 7, 6], [0, 5, 4], [0, 3, 3, 2], [0, 11, 12]]
 TERMS = MatchingTerms(1.0, 1.0, 0.5)
-SETTINGS = TrainingSettings(
-    learning_rate=1e-2,
-    epochs=15,
-    batch_size=2,
-    warmup_ratio=0.1,
-    weight_decay=0.0,
-    max_gradient_norm=1.0,
-    checkpoint_every_steps=5,
-)
+SETTINGS = TrainingSettings(learning_rate=1e-2, epochs=15, batch_size=2, checkpoint_every_steps=5)
 Opt = Callable[..., OPTForCausalLM]
 
 

@@ -21,15 +21,7 @@ ROWS = [[0, 9, 8, 7], [0, 5, 4], [0, 3, 3, 2], [0, 11, 12], [0, 20], [0, 21, 22]
 TOKENS = [(40,), (41,)]
 GOLD = np.array([0, 1, 1, 0, 0, 1])
 DOMAINS = np.array([0, 0, 1, 1, 2, 2])
-SETTINGS = TrainingSettings(
-    learning_rate=1e-3,
-    epochs=6,
-    batch_size=3,
-    warmup_ratio=0.1,
-    weight_decay=0.0,
-    max_gradient_norm=1.0,
-    checkpoint_every_steps=5,
-)
+SETTINGS = TrainingSettings(learning_rate=1e-3, epochs=6, batch_size=3, checkpoint_every_steps=5)
 Opt = Callable[..., OPTForCausalLM]
 
 
