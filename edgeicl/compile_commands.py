@@ -87,6 +87,32 @@ def compile_command(
 
 
 @compile_app.command(rich_help_panel=COMPILE)
+def plan(
+    recipe: RecipeArgument,
+    target: TargetOption = None,
+    overrides: SetOption = None,
+    target_overrides: TargetSetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict size, memory and feasibility of a build, and what it has to do, before any work."""
+    from edgeicl.forecast import forecast_job
+    from edgeicl.job import resolve
+    from edgeicl.report.forecast import forecast_text
+
+    job = resolve(
+        recipe,
+        targets=target or (),
+        recipe_overrides=overrides or (),
+        target_overrides=target_overrides or (),
+        builds=False,
+    )
+    forecast, errors = forecast_job(job)
+    print_json(plain(forecast)) if as_json else typer.echo(forecast_text(forecast))
+    if errors:
+        raise errors[0]
+
+
+@compile_app.command(rich_help_panel=COMPILE)
 def inspect(
     subject: Annotated[
         str,

@@ -103,6 +103,36 @@ def compile_job(
     return CompileResult(job.recipe, built, time.monotonic() - started)
 
 
+def quantized(job: Job, target: Target, distilled: DistillResult, store: Store) -> StageOutput:
+    """The stage that chooses bits for one target and rounds the student's weights."""
+    from edgeicl.quantize.stage import quantize
+
+    return quantize(
+        job.recipe,
+        target,
+        student=distilled.student,
+        student_digest=distilled.digest,
+        prefix=distilled.prefix,
+        store=store,
+        base_folder=job.base_folder,
+    )
+
+
+def emitted(job: Job, target: Target, distilled: DistillResult, plan: StageOutput, store: Store) -> StageOutput:
+    """The stage that writes and checks the artifact's files; `plan` is what `quantized` gave."""
+    from edgeicl.emit.stage import emit
+
+    return emit(
+        job.recipe,
+        target,
+        student=distilled.student,
+        quantized=plan,
+        prefix=distilled.prefix,
+        store=store,
+        base_folder=job.base_folder,
+    )
+
+
 def _held(root: Path, *, rebuild: bool, workers: Workers) -> AbstractContextManager[None]:
     """The cache, so that nobody removes what this build reads; the writer holds it for its helpers."""
     if not workers.is_writer:
@@ -123,12 +153,12 @@ class _Compiler:
 
     def build(self, target: Target, folder: Path) -> Built:
         """One artifact; what it is measured as is what is deployed."""
-        quantized = self._quantize(target)
-        listed = json.loads((quantized.path / "deviations.json").read_text())
+        plan = self._quantize(target)
+        listed = json.loads((plan.path / "deviations.json").read_text())
         deviations = tuple(Deviation.model_validate(entry) for entry in listed)
         self.tell(deviations)
-        emitted = self._emit(target, quantized)
-        checks = EmitChecks.model_validate_json((emitted.path / "checks.json").read_bytes())
+        files = self._emit(target, plan)
+        checks = EmitChecks.model_validate_json((files.path / "checks.json").read_bytes())
         self.tell(checks.deviations)
 
         recipe = self.job.recipe
@@ -140,7 +170,7 @@ class _Compiler:
             target_digest=digest_of(target.model_dump(mode="json")),
             versions=library_versions(),
             files={},
-            plan=QuantPlan.model_validate_json((quantized.path / "plan.json").read_bytes()),
+            plan=QuantPlan.model_validate_json((plan.path / "plan.json").read_bytes()),
             ledger=checks.ledger,
             parity=checks.parity,
             accuracy=checks.accuracy,
@@ -148,9 +178,9 @@ class _Compiler:
             evaluation=self.distilled.evaluation,
             deviations=(*self.distilled.deviations, *deviations, *checks.deviations),
         )
-        curve = SizeCurve.model_validate_json((quantized.path / "curve.json").read_bytes())
+        curve = SizeCurve.model_validate_json((plan.path / "curve.json").read_bytes())
         with replacing(folder, MANIFEST) as partial:
-            for path in sorted(emitted.path.iterdir()):
+            for path in sorted(files.path.iterdir()):
                 if path.name not in _NOT_DEPLOYED:
                     shutil.copyfile(path, partial / path.name)
             if self.distilled.compressor is not None:
@@ -163,34 +193,14 @@ class _Compiler:
         return Built(folder, target, manifest)
 
     def _quantize(self, target: Target) -> StageOutput:
-        from edgeicl.quantize.stage import quantize
-
         with self.steps.step(f"plan bits and quantize for {target.name}") as step:
-            output = quantize(
-                self.job.recipe,
-                target,
-                student=self.distilled.student,
-                student_digest=self.distilled.digest,
-                prefix=self.distilled.prefix,
-                store=self.store,
-                base_folder=self.job.base_folder,
-            )
+            output = quantized(self.job, target, self.distilled, self.store)
             step.reused = output.reused
         return output
 
-    def _emit(self, target: Target, quantized: StageOutput) -> StageOutput:
-        from edgeicl.emit.stage import emit
-
+    def _emit(self, target: Target, plan: StageOutput) -> StageOutput:
         with self.steps.step(f"emit and check for {target.name}") as step:
-            output = emit(
-                self.job.recipe,
-                target,
-                student=self.distilled.student,
-                quantized=quantized,
-                prefix=self.distilled.prefix,
-                store=self.store,
-                base_folder=self.job.base_folder,
-            )
+            output = emitted(self.job, target, self.distilled, plan, self.store)
             step.reused = output.reused
         return output
 

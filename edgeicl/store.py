@@ -157,6 +157,17 @@ class Store:
         self.workers = workers or ALONE
         self._rebuilt: set[Path] = set()
 
+    def place(self, stage: str, inputs: Mapping[str, Any]) -> tuple[Path, str]:
+        """The folder that the output of `stage` for `inputs` has, or will have, and its digest."""
+        digest = digest_of(
+            {"stage": stage, "inputs": inputs, "code": code_digest(), "versions": library_versions()}
+        )
+        return self.root / stage / digest[:24], digest
+
+    def holds(self, stage: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether `run` would find the output."""
+        return not self.rebuild and is_sound(stage, self.place(stage, inputs)[0])
+
     def run(self, stage: str, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> StageOutput:
         """The output of `stage` for `inputs`: the stored one, or the one that `build` makes.
 
@@ -169,10 +180,7 @@ class Store:
         Raises:
             DataError: this process's inputs are not those of the writer.
         """
-        digest = digest_of(
-            {"stage": stage, "inputs": inputs, "code": code_digest(), "versions": library_versions()}
-        )
-        final = self.root / stage / digest[:24]
+        final, digest = self.place(stage, inputs)
         started = time.monotonic()
         if not self.workers.is_writer:
             expected, reuse = self.workers.from_writer((digest, False))
@@ -192,7 +200,7 @@ class Store:
         final.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(final.with_name(f"{final.name}.lock")):
             rebuild = self.rebuild and final not in self._rebuilt
-            _, reuse = self.workers.from_writer((digest, not rebuild and _sound(stage, final)))
+            _, reuse = self.workers.from_writer((digest, not rebuild and is_sound(stage, final)))
             if not reuse:
                 partial = final.with_name(f"{final.name}.partial")
                 empty_folder(partial, keep=None if rebuild else CHECKPOINT)
@@ -245,7 +253,8 @@ def verify_stage(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _sound(stage: str, final: Path) -> bool:
+def is_sound(stage: str, final: Path) -> bool:
+    """Whether a whole output lies in the folder `final`; a damaged one is told."""
     if not final.exists():
         return False
     try:

@@ -19,6 +19,7 @@ from edgeicl.distill.student import MODEL
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import seed_name
 from edgeicl.models.model_folder import weights_digest
+from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.prefix import PREFIX_SOURCE, write_prefix_source
 from edgeicl.store import CHECKPOINT, StageOutput
 from edgeicl.tasks.examples_digest import examples_digest
@@ -32,9 +33,7 @@ def carry_demonstrations(run: TaskRun, student: StageOutput) -> DistillResult:
     Raises:
         DataError: too few examples for the demonstrations, or prompts that the student can't read.
     """
-    shown = run.recipe.distill.demonstrations
-    data = run.dealt(shown.seeds, transfer_examples=0, shown_from=run.demonstration_sources())
-    contexts = {seed_name(seed): run.encoder.demonstrations(each) for seed, each in data.demonstrations.items()}
+    contexts, deviations = carried_contexts(run)
 
     def build(folder: Path) -> None:
         if run.writes:
@@ -65,6 +64,14 @@ def carry_demonstrations(run: TaskRun, student: StageOutput) -> DistillResult:
         evaluation,
         tuple(run.outputs),
         source=run.student_folder,
-        deviations=run.deviations + data.deviations,
+        deviations=run.deviations + deviations,
         prefix=output.path / PREFIX_SOURCE,
     )
+
+
+def carried_contexts(run: TaskRun) -> tuple[dict[str, list[int]], tuple[Deviation, ...]]:
+    """Tokens of each demonstration set, by its seed's name, and what could not be dealt out as asked."""
+    seeds = run.recipe.distill.demonstrations.seeds
+    data = run.dealt(seeds, transfer_examples=0, shown_from=run.demonstration_sources())
+    contexts = {seed_name(seed): run.encoder.demonstrations(each) for seed, each in data.demonstrations.items()}
+    return contexts, data.deviations

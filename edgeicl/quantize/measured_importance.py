@@ -75,25 +75,36 @@ def importance_table(
     parts: list[ImportanceTable] = []
     digests: list[str] = []
     for format_ in formats:
-        inputs = {
-            "student": student.digest,
-            "method": settings.importance,
-            "top_k": student.top_k if settings.importance == "jaccard" else None,
-            "format": format_.model_dump(mode="json"),
-            "calibration": digest_of([list(sequence) for sequence in student.sequences]),
-            "prefix": student.prefix_digest,
-        }
 
         def build(folder: Path, format_: Format = format_) -> None:
             if store.workers.is_writer:
                 table = _measured(student, format_, settings)
                 (folder / "importance.json").write_text(table.model_dump_json(indent=1) + "\n")
 
-        output = store.run("importance", inputs, build)
+        output = store.run("importance", _inputs(student, format_, settings), build)
         parts.append(ImportanceTable.model_validate_json((output.path / "importance.json").read_bytes()))
         digests.append(output.digest)
     merged = parts[0].model_copy(update={"formats": tuple(entry for part in parts for entry in part.formats)})
     return merged, tuple(digests)
+
+
+def unmeasured(
+    student: Student, formats: Sequence[Format], *, settings: Quantize, store: Store
+) -> list[Format]:
+    """The formats whose losses `importance_table` would not find in the store."""
+    return [f for f in formats if not store.holds("importance", _inputs(student, f, settings))]
+
+
+def _inputs(student: Student, format_: Format, settings: Quantize) -> dict[str, Any]:
+    """For the store: what the losses in a format depend on."""
+    return {
+        "student": student.digest,
+        "method": settings.importance,
+        "top_k": student.top_k if settings.importance == "jaccard" else None,
+        "format": format_.model_dump(mode="json"),
+        "calibration": digest_of([list(sequence) for sequence in student.sequences]),
+        "prefix": student.prefix_digest,
+    }
 
 
 def _measured(student: Student, format_: Format, settings: Quantize) -> ImportanceTable:

@@ -17,12 +17,13 @@ log = logging.getLogger(__name__)
 
 
 def read_plan(
-    path: Path, *, groups: Sequence[WeightGroup], formats: Sequence[Format], model_digest: str
+    path: Path, *, groups: Sequence[WeightGroup], formats: Sequence[Format], model_digest: str | None
 ) -> dict[str, Format]:
     """Group name -> format, from a plan file in JSON or YAML, for all `groups` in their order.
 
     Sizes and importances in the file are of the plan it was edited from; they are not read. A plan
-    that was made for other weights than those of `model_digest` is used all the same, with a warning.
+    that was made for other weights than those of `model_digest` (None: not known yet) is used all the same,
+    with a warning.
 
     Raises:
         SpecError: every problem of the file: no plan, unknown or missing groups, formats that the target
@@ -57,7 +58,7 @@ def read_plan(
         raise SpecError(
             str(path), problems, next_step="correct these, or leave out quantize.plan to have one made"
         )
-    if plan.model_digest != model_digest:
+    if model_digest is not None and plan.model_digest != model_digest:
         log.warning("%s was made for other weights (%s) than these (%s)", path, plan.model_digest, model_digest)
     return {group.name: plan.formats()[group.name] for group in groups}
 

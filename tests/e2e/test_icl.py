@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeicl.specs.manifest import Manifest
+from tests.e2e.forecast_check import check_forecast
 from tests.e2e.small_build import Program
 
 SMALL = (
@@ -46,6 +47,7 @@ def test_from_recipe_to_artifact(program: Program, tmp_path: Path, name: str) ->
     again = program.run(*command)
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("unchanged, skipped") == 3
+    check_forecast(program, [f"recipes/{name}.yaml", *overrides], manifest, tmp_path / "cache")
 
 
 def test_the_target_among_the_tuned_tasks_is_refused(program: Program) -> None:

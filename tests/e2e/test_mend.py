@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from edgeicl.specs.manifest import Manifest
 from edgeicl.store import file_sha256
+from tests.e2e.forecast_check import check_forecast
 from tests.e2e.small_build import Program
 
 SMALL = (
@@ -33,11 +34,13 @@ SMALL = (
 NEW = ("--demonstrations", "builtin:nli/today", "--split", "train", "--limit", "60", "--count", "6")
 
 
+ARGUMENTS = ("recipes/mend.yaml", *(part for override in SMALL for part in ("--set", override)))
+
+
 @pytest.fixture(scope="module")
 def built(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("mend") / "artifact"
-    overrides = [part for override in SMALL for part in ("--set", override)]
-    done = program.run("compile", "recipes/mend.yaml", "-o", str(output), "--no-bench", *overrides)
+    done = program.run("compile", *ARGUMENTS, "-o", str(output), "--no-bench")
     assert done.returncode == 0, done.stderr
     return output
 
@@ -45,6 +48,12 @@ def built(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def manifest(built: Path) -> Manifest:
     return Manifest.model_validate_json((built / "edgeicl.json").read_bytes())
+
+
+def test_the_plan_before_the_build_counted_the_vectors(
+    program: Program, manifest: Manifest, tmp_path: Path
+) -> None:
+    check_forecast(program, ARGUMENTS, manifest, tmp_path / "cache")
 
 
 def test_the_hypernetwork_is_kept_and_counts_in_no_budget(built: Path, manifest: Manifest) -> None:

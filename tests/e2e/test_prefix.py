@@ -14,6 +14,7 @@ import pytest
 
 from edgeicl.specs.manifest import Manifest
 from edgeicl.store import file_sha256
+from tests.e2e.forecast_check import check_forecast
 from tests.e2e.small_build import Program
 
 COLUMNS = {"premise": "the old dog chased the cat today", "hypothesis": "the dog chased the cat"}
@@ -29,12 +30,17 @@ SMALL = (
 )
 
 
+ARGUMENTS = (
+    *("in-context", "-t", "tiny-cpu"),
+    *(part for override in SMALL for part in ("--set", override)),
+    *("--target-set", "budget.artifact_bytes=520kB"),
+)
+
+
 @pytest.fixture(scope="module")
 def carrying(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("carrying") / "artifact"
-    overrides = [part for override in SMALL for part in ("--set", override)]
-    budget = ["--target-set", "budget.artifact_bytes=520kB"]
-    done = program.run("compile", "in-context", "-t", "tiny-cpu", "-o", str(output), *overrides, *budget)
+    done = program.run("compile", *ARGUMENTS, "-o", str(output))
     assert done.returncode == 0, done.stderr
     return output
 
@@ -55,6 +61,12 @@ def test_the_prefix_is_within_the_budget_and_in_the_ledger(carrying: Path, manif
     assert any(entry.format.quantized for entry in manifest.plan.groups)
     for name in ("report.md", "README.md"):
         assert "demonstrations, 3 sets of" in (carrying / name).read_text()
+
+
+def test_the_plan_before_the_build_counted_the_prefix(
+    program: Program, manifest: Manifest, tmp_path: Path
+) -> None:
+    check_forecast(program, ARGUMENTS, manifest, tmp_path / "cache")
 
 
 def test_checked_behind_every_set_and_beside_the_student(manifest: Manifest) -> None:

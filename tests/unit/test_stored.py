@@ -10,7 +10,7 @@ import pytest
 from edgeicl.cache_lock import in_use
 from edgeicl.errors import EdgeiclError
 from edgeicl.store import RECORD, Store
-from edgeicl.stored import clear, stored
+from edgeicl.stored import NotStoredError, ReadOnlyStore, clear, stored
 
 NAME = 24 * "a"
 
@@ -88,3 +88,18 @@ def test_nothing_is_removed_while_a_build_uses_the_cache(tmp_path: Path) -> None
         clear(tmp_path)
     assert output.exists()
     assert clear(tmp_path) == (1, 0)
+
+
+def test_a_store_that_only_reads_goes_as_far_as_what_is_there(tmp_path: Path) -> None:
+    output = Store(tmp_path).run("one", {"seed": 0}, write)
+    before = sorted(tmp_path.rglob("*"))
+    reading = ReadOnlyStore(tmp_path)
+    assert reading.run("one", {"seed": 0}, write).path == output.path
+    for stage, inputs in (("one", {"seed": 1}), ("two", {"seed": 0})):
+        with pytest.raises(NotStoredError) as missing:
+            reading.run(stage, inputs, write)
+        assert missing.value.stage == stage
+    assert reading.found == ["one"]
+    assert sorted(tmp_path.rglob("*")) == before
+    (output.path / "out.txt").write_text("damaged")
+    assert not reading.holds("one", {"seed": 0})

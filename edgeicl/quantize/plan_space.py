@@ -1,0 +1,129 @@
+"""Every plan that there can be for one model on one target, and what each takes: known before any measuring."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edgeicl.errors import DataError
+from edgeicl.models.anatomy import EMBEDDING, WeightGroup
+from edgeicl.numerics.size import group_bytes, held_bytes
+from edgeicl.quantize.allocation import (
+    Limit,
+    LossTable,
+    SizeTable,
+    allocate,
+    merged,
+    plan_bytes,
+    smallest_bytes,
+)
+from edgeicl.quantize.budget import WeightBudget
+from edgeicl.quantize.plan_file import fits
+from edgeicl.specs.quant_plan import Format
+
+log = logging.getLogger(__name__)
+
+Plan = Mapping[str, Format]
+
+
+@dataclass(frozen=True)
+class PlanSpace:
+    """The formats that each group may have, and the bytes of each.
+
+    Args:
+        formats: The target's.
+        stored, held: Group -> format -> bytes in the artifact, and in the memory of the running process.
+        units: Group -> what it shares its format with.
+        budget: What the target leaves for the groups.
+    """
+
+    formats: Sequence[Format]
+    stored: SizeTable
+    held: SizeTable
+    units: Mapping[str, str]
+    budget: WeightBudget
+
+    @property
+    def smallest_stored_bytes(self) -> int:
+        """Bytes of the groups in the smallest artifact there is."""
+        return smallest_bytes(merged(self.stored, self.units))
+
+    @property
+    def limits(self) -> list[Limit]:
+        """What is left for the groups under each limit given; may be negative."""
+        return self.budget.limits(self.stored, self.held)
+
+    def require(self, plan: Plan, *, what: str) -> None:
+        """BudgetError, naming `what`, if the plan breaks a limit."""
+        self.budget.require(
+            stored_bytes=plan_bytes(plan, self.stored), held_bytes=plan_bytes(plan, self.held), what=what
+        )
+
+    def require_any(self) -> None:
+        """BudgetError unless some plan keeps all limits; names the smallest size that would."""
+        stored, held = merged(self.stored, self.units), merged(self.held, self.units)
+        self.budget.require(
+            stored_bytes=smallest_bytes(stored),
+            held_bytes=smallest_bytes(held),
+            what="the smallest plan of its formats",
+        )
+        self.budget.require_together(stored, held)
+
+    def best(self, losses: LossTable, limits: Sequence[Limit]) -> dict[str, Format]:
+        """Group -> format with the least sum of losses (group -> format -> loss) within `limits`."""
+        # No unit is without a format: blocks are powers of two, so the least that fits one group fits them all.
+        of_units = [Limit(merged(limit.sizes, self.units), limit.limit_bytes) for limit in limits]
+        by_unit = allocate(merged(losses, self.units), of_units)
+        return {group: by_unit[unit] for group, unit in self.units.items()}
+
+    def uniform(self) -> dict[Format, dict[str, Format]]:
+        """The plan of each format that all groups can have."""
+        everywhere = [f for f in self.formats if all(f in offered for offered in self.stored.values())]
+        return {format_: dict.fromkeys(self.stored, format_) for format_ in everywhere}
+
+
+def plan_space(
+    groups: Sequence[WeightGroup], formats: Sequence[Format], budget: WeightBudget, *, by_block: bool
+) -> PlanSpace:
+    """The plans of `groups` in `formats`; with `by_block`, all groups of a decoder block share one.
+
+    Raises:
+        DataError: a group that none of the formats fits.
+    """
+    offered = offered_formats(groups, formats)
+    return PlanSpace(
+        formats,
+        stored={g.name: {f: group_bytes(*g.shape, f) for f in fitting} for g, fitting in offered.items()},
+        held={
+            g.name: {f: held_bytes(*g.shape, f, looked_up=g.name == EMBEDDING) for f in fitting}
+            for g, fitting in offered.items()
+        },
+        units={
+            group.name: f"layers.{group.layer}" if by_block and group.layer is not None else group.name
+            for group in groups
+        },
+        budget=budget,
+    )
+
+
+def offered_formats(
+    groups: Sequence[WeightGroup], formats: Sequence[Format]
+) -> dict[WeightGroup, list[Format]]:
+    """The formats that each group can have: those whose blocks divide its rows.
+
+    Raises:
+        DataError: groups that none of the formats fits, all of them named.
+    """
+    offered = {group: [format_ for format_ in formats if fits(group, format_)] for group in groups}
+    without = [group for group, fitting in offered.items() if not fitting]
+    if without:
+        named = ", ".join(f"{group.name} ({group.shape[1]} columns)" for group in without)
+        raise DataError(
+            f"none of the target's formats ({', '.join(map(str, formats))}) fits {named}",
+            next_step="offer a format whose block size divides the columns, or a floating-point format",
+        )
+    unused = [str(f) for f in formats if not any(f in fitting for fitting in offered.values())]
+    if unused:
+        log.info("no weight group has rows that blocks of %s divide", ", ".join(unused))
+    return offered

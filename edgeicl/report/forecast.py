@@ -1,0 +1,69 @@
+"""A forecast as text: sizes beside the budget, what they consist of, and the stages ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edgeicl.report.tables import aligned
+from edgeicl.specs.byte_size import format_byte_size
+from edgeicl.specs.forecast import Forecast, StageAhead, TargetForecast
+
+
+def forecast_text(forecast: Forecast) -> str:
+    """Everything that is predicted, each target under its name."""
+    parts = [_of_target(forecast.recipe, target) for target in forecast.targets]
+    ahead = [("recipe", *row) for row in _stage_rows(forecast.stages)]
+    ahead += [(found.target, *row) for found in forecast.targets for row in _stage_rows(found.stages)]
+    parts.append(aligned(("stages of", "stage", "state"), ahead))
+    parts += [
+        f"deviation: {entry.where}: {entry.what}: asked {entry.asked}, got {entry.got}: {entry.why}"
+        for entry in (*forecast.deviations, *(each for found in forecast.targets for each in found.deviations))
+    ]
+    parts.append("time: no estimate, because nothing has been measured; sizes are predicted")
+    return "\n\n".join(parts)
+
+
+def _of_target(recipe: str, found: TargetForecast) -> str:
+    sizes = [*([found.best] if found.best else []), found.smallest, *found.uniform, found.largest]
+    rows = [
+        (
+            entry.label,
+            format_byte_size(entry.artifact_bytes),
+            format_byte_size(entry.resident_bytes),
+            "yes" if entry.fits else "no",
+        )
+        for entry in sizes
+    ]
+    rows.append(("limit", _limit(found.artifact_limit_bytes), _limit(found.resident_limit_bytes), ""))
+    figures = [
+        ("of the artifact", found.other_tensor_bytes, "tensors that no plan changes"),
+        ("", found.other_file_bytes - found.prefix_bytes, "other files, at most"),
+        ("", found.prefix_bytes, "what stands before a query, which is resident too"),
+        ("of the memory", found.kv_cache_bytes, "key/value cache of the context"),
+        ("", found.activation_bytes, "activations of a prompt as long as the context"),
+        ("", found.runtime_overhead_bytes, "runtime"),
+    ]
+    lines = [f"{name:<18}{format_byte_size(count):>10}  {what}" for name, count, what in figures if count]
+    verdict = "no plan fits" if found.best is None else "fits"
+    return "\n\n".join(
+        [
+            f"{recipe} for {found.target}: {verdict}",
+            aligned(("plan", "artifact", "resident", "fits"), rows),
+            "\n".join(lines),
+            f"{found.groups} weight groups; losses of a group in a format to measure: {found.to_measure}, "
+            f"in the store: {found.measured}",
+            *([found.problem] if found.problem else []),
+        ]
+    )
+
+
+def _stage_rows(stages: Iterable[StageAhead]) -> list[tuple[str, str]]:
+    """One row for stages of one name and state that follow each other."""
+    rows: dict[tuple[str, str], int] = {}
+    for entry in stages:
+        rows[entry.stage, entry.state] = rows.get((entry.stage, entry.state), 0) + 1
+    return [(f"{name} ({count})" if count > 1 else name, state) for (name, state), count in rows.items()]
+
+
+def _limit(limit_bytes: int | None) -> str:
+    return "none" if limit_bytes is None else format_byte_size(limit_bytes)

@@ -1,0 +1,66 @@
+"""What a build will give and has to do, told before any of it is done."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from edgeicl.specs.manifest import Deviation
+from edgeicl.specs.spec import Spec
+
+StageState = Literal["in the store", "to be built", "after that", "every time"]
+
+
+class ForecastSize(Spec):
+    """One way to store the model, and what it takes: both figures predicted."""
+
+    label: str
+    artifact_bytes: int
+    resident_bytes: int
+    fits: bool = Field(description="Whether it keeps every limit of the budget.")
+
+
+class StageAhead(Spec):
+    """A stage of the build, in the order in which they run."""
+
+    stage: str
+    state: StageState = Field(
+        description="to be built: the first that has no output in the store; after that: follows it, and is "
+        "known to be built or not once it is there."
+    )
+
+
+class TargetForecast(Spec):
+    """What the build for one target will give. All sizes are predicted, in bytes."""
+
+    target: str
+    artifact_limit_bytes: int | None
+    resident_limit_bytes: int | None
+    best: ForecastSize | None = Field(description="The plan that is expected; null where none fits.")
+    smallest: ForecastSize = Field(description="The least for each, which may be two plans.")
+    largest: ForecastSize = Field(description="The most for each.")
+    uniform: tuple[ForecastSize, ...] = Field(description="All groups in one format.")
+    other_tensor_bytes: int
+    other_file_bytes: int = Field(description="An upper bound, prefix included.")
+    prefix_bytes: int
+    kv_cache_bytes: int
+    activation_bytes: int
+    runtime_overhead_bytes: int
+    groups: int
+    to_measure: int = Field(description="Losses of a group in a format that the build has to measure.")
+    measured: int = Field(description="Those that are in the store.")
+    stages: tuple[StageAhead, ...]
+    deviations: tuple[Deviation, ...] = ()
+    problem: str | None = Field(None, description="Why no plan fits, and what to do: the build's own message.")
+
+
+class Forecast(Spec):
+    """The whole build."""
+
+    version: Literal[1] = 1
+    recipe: str
+    stages: tuple[StageAhead, ...] = Field(description="Of the recipe layer, once for all targets.")
+    targets: tuple[TargetForecast, ...]
+    deviations: tuple[Deviation, ...] = ()
+    seconds: None = Field(None, description="No estimate is given: nothing has been measured.")
