@@ -81,6 +81,8 @@ def columns_given(texts: Sequence[str], columns: Sequence[str]) -> dict[str, str
     found = f"{len(texts)} text{'s' * (len(texts) != 1)}"
     if named:
         found += f", with names for {', '.join(named)}"
+        others = [text.split("=", 1)[0] for text in texts if "=" in text and text.split("=", 1)[0] not in named]
+        found += f"; no text is called {' or '.join(others)}" if others else ""
     expected = f"expected one text for each of {', '.join(columns)}"
     raise SpecError("run", [Problem("TEXT", found, expected)], next_step=f"give {examples}")
 

@@ -75,7 +75,14 @@ def demonstration_sets(
     for seed in range(sets):
         shown = list(examples)
         if count is not None:
-            shown = choose(examples, count=count, balanced=balanced, seed=seed, labels=encoder.labels)
+            shown = choose(
+                examples,
+                count=count,
+                balanced=balanced,
+                seed=seed,
+                labels=encoder.labels,
+                where="the data of --demonstrations",
+            )
         fitting = len(shown)
         while fitting and len(encoder.demonstrations(shown[:fitting])) > room:
             fitting -= 1

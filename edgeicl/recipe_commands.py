@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,8 @@ from edgeicl.arguments import (
 from edgeicl.errors import Problem, SpecError
 
 RECIPE = "Recipe"
+
+log = logging.getLogger(__name__)
 
 recipe_app = typer.Typer()
 
@@ -59,6 +62,7 @@ def check(
     else:
         names = ", ".join(target.name for target in job.targets)
         typer.echo(f"{job.recipe_path}: nothing wrong; targets: {names}")
+        log.info("data was not read: `edgeicl plan %s` reads it, as a build does first", recipe)
 
 
 @recipe_app.command(rich_help_panel=RECIPE)
@@ -92,7 +96,7 @@ def pretrain(
     from edgeicl.specs.text_pretraining import TextPretraining
 
     path = find_pretraining(recipe)
-    loaded = load_pretraining(path, overrides or ())
+    loaded = load_pretraining(path, overrides or (), with_data=True)
     if isinstance(loaded, TextPretraining):
         print_json(pretrain_on_text(loaded, output, base_folder=path.parent))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,8 @@ from edgeicl.arguments import (
 from edgeicl.errors import Problem, SpecError
 
 RUNTIME = "Runtime"
+
+log = logging.getLogger(__name__)
 
 runtime_app = typer.Typer()
 
@@ -169,8 +172,11 @@ def data(
         rename=rename or (),
         where=where or (),
     )
-    for _, row in islice(wanted_rows(given, Path.cwd()), limit):
+    found = list(islice(wanted_rows(given, Path.cwd()), limit))
+    for _, row in found:
         typer.echo(json.dumps(row, ensure_ascii=False, default=str))
+    if not found:
+        log.warning("%s: found no row%s", source, " that --where asks for" if where else "")
 
 
 @runtime_app.command("compare", rich_help_panel=RUNTIME)

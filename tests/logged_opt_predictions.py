@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeicl.distill.evaluate import accuracy_row, paired_test
-from edgeicl.distill.gain import Gain, measure_gain, require_gain
+from edgeicl.distill.gain import Gain, certain_gain, measure_gain
 from edgeicl.errors import GainError
 from edgeicl.report.accuracy_facts import p_text
 from edgeicl.report.tables import markdown
@@ -70,7 +70,7 @@ def gain(logged: Logged, model: str, without: NDArray[np.int64], *, examples: in
 def refused(found: Gain) -> bool:
     """Whether the gate of context distillation refuses such a teacher."""
     try:
-        require_gain(found)
+        certain_gain(found, required=True)
     except GainError:
         return True
     return False

@@ -15,7 +15,7 @@ from edgeicl.distill import evaluate as methods
 from edgeicl.distill.baselines import fine_tuned_predictions, untrained_predictions
 from edgeicl.distill.context_task import ContextTask
 from edgeicl.distill.demonstration_sets import averaged
-from edgeicl.distill.gain import require_gain
+from edgeicl.distill.gain import certain_gain
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.on_policy import on_policy_loss
 from edgeicl.distill.predictions import PREDICTIONS, write_predictions
@@ -55,8 +55,7 @@ class ContextDistillation:
         self.missing_baseline = self.task.check()
         gain_output = self.run.stage("teacher-gain", self._gain_inputs(), self._build_gain)
         gain = read_gain(gain_output.path)
-        if self.settings.require_gain:
-            require_gain(gain)
+        certain = certain_gain(gain, required=self.settings.require_gain)
         targets = self.run.stage(
             "teacher-targets",
             {"gain": gain_output.digest},
@@ -77,7 +76,9 @@ class ContextDistillation:
         return DistillResult(
             student=students[deployed].path / MODEL,
             digest=weights_digest(students[deployed].path / MODEL),
-            evaluation=evaluation.model_copy(update={"gain_points": gain.points, "deployed_seed": deployed}),
+            evaluation=evaluation.model_copy(
+                update={"gain_points": gain.points, "gain_certain": certain, "deployed_seed": deployed}
+            ),
             outputs=tuple(self.run.outputs),
             deviations=self.run.deviations + self.task.data.deviations + self.missing_baseline + diverged,
             source=self.run.student_folder,

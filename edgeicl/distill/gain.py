@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from edgeicl.errors import GainError
 from edgeicl.numerics.statistics import estimate
 from edgeicl.specs.measurement import Estimate
 from edgeicl.specs.spec import Spec
+
+log = logging.getLogger(__name__)
 
 _STANDARD_ERRORS = 1.96
 _SEEDS_FOR_AN_INTERVAL = 4
@@ -57,21 +60,37 @@ def measure_gain(
     )
 
 
-def require_gain(gain: Gain) -> None:
-    """GainError, with the numbers, unless the gain is clearly above zero.
+def is_certain(gain: Gain) -> bool:
+    """Whether it is clearly above zero: the interval over seeds is, and the mean is above chance."""
+    return gain.points.low > 0 and gain.points.mean > gain.chance_points
 
-    Clearly: the interval over seeds lies above zero, and the mean is above what the finite set of examples
-    could show by chance.
+
+def certain_gain(gain: Gain, *, required: bool) -> bool:
+    """Whether the gain is certain; told where it isn't.
+
+    Raises:
+        GainError: it isn't, with the numbers, and it is `required`.
     """
-    if gain.points.low > 0 and gain.points.mean > gain.chance_points:
-        return
+    if is_certain(gain):
+        return True
+    if required:
+        raise _refused(gain)
+    log.warning(
+        "the teacher gains nothing certain from demonstrations (%+.1f points), and distill.require_gain is "
+        "false: what is learned from it may do harm",
+        gain.points.mean,
+    )
+    return False
+
+
+def _refused(gain: Gain) -> GainError:
     points = gain.points
     labels = "\n".join(
         f"  {label:<20} {100 * gain.without_demonstrations[label]:5.1f} % without, "
         f"{100 * shown.mean:5.1f} % with"
         for label, shown in gain.with_demonstrations.items()
     )
-    raise GainError(
+    return GainError(
         f"the teacher gains nothing certain from demonstrations: {points.mean:+.1f} points of balanced "
         f"accuracy, "
         f"{100 * points.confidence:.0f} % interval {points.low:+.1f} to {points.high:+.1f} over "
@@ -93,6 +112,7 @@ def _advice(gain: Gain) -> str:
     favourite = max(shares, key=shares.__getitem__)
     if shares[favourite] > 0.99 and all(share < 0.01 for label, share in shares.items() if label != favourite):
         return (
-            f"it answers {favourite!r} to everything: check the words in task.verbalizers (' Yes', not 'Yes')"
+            f"with demonstrations it answers {favourite!r} to everything: take a teacher that can do this task "
+            "and check that the words in task.verbalizers are ones that it would write there"
         )
     return "take another teacher or more demonstrations"

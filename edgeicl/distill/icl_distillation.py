@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgeicl.distill import evaluate as methods
-from edgeicl.distill.gain import require_gain
+from edgeicl.distill.gain import certain_gain
 from edgeicl.distill.icl_baselines import build_baselines
 from edgeicl.distill.icl_material import IclMaterial
 from edgeicl.distill.icl_teacher import (
@@ -72,8 +72,7 @@ class IclDistillation:
             partial(self._build_gain, taught_by=taught_by),
         )
         gain = read_gain(gain_output.path)
-        if self.settings.require_gain:
-            require_gain(gain)
+        certain = certain_gain(gain, required=self.settings.require_gain)
         targets = self.run.stage(
             "teacher-targets",
             self.material.episode_inputs | self._teacher_inputs(teacher),
@@ -103,7 +102,9 @@ class IclDistillation:
         return DistillResult(
             student=student.path / MODEL,
             digest=weights_digest(student.path / MODEL),
-            evaluation=evaluation.model_copy(update={"gain_points": gain.points, "deployed_seed": deployed}),
+            evaluation=evaluation.model_copy(
+                update={"gain_points": gain.points, "gain_certain": certain, "deployed_seed": deployed}
+            ),
             outputs=tuple(self.run.outputs),
             source=self.run.student_folder,
             deviations=self.run.deviations + self.material.deviations + diverged,

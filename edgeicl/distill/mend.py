@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeicl.distill.compression import build_compression, read_deployed
-from edgeicl.distill.gain import require_gain
+from edgeicl.distill.gain import certain_gain
 from edgeicl.distill.hypernetwork import (
     Hypernetwork,
     load_hypernetwork,
@@ -70,8 +70,7 @@ class Mend:
         self.data.check()
         gain_output = self.run.stage("teacher-gain", self._gain_inputs(), self._build_gain)
         gain = read_gain(gain_output.path)
-        if self.settings.require_gain:
-            require_gain(gain)
+        certain = certain_gain(gain, required=self.settings.require_gain)
         hypernetwork = self._trained_on_tasks(self._trained_on_text())
         assert hypernetwork is not None  # the schema asks for one stage at least
         compressed = self.run.stage(
@@ -94,6 +93,7 @@ class Mend:
             evaluation=evaluation.model_copy(
                 update={
                     "gain_points": gain.points,
+                    "gain_certain": certain,
                     "deployed_seed": deployed[0] if len(deployed) == 1 else None,
                 }
             ),

@@ -87,7 +87,12 @@ def deal(
     pool = list(usable.values())
     shown = {
         chosen: choose(
-            sources.get(chosen, pool), count=demonstrations, balanced=balanced, seed=chosen, labels=labels
+            sources.get(chosen, pool),
+            count=demonstrations,
+            balanced=balanced,
+            seed=chosen,
+            labels=labels,
+            where=f"distill.demonstrations.source, seed {chosen}" if chosen in sources else "task.train",
         )
         for chosen in demonstration_seeds
     }

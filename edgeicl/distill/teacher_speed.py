@@ -19,7 +19,7 @@ from edgeicl.distill.plain_scoring import plain_scores
 from edgeicl.distill.prefix_cache import encode_prefix
 from edgeicl.distill.scoring import score_queries
 from edgeicl.distill.task_run import TaskRun
-from edgeicl.errors import BenchError, EdgeiclError
+from edgeicl.errors import BenchError, Problem, SpecError
 from edgeicl.models.memory import needed_bytes, scoring_bytes
 from edgeicl.module_process import run_module
 from edgeicl.progress import track
@@ -40,12 +40,14 @@ def teacher_speed(
 
     Raises:
         DataError: what `edgeicl compile` would refuse too.
-        EdgeiclError: a recipe of another method than context.
+        SpecError: a recipe of another method than context.
         BenchError: the process whose memory is measured failed.
     """
     if recipe.distill.method != "context":
-        raise EdgeiclError(
-            f"{recipe.name}: method {recipe.distill.method}; expected context, whose targets these are",
+        problem = Problem("distill.method", recipe.distill.method, "expected context, whose targets these are")
+        raise SpecError(
+            recipe.name,
+            [problem],
             next_step="set distill.method: context, or name another recipe",
         )
     run = TaskRun(with_label_words(recipe, base_folder), store, base_folder)

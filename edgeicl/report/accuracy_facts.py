@@ -1,9 +1,38 @@
-"""More about accuracy than one table holds: by group, by rank, and between methods."""
+"""More about accuracy than one table holds: the teacher's gain, by group, by rank, and between methods."""
 
 from __future__ import annotations
 
 from edgeicl.report.facts import DATA_NAMES, LABELS_SHOWN, Facts, with_interval
 from edgeicl.specs.manifest import Manifest
+from edgeicl.specs.measurement import Evaluation
+
+_ALL = 0.99
+"""Of so large a share of a label's examples an answer is said to be given to everything."""
+
+
+def gain_text(evaluation: Evaluation) -> str:
+    """What the teacher gains, and of what: not the accuracy of the tables, which is on evaluation data."""
+    gain = evaluation.gain_points
+    if gain is None:
+        return "not measured"
+    interval = f" [{gain.low:+.1f}, {gain.high:+.1f}]" if len(gain.values) > 1 else ""
+    doubt = (
+        "" if evaluation.gain_certain else "; not certain, and used all the same (distill.require_gain: false)"
+    )
+    return f"{gain.mean:+.1f} points{interval} of balanced accuracy on transfer examples{doubt}"
+
+
+def one_answer_text(evaluation: Evaluation) -> str | None:
+    """Where what is deployed gives one label to all examples, which an accuracy near chance may hide."""
+    deployed = evaluation.paired_tests[0].method if evaluation.paired_tests else None
+    found = []
+    for row in evaluation.rows:
+        shares = {label: share.mean for label, share in row.accuracy_by_label.items()}
+        favourite = max(shares, key=shares.__getitem__)
+        others = [share for label, share in shares.items() if label != favourite]
+        if row.method == deployed and others and shares[favourite] > _ALL and max(others) < 1 - _ALL:
+            found.append(f"'{favourite}' to everything {DATA_NAMES[row.data]}")
+    return "; ".join(found) or None
 
 
 def group_facts(manifest: Manifest) -> Facts | None:

@@ -43,12 +43,6 @@ def with_interval(estimate: Estimate) -> str:
     return f"{percent(estimate.mean)} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
-def gain_text(gain: Estimate) -> str:
-    """What the teacher gains, and of what: not the accuracy of the tables, which is on evaluation data."""
-    interval = f" [{gain.low:+.1f}, {gain.high:+.1f}]" if len(gain.values) > 1 else ""
-    return f"{gain.mean:+.1f} points{interval} of balanced accuracy on transfer examples"
-
-
 def method_facts(manifest: Manifest) -> Facts | None:
     """Accuracy of the method and of every baseline; None where nothing was evaluated."""
     evaluation = manifest.evaluation
@@ -300,36 +294,3 @@ def unquantized_text(plan: QuantPlan) -> str | None:
         return None
     formats = " and ".join(sorted({str(group.format) for group in plan.groups}))
     return f"nothing was quantized: all weights fit the target in {formats}"
-
-
-def summary_facts(manifest: Manifest, curve: SizeCurve) -> Facts:
-    """The few figures that somebody wants first."""
-    rows: list[tuple[str, str]] = []
-    if manifest.evaluation is not None and manifest.evaluation.gain_points is not None:
-        rows.append(("teacher's gain from demonstrations", gain_text(manifest.evaluation.gain_points)))
-    rows += [
-        (f"accuracy of the artifact, {DATA_NAMES[entry.data]}", percent(entry.artifact))
-        for entry in manifest.accuracy
-    ]
-    before = prefix_text(manifest)
-    if before is not None:
-        rows.append(("before every query", before))
-    rows.append(("artifact", _of_budget(artifact_bytes(manifest), curve.artifact_budget_bytes)))
-    resident = _of_budget(manifest.plan.predicted_resident_bytes, curve.resident_budget_bytes)
-    rows.append(("resident memory, predicted", resident))
-    unquantized = unquantized_text(manifest.plan)
-    if unquantized is not None:
-        rows.append(("weights", unquantized))
-    if manifest.bench is not None:
-        bench = manifest.bench
-        rows.append((f"decode, {bench.fidelity}", f"{bench.decode_tokens_per_second:,.0f} tokens/s"))
-        rows.append((f"time to first token, {bench.fidelity}", f"{bench.first_token_ms:.2f} ms"))
-        rows += [("note on these speeds", text) for text in bench.notes]
-    rows.append(("deviations from what was asked", str(len(manifest.deviations))))
-    return Facts("In short", ("figure", "value"), tuple(rows))
-
-
-def _of_budget(count: int, budget: int | None) -> str:
-    if budget is None:
-        return f"{count:,} bytes"
-    return f"{count:,} of {budget:,} bytes ({percent(count / budget)})"

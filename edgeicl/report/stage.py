@@ -11,6 +11,7 @@ from edgeicl.report import accuracy_facts, facts
 from edgeicl.report.bit_map import BitMap, bit_map
 from edgeicl.report.curve_plot import curve_svg
 from edgeicl.report.facts import Facts
+from edgeicl.report.summary import summary_facts
 from edgeicl.report.tables import markdown
 from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.manifest import Manifest
@@ -58,7 +59,7 @@ def _title(manifest: Manifest) -> str:
 
 def _tables(manifest: Manifest, curve: SizeCurve) -> list[Facts]:
     tables = [
-        facts.summary_facts(manifest, curve),
+        summary_facts(manifest, curve),
         facts.deviation_facts(manifest.deviations),
         facts.method_facts(manifest),
         accuracy_facts.ranking_facts(manifest),

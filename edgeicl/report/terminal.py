@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgeicl.report import facts
-from edgeicl.report.accuracy_facts import p_text
+from edgeicl.report.accuracy_facts import gain_text, one_answer_text, p_text
 from edgeicl.report.facts import Facts
 from edgeicl.report.tables import aligned
 from edgeicl.specs.byte_size import format_byte_size
@@ -46,7 +46,9 @@ def built_text(manifest: Manifest, *, target: Target, folder: Path) -> str:
         for entry in manifest.accuracy
     ]
     if evaluation is not None and evaluation.gain_points is not None:
-        figures.append(("teacher's gain from demonstrations", facts.gain_text(evaluation.gain_points)))
+        figures.append(("teacher's gain from demonstrations", gain_text(evaluation)))
+    if evaluation is not None and (answers := one_answer_text(evaluation)):
+        figures.append(("it answers", answers))
     figures += [("size", _size_text(manifest, target.budget))]
     before = facts.prefix_text(manifest)
     if before is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from edgeicl.errors import Problem, SpecError
@@ -26,8 +26,31 @@ def shipped(folder: str) -> dict[str, Path]:
 
 
 def find_recipe(given: str) -> Path:
-    """The recipe file `given` as a path, or as the name of a shipped one."""
-    return _find(given, "recipe", folder="recipes")
+    """The recipe file `given` as a path, or as the name of a shipped one.
+
+    Raises:
+        SpecError: there is none, or it is one of pretraining.
+    """
+    for_pretraining = not Path(given).is_file() and given in shipped("recipes/pretrain")
+    path = None if for_pretraining else _find(given, "recipe", folder="recipes")
+    if path is None or _PRETRAINING_KEY in _keys(path):
+        problem = Problem(
+            _PRETRAINING_KEY, "a pretraining recipe", "expected a recipe that distills and compiles"
+        )
+        raise SpecError(given, [problem], next_step=f"train its model: edgeicl pretrain {given} -o FOLDER")
+    return path
+
+
+_PRETRAINING_KEY = "phases"
+"""Every pretraining recipe has it, and no other."""
+
+
+def _keys(path: Path) -> Collection[str]:
+    try:
+        values = read_document(path, kind="recipe").values
+    except SpecError:  # told where it is read for good
+        return ()
+    return values if isinstance(values, dict) else ()
 
 
 def find_pretraining(given: str) -> Path:
@@ -35,10 +58,12 @@ def find_pretraining(given: str) -> Path:
     return _find(given, "pretraining recipe", folder="recipes/pretrain")
 
 
-def load_pretraining(path: Path, overrides: Sequence[str] = ()) -> Pretraining | TextPretraining:
-    """The pretraining recipe in the file `path`, of the kind that it says, after `overrides`."""
+def load_pretraining(
+    path: Path, overrides: Sequence[str] = (), *, with_data: bool = False
+) -> Pretraining | TextPretraining:
+    """The pretraining recipe in the file `path`, of its own kind, after `overrides`; see `load_spec`."""
     if read_document(path, kind="pretraining recipe").values.get("kind") == "text":
-        return load_spec(path, TextPretraining, overrides=overrides)
+        return load_spec(path, TextPretraining, overrides=overrides, with_data=with_data)
     return load_spec(path, Pretraining, overrides=overrides)
 
 

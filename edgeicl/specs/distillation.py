@@ -7,9 +7,11 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from edgeicl.specs.adapter import AdapterKind, Lora
+from edgeicl.specs.broken_rules import BrokenRulesError
 from edgeicl.specs.icl import Icl
 from edgeicl.specs.mend import Mend
 from edgeicl.specs.meta_kd import MetaKD
+from edgeicl.specs.method_rules import broken_rules
 from edgeicl.specs.model_name import ModelName
 from edgeicl.specs.on_policy import OnPolicy
 from edgeicl.specs.source import SeededSource, TextSource
@@ -141,20 +143,6 @@ class Training(Spec):
         return self.model_dump(mode="json", exclude={"checkpoint_every_steps", "tracker", "log_folder"})
 
 
-# Method `none` is the exit from any recipe: what other methods read is let stand there.
-_READ_BY = {
-    "student.adapter": ("context",),
-    "demonstrations.sets_per_student": ("context",),
-    "objective.on_policy": ("context",),
-    "on_policy": ("context", "none"),
-    "icl": ("icl", "none"),
-    "mend": ("mend", "none"),
-    "meta_kd": ("meta_kd", "none"),
-    "transfer_examples": ("context", "mend", "none"),
-}
-"""Key -> the methods that read it; what is not here, all do."""
-
-
 class Distill(Spec):
     """The recipe layer: teacher, student, and how one learns from the other."""
 
@@ -197,39 +185,6 @@ class Distill(Spec):
     meta_kd: MetaKD | None = Field(None, description="Domains and terms of method meta_kd.")
 
     @model_validator(mode="after")
-    def _prefix_wanted(self) -> Distill:
-        if self.prefix == "demonstrations" and self.method != "none":
-            raise ValueError(f"prefix: demonstrations is for method none; method {self.method} decides itself")
-        return self
-
-    @model_validator(mode="after")
-    def _teacher_present(self) -> Distill:
-        if self.method not in ("none", "mend") and self.teacher is None:
-            raise ValueError(f"method {self.method} needs a teacher")
-        return self
-
-    @model_validator(mode="after")
-    def _mend_can_run(self) -> Distill:
-        if self.method != "mend":
-            return self
-        if self.mend is None:
-            raise ValueError("method mend needs the section mend, with a hypernetwork")
-        if self.teacher is not None:
-            raise ValueError("method mend has no teacher: it is the student itself, with plain demonstrations")
-        if self.objective != Objective():
-            raise ValueError("method mend does not read objective; its weight of kl is mend.on_tasks.kl")
-        if self.mend.on_text.steps and self.text is None:
-            raise ValueError(
-                f"mend.on_text.steps is {self.mend.on_text.steps}; expected plain text in distill.text, or 0"
-            )
-        if self.mend.votes > len(self.demonstrations.seeds):
-            raise ValueError(
-                f"mend.votes is {self.mend.votes}; expected at most the {len(self.demonstrations.seeds)} "
-                "demonstrations.seeds"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _both_losses_of_icl(self) -> Distill:
         """That method is the sum of a hard loss and a soft one (arXiv 2212.10670, figure 2)."""
         if self.method == "icl" and "ce" not in self.objective.model_fields_set:
@@ -237,63 +192,8 @@ class Distill(Spec):
         return self
 
     @model_validator(mode="after")
-    def _text_present(self) -> Distill:
-        if self.method != "none" and self.objective.lm > 0 and self.text is None:
-            raise ValueError(f"objective.lm is {self.objective.lm:g}; expected plain text in distill.text")
-        return self
-
-    @model_validator(mode="after")
-    def _nothing_ignored_in_silence(self) -> Distill:
-        """A key that the method doesn't read must have its default, which a resolved recipe writes out."""
-        changed = [
-            key for key, readers in _READ_BY.items() if self.method not in readers and self._changed(key)
-        ]
-        if changed:
-            methods = " or ".join(_READ_BY[changed[0]])
-            raise ValueError(
-                f"method {self.method} has no {', '.join(changed)}; expected method {methods} with it"
-            )
-        if self.on_policy != OnPolicy() and not self.objective.on_policy and self.method == "context":
-            raise ValueError("on_policy is set and objective.on_policy is 0; expected more, or no on_policy")
-        if self.student.lora != Lora() and self.student.adapter != "lora":
-            raise ValueError(
-                f"student.lora is set and student.adapter is {self.student.adapter}; expected lora"
-            )
-        return self
-
-    def _changed(self, key: str) -> bool:
-        spec: Spec = self
-        *above, name = key.split(".")
-        for part in above:
-            spec = getattr(spec, part)
-        return bool(getattr(spec, name) != type(spec).model_fields[name].get_default(call_default_factory=True))
-
-    @model_validator(mode="after")
-    def _icl_can_run(self) -> Distill:
-        if self.method != "icl" or self.teacher is None:
-            return self
-        if self.objective.kl == 0:
-            raise ValueError("objective.kl is 0; expected more: method icl learns from the teacher")
-        if self.icl.paradigm == "meta" and not self.icl.tasks:
-            raise ValueError("icl.tasks is empty; expected the tasks that paradigm meta tunes on")
-        if self.icl.teacher_epochs and self.teacher.load_in in ("8bit", "4bit"):
-            raise ValueError(
-                f"icl.teacher_epochs is {self.icl.teacher_epochs} and the teacher's load_in "
-                f"{self.teacher.load_in}, which isn't trained; expected fp32 or bf16, or teacher_epochs 0"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _domains_present(self) -> Distill:
-        if self.method != "meta_kd":
-            return self
-        if self.meta_kd is None:
-            raise ValueError("method meta_kd needs the section distill.meta_kd, which names the domains")
-        if self.teacher is not None and self.teacher.load_in != "fp32":
-            raise ValueError(
-                f"method meta_kd trains its teacher; found load_in {self.teacher.load_in}, expected fp32"
-            )
-        if self.objective.over != "verbalizers" or self.objective.lm > 0:
-            found = f"objective.over {self.objective.over} and objective.lm {self.objective.lm:g}"
-            raise ValueError(f"method meta_kd; found {found}, expected verbalizers and 0")
+    def _keys_go_together(self) -> Distill:
+        broken = list(broken_rules(self))
+        if broken:
+            raise BrokenRulesError(broken)
         return self

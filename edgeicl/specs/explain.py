@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from edgeicl.errors import Problem
+from edgeicl.specs.broken_rules import BrokenRulesError
 from edgeicl.specs.document import Document, KeyPath
 from edgeicl.specs.nearest import nearest, one_of
 
@@ -56,10 +57,18 @@ def can_be_left_out(detail: ErrorDetails, path: KeyPath, model: type[BaseModel])
     return known is not None and isinstance(known.default, (int, float)) and not _literals(path, model)
 
 
-def explain(detail: ErrorDetails, path: KeyPath, model: type[BaseModel], document: Document) -> Problem:
-    """The problem that `detail` is, at `path` of `document`, in the terms of `model`."""
+def explain(detail: ErrorDetails, path: KeyPath, model: type[BaseModel], document: Document) -> list[Problem]:
+    """The problems that `detail` is, at `path` of `document`, in the terms of `model`."""
+    error = detail.get("ctx", {}).get("error")
+    if isinstance(error, BrokenRulesError):
+        return [_broken((*path, *key.split(".")), text, document) for key, text in error.broken]
     found, expected = _said(detail, path, model)
-    return Problem(".".join(path) or "(whole file)", found, expected, document.line_of(path))
+    return [Problem(".".join(path) or "(whole file)", found, expected, document.line_of(path))]
+
+
+def _broken(path: KeyPath, text: str, document: Document) -> Problem:
+    found, _, expected = text.rpartition("; ")
+    return Problem(".".join(path), found, expected, document.line_of(path))
 
 
 def _said(detail: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> tuple[str, str]:
@@ -76,6 +85,10 @@ def _said(detail: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> tuple[
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
         return value, f"expected {words} {context[key]:g}"
+    if kind == "tuple_type" and isinstance(detail["input"], str | int | float):
+        return value, f"expected a list: [{detail['input']}]"
+    if kind in ("model_type", "model_attributes_type") and _is_source(path, model, detail["input"]):
+        return value, f'expected a section: {{source: "{detail["input"]}"}}'
     if kind in ("too_short", "too_long"):
         bound = context.get("min_length", context.get("max_length"))
         words = "at least" if kind == "too_short" else "at most"
@@ -87,6 +100,11 @@ def _said(detail: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> tuple[
         about, semicolon, expected = said.rpartition("; ")  # what was found may hold one too
         return (about, expected) if semicolon else (value, said)
     return value, _WANTED.get(kind, detail["msg"])
+
+
+def _is_source(path: KeyPath, model: type[BaseModel], given: object) -> bool:
+    section = _section(path, model)
+    return isinstance(given, str) and section is not None and "source" in section.model_fields
 
 
 def _shown(value: Any) -> str:

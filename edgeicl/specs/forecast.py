@@ -63,4 +63,3 @@ class Forecast(Spec):
     stages: tuple[StageAhead, ...] = Field(description="Of the recipe layer, once for all targets.")
     targets: tuple[TargetForecast, ...]
     deviations: tuple[Deviation, ...] = ()
-    seconds: None = Field(None, description="No estimate is given: nothing has been measured.")

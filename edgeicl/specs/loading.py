@@ -89,7 +89,7 @@ def _validated(
                     doubtful.append(path)
                 if path not in told:
                     told.add(path)
-                    problems.append(explain(detail, path, model, document))
+                    problems += explain(detail, path, model, document)
             if not doubtful and context is None:
                 break
             values = json.loads(json.dumps(values, default=str))
@@ -97,9 +97,12 @@ def _validated(
                 _drop(values, path)
     if problems or spec is None:
         problems.sort(key=lambda problem: (problem.line is None, problem.line or 0))
-        next_step = f"correct {document.source}"
-        if model is Recipe:
+        if all(problem.line is None for problem in problems) and overrides:
+            next_step = "correct what was given on the command line; nothing else is wrong"
+        elif model is Recipe:
             next_step = f"correct these, then run `edgeicl check {document.source}`"
+        else:
+            next_step = f"correct {document.source}"
         raise SpecError(document.source, problems, next_step=next_step)
     return spec
 

@@ -172,6 +172,9 @@ class Evaluation(Spec):
         "transfer examples, not on the evaluation data of `rows`. Of icl the tuned teacher with, "
         "minus the given one without.",
     )
+    gain_certain: bool = Field(
+        True, description="Whether that is clearly above zero; else distill.require_gain was false."
+    )
     rows: tuple[AccuracyRow, ...]
     deployed_seed: int | None = Field(None, description="Demonstration seed of the student that is compiled.")
     query_cost: QueryCost | None = Field(None, description="Of a student that something stands before.")

@@ -49,7 +49,7 @@ class Recipe(Spec):
     """A whole recipe file."""
 
     version: Literal[1] = Field(description="Version of the recipe format.")
-    name: Name = Field(description="Names the build: letters, digits, `.`, `_` and `-`.")
+    name: Name = Field(description="Name of the build, of letters, digits, `.`, `_` and `-`.")
     seed: int = Field(0, description="Seed of everything drawn that has no seed of its own.")
     task: Task
     distill: Distill

@@ -120,7 +120,8 @@ def _of_column(where: str, row: Mapping[str, Any], column: str, key: str) -> str
     if column not in row:
         raise DataError(
             f"{where}: found no column '{column}' for the {key}; {one_of(column, row)}",
-            next_step=f"name a column that is there in `{key}:` of the source",
+            next_step=f"name a column that is there in `{key}:` of the source, or all of a file without a "
+            "header in `columns:`",
         )
     text = _text(row[column])
     if text is None:
@@ -136,7 +137,12 @@ def _options(
     """The row's own answers, as `map_labels` has them; none where the source has no column of them."""
     if source.options is None:
         return ()
-    found = row.get(source.options)
+    if source.options not in row:
+        raise DataError(
+            f"{where}: found no column '{source.options}' for the options; {one_of(source.options, row)}",
+            next_step="name a column that is there, or leave the options out",
+        )
+    found = row[source.options]
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
         raise DataError(
             f"{where}: found {found!r} in the options column '{source.options}'; expected a list of texts"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeicl.distill.gain import measure_gain, require_gain
+from edgeicl.distill.gain import certain_gain, measure_gain
 from edgeicl.errors import GainError
 
 LABELS = ("yes", "no")
@@ -25,20 +25,23 @@ def test_gain_on_paper() -> None:
     assert gain.chance_points == pytest.approx(196 * (3 / 16 / 4 / 4) ** 0.5)
 
 
-def test_a_clear_gain_passes_and_shuffled_labels_do_not() -> None:
+def test_a_clear_gain_passes_and_shuffled_labels_do_not(caplog: pytest.LogCaptureFixture) -> None:
     rng = np.random.default_rng(0)
     gold = np.arange(400) % 2
     plain = scores(np.zeros(400))
     good = [scores(np.where(rng.random(400) < 0.9, gold, 1 - gold)) for _ in range(5)]
     gain = measure_gain(good, plain, gold, LABELS)
-    require_gain(gain)
+    assert certain_gain(gain, required=True)
     assert 30 < gain.points.low < gain.points.mean < 45
     # The negative control: the same teacher, its answers dealt to other examples.
     shuffled = [one[rng.permutation(400)] for one in good]
     with pytest.raises(
         GainError, match=r"interval .* over 5 demonstration seeds .*\n  yes .* without, .* with"
     ):
-        require_gain(measure_gain(shuffled, plain, gold, LABELS))
+        certain_gain(measure_gain(shuffled, plain, gold, LABELS), required=True)
+    with caplog.at_level("WARNING", logger="edgeicl"):
+        assert not certain_gain(measure_gain(shuffled, plain, gold, LABELS), required=False)
+    assert "distill.require_gain is false" in caplog.text
 
 
 def test_a_gain_that_all_seeds_share_by_chance_is_refused() -> None:
@@ -50,14 +53,14 @@ def test_a_gain_that_all_seeds_share_by_chance_is_refused() -> None:
     gain = measure_gain([scores(lucky)] * 5, scores(plain), gold, LABELS)
     assert gain.points.low > 0
     with pytest.raises(GainError, match=r"more than the 6\.\d points that 40 examples may show by chance"):
-        require_gain(gain)
+        certain_gain(gain, required=True)
 
 
 def test_a_loss_is_refused() -> None:
     gold = np.arange(100) % 2
     gain = measure_gain([scores(1 - gold)] * 3, scores(gold), gold, LABELS)
     with pytest.raises(GainError, match=r"-100\.0 points"):
-        require_gain(gain)
+        certain_gain(gain, required=True)
 
 
 def test_what_to_do_next_depends_on_what_was_seen() -> None:
@@ -66,11 +69,11 @@ def test_what_to_do_next_depends_on_what_was_seen() -> None:
     rng = np.random.default_rng(0)
     good, better = (scores(np.where(rng.random(400) < share, gold, 1 - gold)) for share in (0.75, 0.95))
     with pytest.raises(GainError) as too_few:
-        require_gain(measure_gain([good, better], plain, gold, LABELS))
+        certain_gain(measure_gain([good, better], plain, gold, LABELS), required=True)
     assert "name more demonstration seeds: 2 give too wide an interval" in too_few.value.next_step
     with pytest.raises(GainError) as one_answer:
-        require_gain(measure_gain([plain] * 5, scores(gold), gold, LABELS))
-    assert "it answers 'yes' to everything: check the words" in one_answer.value.next_step
+        certain_gain(measure_gain([plain] * 5, scores(gold), gold, LABELS), required=True)
+    assert "it answers 'yes' to everything: take a teacher" in one_answer.value.next_step
     with pytest.raises(GainError) as nothing:
-        require_gain(measure_gain([good] * 5, scores(gold), gold, LABELS))
+        certain_gain(measure_gain([good] * 5, scores(gold), gold, LABELS), required=True)
     assert nothing.value.next_step.startswith("take another teacher")

@@ -88,7 +88,7 @@ def test_every_read_is_what_scoring_the_prompt_up_to_it_says(
 def test_what_can_not_be_drawn_is_told(tokenizer: Tokenizer) -> None:
     with pytest.raises(DataError, match=r"a: found 4 usable examples; expected more than the 4 demonstrations"):
         draw([task(tokenizer, "a", count=4)])
-    with pytest.raises(DataError, match="need more training examples; found bad: 2 of 3"):
+    with pytest.raises(DataError, match="need more examples than the training data has; found bad: 2 of 3"):
         draw([task(tokenizer, "a", count=8)], demonstrations=6)
     with pytest.raises(DataError, match="which needs label words of one token"):
         draw([task(tokenizer, "a", words={"good": " fine", "bad": " No"})], every_label=True)

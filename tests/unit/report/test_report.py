@@ -8,23 +8,23 @@ from pathlib import Path
 
 import pytest
 
+from edgeicl.report.accuracy_facts import gain_text, one_answer_text
 from edgeicl.report.bit_map import bit_map
 from edgeicl.report.curve_plot import best_by_size, curve_svg
 from edgeicl.report.facts import (
     artifact_bytes,
     curve_facts,
-    gain_text,
     method_facts,
     query_cost_text,
     size_facts,
-    summary_facts,
     with_interval,
 )
 from edgeicl.report.stage import report_html, report_markdown, write_report
+from edgeicl.report.summary import summary_facts
 from edgeicl.report.tables import aligned, markdown
 from edgeicl.report.terminal import artifact_text, bench_text, built_text, targets_text
 from edgeicl.specs.catalog import load_target, shipped
-from edgeicl.specs.measurement import AccuracyRow, QueryCost
+from edgeicl.specs.measurement import AccuracyRow, Evaluation, PairedTest, QueryCost
 from edgeicl.specs.quant_plan import Format
 from tests.unit.samples import (
     CURVE,
@@ -112,7 +112,27 @@ def test_what_a_query_costs_is_told_in_shares() -> None:
 
 
 def test_a_gain_of_one_seed_has_no_interval() -> None:
-    assert gain_text(estimate(5).model_copy(update={"values": (5.0,)})).startswith("+5.0 points of balanced")
+    one = Evaluation(gain_points=estimate(5).model_copy(update={"values": (5.0,)}), rows=())
+    assert gain_text(one).startswith("+5.0 points of balanced")
+    assert gain_text(one.model_copy(update={"gain_certain": False})).endswith("(distill.require_gain: false)")
+
+
+def test_a_student_that_gives_one_answer_is_told() -> None:
+    row = evaluation().rows[1]
+    shares = {"entailment": estimate(1.0), "contradiction": estimate(0.0)}
+    test = PairedTest(
+        method=row.method,
+        baseline="zero-shot",
+        data="in_domain",
+        points=0,
+        low=0,
+        high=0,
+        p_value=1,
+        examples=9,
+    )
+    told = Evaluation(rows=(row.model_copy(update={"accuracy_by_label": shares}),), paired_tests=(test,))
+    assert one_answer_text(told) == "'entailment' to everything in-domain"
+    assert one_answer_text(told.model_copy(update={"rows": (row,)})) is None
 
 
 def test_an_interval_is_shown_only_where_there_are_several_values() -> None:

@@ -2,34 +2,68 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgeicl.errors import SpecError
 from edgeicl.specs.distillation import Distill
+from edgeicl.specs.loading import parse_spec
+from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.tuning_task import TuningTask
 
+REPOSITORY = Path(__file__).parents[3]
 CONTEXT = {"teacher": {"model": "builtin:nli-teacher"}, "student": {"model": "builtin:nli-student"}}
 META_KD = CONTEXT | {"method": "meta_kd", "meta_kd": {"domain": "a", "domain_column": "b"}}
+
+
+def test_every_broken_rule_is_told_at_once_with_its_line() -> None:
+    text = (REPOSITORY / "recipes/icl-meta.yaml").read_text().replace("method: icl", "method: meta_kd")
+    text = text.replace("kl: 1.0, ce: 1.0", "kl: 1.0, lm: 0.5").replace(
+        "balanced", "sets_per_student: 2, balanced"
+    )
+    with pytest.raises(SpecError) as told:
+        parse_spec(text, Recipe, source="sample")
+    lines = text.splitlines()
+    found = {problem.key: lines[(problem.line or 0) - 1].strip() for problem in told.value.problems}
+    assert found["distill.icl"] == "icl:"
+    assert found["distill.objective.lm"].startswith("objective:")
+    assert found["distill.demonstrations.sets_per_student"].startswith("demonstrations:")
+    assert "distill.meta_kd" in found
+
+
+def test_what_only_the_command_line_has_wrong_is_to_be_corrected_there() -> None:
+    text = (REPOSITORY / "recipes/quickstart.yaml").read_text()
+    with pytest.raises(SpecError) as told:
+        parse_spec(text, Recipe, source="sample", overrides=["task.train=file:x", "targets=tiny-cpu"])
+    assert "command line" in told.value.next_step
+    expected = {problem.key: problem.expected for problem in told.value.problems}
+    assert expected == {
+        "task.train": 'expected a section: {source: "file:x"}',
+        "targets": "expected a list: [tiny-cpu]",
+    }
+    with pytest.raises(SpecError, match="edgeicl check sample"):
+        parse_spec(text.replace("seeds", "sees"), Recipe, source="sample", overrides=["seed=x"])
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"meta_kd": META_KD["meta_kd"]}, "method context has no meta_kd; expected method meta_kd"),
-        ({"icl": {"votes": 2}}, "method context has no icl; expected method icl"),
-        ({"on_policy": {"tokens": 3}}, "on_policy is set and objective.on_policy is 0"),
+        ({"meta_kd": META_KD["meta_kd"]}, "meta_kd: method context does not read it; expected method meta_kd"),
+        ({"icl": {"votes": 2}}, "icl: method context does not read it; expected method icl"),
+        ({"on_policy": {"tokens": 3}}, "on_policy: set, and objective.on_policy is 0"),
         (
             {"student": CONTEXT["student"] | {"lora": {"rank": 4}}},
-            "student.lora is set and student.adapter is none",
+            "student.lora: set, and student.adapter is none",
         ),
         (
             META_KD | {"transfer_examples": 5},
-            "method meta_kd has no transfer_examples; expected method context or",
+            "transfer_examples: method meta_kd does not read it; expected method context or",
         ),
         (
             {"method": "none", "student": CONTEXT["student"] | {"adapter": "lora"}},
-            "method none has no student.adapter",
+            "student.adapter: method none does not read it",
         ),
     ],
 )

@@ -41,7 +41,7 @@ def test_both_losses_count_unless_told_otherwise() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"icl": "paradigm: meta"}, "icl.tasks is empty"),
+        ({"icl": "paradigm: meta"}, "distill.icl.tasks  .*empty; expected the tasks"),
         ({"icl": OTHER.replace("today", "action")}, "which is the target task"),
         (
             {"icl": OTHER.replace("today", "action").replace("train}", "validation}")},

@@ -45,11 +45,14 @@ def test_both_ways_to_name_domains() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"meta_kd": None}, "needs the section distill.meta_kd"),
-        ({"teacher": {"model": "builtin:nli-teacher", "load_in": "8bit"}}, "found load_in 8bit"),
+        ({"meta_kd": None}, "meta_kd: missing; expected the section distill.meta_kd"),
+        (
+            {"teacher": {"model": "builtin:nli-teacher", "load_in": "8bit"}},
+            "teacher.load_in: 8bit; expected fp32",
+        ),
         (
             {"objective": {"over": "vocabulary"}},
-            "found objective.over vocabulary .* expected verbalizers and 0",
+            "objective.over: vocabulary; expected verbalizers",
         ),
     ],
 )
