@@ -12,8 +12,10 @@ import torch
 from safetensors.numpy import save_file
 
 from edgeicl.errors import DataError
-from edgeicl.models.anatomy import EMBEDDING, WeightGroup, weight_groups
+from edgeicl.models.anatomy import EMBEDDING, WeightGroup
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_tokenizer
+from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.size import group_bytes, held_bytes, prefix_file_bytes
 from edgeicl.quantize.allocation import (
     Limit,
@@ -31,7 +33,7 @@ from edgeicl.quantize.jaccard import importance
 from edgeicl.quantize.measured_importance import Student, importance_table
 from edgeicl.quantize.plan_file import fits, read_plan
 from edgeicl.quantize.stored_weights import stored_tensors, stored_values
-from edgeicl.quantize.student_weights import read_config, read_weights
+from edgeicl.quantize.student_weights import read_weights
 from edgeicl.specs.importance import ImportanceTable
 from edgeicl.specs.local_path import local_path
 from edgeicl.specs.prefix import read_prefix_source
@@ -72,8 +74,8 @@ def quantize(
             that doesn't hold the prefix and a query behind it.
     """
     settings = recipe.quantize
-    config = read_config(student)
-    groups = weight_groups(config)
+    anatomy = anatomy_of(model_config(student))
+    groups = anatomy.groups
     offered = offered_formats(groups, target.formats)
     tokenizer = load_tokenizer(student)
     task = recipe.task
@@ -81,12 +83,12 @@ def quantize(
     sets = read_prefix_source(prefix) if prefix else []
     budget, clamped = weight_budget(
         target,
-        config,
+        anatomy,
         tokenizer_bytes=len(tokenizer.to_str().encode()),
         task_bytes=task_bytes,
         prefix_bytes=prefix_file_bytes(
-            int(config["num_hidden_layers"]),
-            int(config["hidden_size"]),
+            anatomy.layers,
+            anatomy.kv_width,
             [len(values) for values in sets],
             bits=recipe.emit.prefix_bits,
             ids=any(values.ndim == 1 for values in sets),
@@ -137,7 +139,7 @@ def quantize(
         labels = verbalizer_tokens(task.verbalizers, tokenizer).values()
         require_room(
             target,
-            int(config["max_position_embeddings"]),
+            anatomy.positions,
             prefix_tokens=max(map(len, sets)),
             query_tokens=max(map(len, sequences)) + max(map(len, labels)),
         )

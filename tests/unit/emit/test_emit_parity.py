@@ -225,7 +225,7 @@ def test_reference_holds_the_unquantized_student_exactly(quantize: Callable[[For
         ("do_layer_norm_before", False),
         ("tie_word_embeddings", False),
         ("word_embed_proj_dim", 32),
-        ("model_type", "gpt2"),
+        ("model_type", "bloom"),
     ],
 )
 def test_unsupported_models_are_refused_before_anything_is_written(

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import OPTConfig, OPTForCausalLM
 
-from edgeicl.models.anatomy import other_parameters, weight_groups
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.numerics.affine import round_to_nearest
 from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
 
@@ -74,11 +74,11 @@ def make_student(folder: Path) -> None:
 
 def write_quantized(student: Path, folder: Path, format_: Format) -> None:
     """What the quantize stage writes for a plan that gives every group one format."""
-    config = json.loads((student / "config.json").read_text())
+    anatomy = anatomy_of(json.loads((student / "config.json").read_text()))
     model = OPTForCausalLM.from_pretrained(student)
     state = {name: value.numpy() for name, value in model.state_dict().items()}
-    tensors = {name: state[name] for name in other_parameters(config)}
-    for group in weight_groups(config):
+    tensors = {name: state[name] for name in anatomy.others}
+    for group in anatomy.groups:
         matrix = np.concatenate([state[name] for name in group.weights])
         if format_.quantized:
             quantized = round_to_nearest(matrix, format_)
@@ -94,7 +94,7 @@ def write_quantized(student: Path, folder: Path, format_: Format) -> None:
     plan = QuantPlan(
         model_digest="0" * 64,
         importance="none",
-        groups=tuple(GroupPlan(group=group.name, format=format_) for group in weight_groups(config)),
+        groups=tuple(GroupPlan(group=group.name, format=format_) for group in anatomy.groups),
         predicted_weight_bytes=0,
         predicted_artifact_bytes=0,
         predicted_resident_bytes=0,

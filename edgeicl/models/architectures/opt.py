@@ -1,0 +1,93 @@
+"""OPT (Zhang et al., arXiv 2205.01068): learned positions, LayerNorm before each block, ReLU, a tied head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeicl.models.anatomy import EMBEDDING, Anatomy, WeightGroup, weight_group
+from edgeicl.models.architectures.checked_config import checked, special_ids
+
+DECODER = "model.decoder"
+POSITION_OFFSET = 2
+"""Rows that the position table starts with and no token uses."""
+
+# What edgeicl needs of a configuration, with the value that config.json means by leaving a key out.
+_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 768,
+    "ffn_dim": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "vocab_size": 50272,
+    "max_position_embeddings": 2048,
+    "do_layer_norm_before": True,
+    "_remove_final_layer_norm": False,
+    "layer_norm_elementwise_affine": True,
+    "enable_bias": True,
+    "activation_function": "relu",
+    "tie_word_embeddings": True,
+}
+_REQUIRED: dict[str, Any] = {
+    "do_layer_norm_before": True,
+    "_remove_final_layer_norm": False,
+    "layer_norm_elementwise_affine": True,
+    "activation_function": "relu",
+    "tie_word_embeddings": True,
+}
+
+
+def anatomy(config: Mapping[str, Any]) -> Anatomy:
+    """The anatomy of an OPT model.
+
+    Raises:
+        DataError: a configuration that edgeicl can't compile; names all that is unsupported.
+    """
+    hidden = int(config.get("hidden_size", _DEFAULTS["hidden_size"]))
+    width = config.get("word_embed_proj_dim") or hidden
+    other_width = f"word_embed_proj_dim = {width} (expected hidden_size, {hidden})"
+    full = checked(config, _DEFAULTS, _REQUIRED, [other_width] if width != hidden else [])
+    layers, heads = int(full["num_hidden_layers"]), int(full["num_attention_heads"])
+    positions = int(full["max_position_embeddings"])
+    return Anatomy(
+        model_type="opt",
+        causal_lm="OPTForCausalLM",
+        config=full,
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=heads,
+        head_size=hidden // heads,
+        positions=positions,
+        vocabulary=int(full["vocab_size"]),
+        groups=_groups(full),
+        others=_others(layers, hidden, positions),
+        special_ids=special_ids(full, {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}),
+        prefix="model.",
+        undeployed=POSITION_OFFSET * hidden,
+    )
+
+
+def _groups(full: Mapping[str, Any]) -> tuple[WeightGroup, ...]:
+    hidden, inner, bias = int(full["hidden_size"]), int(full["ffn_dim"]), bool(full["enable_bias"])
+    groups: list[WeightGroup] = []
+    for layer in range(int(full["num_hidden_layers"])):
+        at, name = f"{DECODER}.layers.{layer}", f"layers.{layer}"
+        qkv = tuple(f"{at}.self_attn.{x}_proj" for x in "qkv")
+        groups += [
+            weight_group(f"{name}.attention.qkv", qkv, (hidden,) * 3, hidden, bias=bias),
+            weight_group(
+                f"{name}.attention.output", (f"{at}.self_attn.out_proj",), (hidden,), hidden, bias=bias
+            ),
+            weight_group(f"{name}.mlp.up", (f"{at}.fc1",), (inner,), hidden, bias=bias),
+            weight_group(f"{name}.mlp.down", (f"{at}.fc2",), (hidden,), inner, bias=bias),
+        ]
+    embedding = (f"{DECODER}.embed_tokens",)
+    return (*groups, weight_group(EMBEDDING, embedding, (int(full["vocab_size"]),), hidden))
+
+
+def _others(layers: int, hidden: int, positions: int) -> dict[str, tuple[int, ...]]:
+    norms = [f"{DECODER}.final_layer_norm"]
+    for layer in range(layers):
+        norms += [f"{DECODER}.layers.{layer}.{n}" for n in ("self_attn_layer_norm", "final_layer_norm")]
+    table = {f"{DECODER}.embed_positions.weight": (positions + POSITION_OFFSET, hidden)}
+    return table | {f"{norm}.{kind}": (hidden,) for norm in norms for kind in ("weight", "bias")}

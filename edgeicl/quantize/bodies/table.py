@@ -1,0 +1,12 @@
+"""`model_type` -> the architecture in plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgeicl.quantize.bodies.body import Body
+from edgeicl.quantize.bodies.opt import OptBody
+
+BODIES: Mapping[str, type[Body]] = {
+    "opt": OptBody,
+}
