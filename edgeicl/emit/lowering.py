@@ -9,13 +9,17 @@ from typing import Any
 from edgeicl.emit.data_file import DataFile
 from edgeicl.emit.decoder_graph import DecoderGraph
 from edgeicl.emit.graph import GraphBuilder
+from edgeicl.emit.llama import LlamaGraph
 from edgeicl.emit.opt import OptGraph
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.specs.manifest import MODEL_FILE, WEIGHTS_FILE, LedgerEntry
 
 LOWERINGS: Mapping[str, type[DecoderGraph]] = {
+    "llama": LlamaGraph,
     "opt": OptGraph,
+    "qwen2": LlamaGraph,
+    "qwen3": LlamaGraph,
 }
 """`model_type` -> graph."""
 

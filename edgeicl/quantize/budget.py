@@ -1,8 +1,8 @@
 """From a target's memory to the bytes that weight groups may take.
 
     artifact = groups as stored + other tensors + other files        (files that are deployed)
-    resident = groups as held + other tensors + KV cache + prefix + activations of a prompt + runtime
-                                                                                               (the process)
+    resident = groups as held + other tensors + tables that the runtime computes from none + KV cache + prefix
+               + activations of a prompt + runtime                                             (the process)
 
 The other files are the graph without its tensors, the tokenizer, the configuration and the prefix. They are
 written after the plan is made, so they enter as an upper bound: the budget is kept whatever they turn out to
@@ -47,6 +47,7 @@ class WeightBudget:
     prefill_bytes: int
     runtime_overhead_bytes: int
     prefix_bytes: int = 0
+    computed_bytes: int = 0
 
     def artifact_bytes(self, stored_bytes: int) -> int:
         """Size of the deployed files, at most, when the groups take `stored_bytes` of them."""
@@ -55,7 +56,7 @@ class WeightBudget:
     def resident_bytes(self, held_bytes: int) -> int:
         """Peak memory of the running process when it holds the groups in `held_bytes`."""
         rest = self.kv_cache_bytes + self.prefix_bytes + self.prefill_bytes + self.runtime_overhead_bytes
-        return held_bytes + self.other_tensor_bytes + rest
+        return held_bytes + self.other_tensor_bytes + self.computed_bytes + rest
 
     def limits(self, stored: SizeTable, held: SizeTable) -> list[Limit]:
         """What is left for the groups under each limit given; may be negative."""
@@ -109,6 +110,8 @@ class WeightBudget:
             else f"KV cache {self.kv_cache_bytes}, activations of a prompt {self.prefill_bytes}, runtime "
             f"{self.runtime_overhead_bytes}"
         )
+        if kind == "resident_bytes" and self.computed_bytes:
+            rest += f", tables of positions {self.computed_bytes}"
         rest += f", prefix {self.prefix_bytes}" if self.prefix_bytes else ""
         return f"weight groups {group_bytes}, other tensors {self.other_tensor_bytes}, {rest}"
 
@@ -158,6 +161,7 @@ def weight_budget(
         prefill_bytes=prefill_bytes(anatomy.hidden, anatomy.widest, context),
         runtime_overhead_bytes=target.runtime_overhead_bytes,
         prefix_bytes=prefix_bytes,
+        computed_bytes=anatomy.computed_bytes,
     )
     return budget, tuple(deviations)
 

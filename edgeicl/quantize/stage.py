@@ -94,9 +94,15 @@ def quantize(
             ids=any(values.ndim == 1 for values in sets),
         ),
     )
+
+    def multiplied(group: WeightGroup) -> bool:
+        return anatomy.tied or group.name != EMBEDDING
+
     stored = {g.name: {f: group_bytes(*g.shape, f) for f in formats} for g, formats in offered.items()}
     held = {
-        g.name: {f: held_bytes(*g.shape, f, looked_up=g.name == EMBEDDING) for f in formats}
+        g.name: {
+            f: held_bytes(*g.shape, f, looked_up=g.name == EMBEDDING, multiplied=multiplied(g)) for f in formats
+        }
         for g, formats in offered.items()
     }
     # LSAQ rates whole decoder blocks, so a block's groups share one format; sensitivity tells groups apart.

@@ -7,6 +7,8 @@ from typing import Any
 
 from edgeicl.errors import DataError
 
+HEAD_SIZE_MULTIPLE = 8
+"""Of the heads that onnxruntime's attention takes; rotary ones need more."""
 _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -52,3 +54,13 @@ def special_ids(config: Mapping[str, Any], own: Mapping[str, int]) -> dict[str, 
     end = found["eos_token_id"]
     found.setdefault("pad_token_id", end[0] if isinstance(end, list) else end)
     return {key: found[key] for key in _SPECIAL if key in found}
+
+
+def head_size_problem(hidden: int, heads: int, head_size: int, multiple: int) -> str | None:
+    """What is wrong with the size of the heads, if anything: onnxruntime's attention takes a `multiple`."""
+    if head_size % multiple == 0 and head_size > 0:
+        return None
+    return (
+        f"hidden_size = {hidden} and num_attention_heads = {heads} make heads of {head_size} "
+        f"(expected a multiple of {multiple}, as onnxruntime's attention takes)"
+    )

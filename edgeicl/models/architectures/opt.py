@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeicl.models.anatomy import EMBEDDING, Anatomy, WeightGroup, weight_group
-from edgeicl.models.architectures.checked_config import checked, special_ids
+from edgeicl.models.architectures.checked_config import (
+    HEAD_SIZE_MULTIPLE,
+    checked,
+    head_size_problem,
+    special_ids,
+)
 
 DECODER = "model.decoder"
 POSITION_OFFSET = 2
@@ -42,11 +47,16 @@ def anatomy(config: Mapping[str, Any]) -> Anatomy:
     Raises:
         DataError: a configuration that edgeicl can't compile; names all that is unsupported.
     """
-    hidden = int(config.get("hidden_size", _DEFAULTS["hidden_size"]))
+    sizes = {**_DEFAULTS, **config}
+    hidden, heads = int(sizes["hidden_size"]), int(sizes["num_attention_heads"])
     width = config.get("word_embed_proj_dim") or hidden
     other_width = f"word_embed_proj_dim = {width} (expected hidden_size, {hidden})"
-    full = checked(config, _DEFAULTS, _REQUIRED, [other_width] if width != hidden else [])
-    layers, heads = int(full["num_hidden_layers"]), int(full["num_attention_heads"])
+    problems = [
+        other_width if width != hidden else None,
+        head_size_problem(hidden, heads, hidden // heads, HEAD_SIZE_MULTIPLE),
+    ]
+    full = checked(config, _DEFAULTS, _REQUIRED, [problem for problem in problems if problem])
+    layers = int(full["num_hidden_layers"])
     positions = int(full["max_position_embeddings"])
     return Anatomy(
         model_type="opt",

@@ -11,10 +11,13 @@ from typing import Any
 
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import Anatomy
-from edgeicl.models.architectures import opt
+from edgeicl.models.architectures import llama, opt
 
 ARCHITECTURES: Mapping[str, Callable[[Mapping[str, Any]], Anatomy]] = {
+    "llama": llama.anatomy,
     "opt": opt.anatomy,
+    "qwen2": llama.anatomy,
+    "qwen3": llama.anatomy,
 }
 
 

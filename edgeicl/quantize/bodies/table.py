@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgeicl.quantize.bodies.body import Body
+from edgeicl.quantize.bodies.llama import LlamaBody
 from edgeicl.quantize.bodies.opt import OptBody
 
 BODIES: Mapping[str, type[Body]] = {
+    "llama": LlamaBody,
     "opt": OptBody,
+    "qwen2": LlamaBody,
+    "qwen3": LlamaBody,
 }

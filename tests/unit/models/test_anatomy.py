@@ -36,14 +36,14 @@ def test_every_parameter_of_transformers_opt_has_one_place(enable_bias: bool) ->
     assert placed == shapes
 
 
-@pytest.mark.parametrize(("enable_bias", "biases"), [(True, 6 + 2 + 3 + 2), (False, 0)])
+@pytest.mark.parametrize(("enable_bias", "biases"), [(True, 3 * 8 + 8 + 3 + 8), (False, 0)])
 def test_fixed_tensors_on_paper(enable_bias: bool, biases: int) -> None:
-    """One layer of width 2 and inner width 3: five positions, three norms, and biases if there are any."""
+    """One layer of width 8 and inner width 3: five positions, three norms, and biases if there are any."""
     config = {
-        "model_type": "opt", "hidden_size": 2, "ffn_dim": 3, "num_hidden_layers": 1, "num_attention_heads": 1,
+        "model_type": "opt", "hidden_size": 8, "ffn_dim": 3, "num_hidden_layers": 1, "num_attention_heads": 1,
         "max_position_embeddings": 5, "enable_bias": enable_bias,
     }  # fmt: skip
-    assert anatomy_of(config).fixed_tensor_bytes == 4 * (5 * 2 + 3 * 2 * 2 + biases)
+    assert anatomy_of(config).fixed_tensor_bytes == 4 * (5 * 8 + 3 * 2 * 8 + biases)
 
 
 def test_names_and_order() -> None:
