@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeicl.emit.data_file import DataFile
 from edgeicl.emit.decoder_graph import DecoderGraph
+from edgeicl.emit.gpt2 import Gpt2Graph
 from edgeicl.emit.graph import GraphBuilder
 from edgeicl.emit.llama import LlamaGraph
 from edgeicl.emit.opt import OptGraph
@@ -16,6 +17,7 @@ from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.specs.manifest import MODEL_FILE, WEIGHTS_FILE, LedgerEntry
 
 LOWERINGS: Mapping[str, type[DecoderGraph]] = {
+    "gpt2": Gpt2Graph,
     "llama": LlamaGraph,
     "opt": OptGraph,
     "qwen2": LlamaGraph,

@@ -80,8 +80,9 @@ def read_weights(folder: Path) -> StudentWeights:
 
     def matrix(group: WeightGroup) -> Floats:
         if group.transposed:
-            return np.concatenate([found[name].T for name in group.weights])
-        return stacked(group.weights)
+            found.update({name: found[name].T for name in group.weights})
+        # safetensors writes memory as it lies, so rows must lie one after the other
+        return np.ascontiguousarray(stacked(group.weights))
 
     return StudentWeights(
         anatomy=anatomy,

@@ -20,7 +20,17 @@ _LLAMA_LIKE: dict[str, Any] = {
     "max_position_embeddings": POSITIONS,
     "initializer_range": 0.15,
 }
+_GPT2: dict[str, Any] = {
+    "model_type": "gpt2",
+    "n_embd": 64,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": POSITIONS,
+    "initializer_range": 0.2,
+}
 VARIANTS: dict[str, dict[str, Any]] = {
+    "gpt2": _GPT2,
+    "gpt2-untied": {**_GPT2, "n_inner": 96, "tie_word_embeddings": False},
     "llama": {"model_type": "llama", **_LLAMA_LIKE, "rope_theta": 500.0},
     "llama-tied-biases": {
         "model_type": "llama",

@@ -11,9 +11,10 @@ from typing import Any
 
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import Anatomy
-from edgeicl.models.architectures import llama, opt
+from edgeicl.models.architectures import gpt2, llama, opt
 
 ARCHITECTURES: Mapping[str, Callable[[Mapping[str, Any]], Anatomy]] = {
+    "gpt2": gpt2.anatomy,
     "llama": llama.anatomy,
     "opt": opt.anatomy,
     "qwen2": llama.anatomy,

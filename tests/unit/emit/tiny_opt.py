@@ -80,7 +80,7 @@ def write_quantized(student: Path, folder: Path, format_: Format) -> None:
     tensors = {name: state[name] for name in anatomy.others}
     for group in anatomy.groups:
         parts = [state[name] for name in group.weights]
-        matrix = np.concatenate([part.T if group.transposed else part for part in parts])
+        matrix = np.ascontiguousarray(np.concatenate([part.T if group.transposed else part for part in parts]))
         if format_.quantized:
             quantized = round_to_nearest(matrix, format_)
             tensors[f"{group.name}.codes"] = quantized.codes

@@ -52,6 +52,15 @@ def test_a_bare_configuration_means_what_transformers_means_by_it(model_type: st
     assert ours.config["rms_norm_eps"] == theirs.rms_norm_eps
 
 
+def test_gpt2_on_paper() -> None:
+    """A bare configuration is GPT-2 small: 124,439,808 weights."""
+    anatomy = anatomy_of({"model_type": "gpt2"})
+    assert len(anatomy.groups) == 12 * 4 + 1
+    matrices = sum(rows * columns for rows, columns in (group.shape for group in anatomy.groups))
+    assert matrices + anatomy.fixed_tensor_bytes // 4 == 124_439_808
+    assert (anatomy.positions, anatomy.widest, anatomy.special_ids["pad_token_id"]) == (1024, 3072, 50256)
+
+
 def test_smollm_135m_on_paper() -> None:
     """134,515,008 weights: 30 layers, 9 heads of 64, 3 for keys and values, a tied head."""
     anatomy = anatomy_of(
@@ -76,6 +85,7 @@ def test_smollm_135m_on_paper() -> None:
         ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4}}, "rope_type = 'dynamic'"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
         ({"hidden_size": 40}, "make heads of 10"),
+        ({"model_type": "gpt2", "activation_function": "relu"}, "activation_function = 'relu'"),
         ({"model_type": "qwen2", "use_sliding_window": True}, "use_sliding_window = True"),
         ({"model_type": "qwen3", "eos_token_id": None}, "no eos_token_id"),
         ({"model_type": "mamba"}, r"'mamba' is not supported; expected one of .*llama, opt, qwen2, qwen3"),

@@ -46,6 +46,11 @@ def test_logits_are_those_of_transformers(student: Path, weights: StudentWeights
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+def test_matrices_lie_as_they_are_written(weights: StudentWeights) -> None:
+    """safetensors writes memory as it lies, whatever the strides say."""
+    assert all(matrix.flags.c_contiguous for matrix in weights.matrices.values())
+
+
 @pytest.mark.parametrize("kind", ["tokens", "vectors"])
 def test_logits_behind_a_prefix(student: Path, weights: StudentWeights, kind: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(student).eval()
