@@ -1,10 +1,10 @@
-"""OPT, lowered: learned positions, LayerNorm, ReLU."""
+"""OPT, lowered: learned positions, LayerNorm before the blocks or, in the 350M model, after them, and ReLU."""
 
 from __future__ import annotations
 
 from edgeicl.emit.decoder_graph import DecoderGraph
-from edgeicl.models.anatomy import EMBEDDING
-from edgeicl.models.architectures.opt import DECODER, POSITION_OFFSET
+from edgeicl.models.anatomy import EMBEDDING, PROJECT_IN, PROJECT_OUT
+from edgeicl.models.architectures.opt import DECODER, POSITION_OFFSET, has_last_norm
 
 _NORM_EPSILON = 1e-5
 
@@ -17,8 +17,30 @@ class OptGraph(DecoderGraph):
 
     def _embed(self) -> tuple[str, str]:
         tokens = self._builder.embedding("input_ids", EMBEDDING, "tokens")
+        if self.anatomy.projected:
+            tokens = self._builder.linear(tokens, PROJECT_IN, "tokens.projected")
         table = self._builder.parameter(f"{DECODER}.embed_positions.weight", first_row=POSITION_OFFSET)
         return tokens, self._builder.node("Gather", [table, "positions"], ["position_rows"])
+
+    def _layer(self, layer: int, residual: str, delta: str | None) -> tuple[str, str | None]:
+        if self.anatomy.config["do_layer_norm_before"]:
+            return super()._layer(layer, residual, delta)
+        name = f"layers.{layer}"
+        after_attention, after_mlp = self._norm_names(layer)
+        hidden = self._sum(residual, delta, f"{name}.hidden")
+        attended, hidden = self._attention(layer, hidden, hidden)
+        found = self._builder.linear(attended, f"{name}.attention.output", f"{name}.attention_output")
+        hidden, _ = self._add_and_norm(hidden, found, after_attention, f"{name}.attention")
+        return self._add_and_norm(hidden, self._mlp(layer, hidden), after_mlp, f"{name}.mlp")[0], None
+
+    def _finish(self, residual: str, delta: str | None) -> str:
+        if has_last_norm(self.anatomy.config):
+            hidden = super()._finish(residual, delta)
+        else:
+            hidden = self._sum(residual, delta, "final.residual")
+        if not self.anatomy.projected:
+            return hidden
+        return self._builder.linear(hidden, PROJECT_OUT, "final.projected")
 
     def _norm_names(self, layer: int) -> tuple[str, str]:
         at = f"{DECODER}.layers.{layer}"

@@ -16,6 +16,8 @@ from typing import Any
 
 EMBEDDING = "embedding"
 HEAD = "head"
+PROJECT_IN, PROJECT_OUT = "project_in", "project_out"
+"""Between the width of the embedding and that of the residual stream, where the two differ."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class WeightGroup:
 
     Args:
         name: `layers.0.attention.qkv`, `layers.0.attention.output`, `layers.0.mlp.up` (gated: `mlp.gate_up`),
-            `layers.0.mlp.down`, `embedding`, or `head`.
+            `layers.0.mlp.down`, `project_in`, `project_out`, `embedding`, or `head`.
         weights: Parameter names, in the order of stacking.
         biases: Parameter names in the same order; empty where there are none.
         shape: (N, K) of the stacked matrix: outputs and inputs (embedding: vocabulary and width).
@@ -112,6 +114,11 @@ class Anatomy:
     def tied(self) -> bool:
         """Whether the head is the embedding."""
         return all(group.name != HEAD for group in self.groups)
+
+    @property
+    def projected(self) -> bool:
+        """Whether embedding and residual stream differ in width, with a matrix between them."""
+        return self.embedding_width != self.hidden
 
     @property
     def kv_width(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgeicl.models.anatomy import EMBEDDING
+from edgeicl.models.anatomy import EMBEDDING, PROJECT_IN
 from edgeicl.models.architectures.table import anatomy_of
 
 
@@ -21,7 +21,7 @@ def prompt_flops(config: Mapping[str, Any], *, tokens: int, before: int = 0) -> 
         if group.name == EMBEDDING and not anatomy.tied:
             continue  # looked up, not multiplied
         last_layer = group.layer == anatomy.layers - 1 and not group.name.endswith("attention.qkv")
-        alone = group.layer is None or last_layer
+        alone = last_layer or (group.layer is None and group.name != PROJECT_IN)
         products += group.shape[0] * group.shape[1] * (1 if alone else tokens)
     # Each token looks at all before it and at itself, once with its query and once at the values.
     seen = tokens * before + tokens * (tokens + 1) // 2

@@ -28,6 +28,16 @@ _GPT2: dict[str, Any] = {
     "n_positions": POSITIONS,
     "initializer_range": 0.2,
 }
+_OPT: dict[str, Any] = {
+    "model_type": "opt",
+    "hidden_size": 64,
+    "ffn_dim": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": POSITIONS,
+    "word_embed_proj_dim": 64,
+    "init_std": 0.2,
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "gpt2": _GPT2,
     "gpt2-untied": {**_GPT2, "n_inner": 96, "tie_word_embeddings": False},
@@ -58,6 +68,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         **_LLAMA_LIKE,
         "rope_scaling": {"rope_type": "linear", "factor": 2.0},
     },
+    "opt": _OPT,
+    "opt-350m": {**_OPT, "do_layer_norm_before": False, "word_embed_proj_dim": 32},
+    "opt-projected": {**_OPT, "word_embed_proj_dim": 32},
+    "opt-no-last-norm": {**_OPT, "_remove_final_layer_norm": True},
     "qwen2": {"model_type": "qwen2", **_LLAMA_LIKE, "tie_word_embeddings": True},
     "qwen3": {"model_type": "qwen3", **_LLAMA_LIKE, "head_dim": 32, "tie_word_embeddings": False},
 }

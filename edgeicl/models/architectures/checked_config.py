@@ -56,11 +56,11 @@ def special_ids(config: Mapping[str, Any], own: Mapping[str, int]) -> dict[str, 
     return {key: found[key] for key in _SPECIAL if key in found}
 
 
-def head_size_problem(hidden: int, heads: int, head_size: int, multiple: int) -> str | None:
-    """What is wrong with the size of the heads, if anything: onnxruntime's attention takes a `multiple`."""
-    if head_size % multiple == 0 and head_size > 0:
+def head_size_problem(width: int, heads: int, multiple: int) -> str | None:
+    """What is wrong with `heads` that share `width` numbers, if anything; each must have a `multiple`."""
+    if width > 0 and width % (heads * multiple) == 0:
         return None
     return (
-        f"hidden_size = {hidden} and num_attention_heads = {heads} make heads of {head_size} "
+        f"{heads} attention heads over a width of {width} make heads of {width / heads:g} "
         f"(expected a multiple of {multiple}, as onnxruntime's attention takes)"
     )

@@ -49,7 +49,7 @@ def anatomy(config: Mapping[str, Any]) -> Anatomy:
     """
     sizes = {**_DEFAULTS, **config}
     hidden, heads = int(sizes["n_embd"]), int(sizes["n_head"])
-    problem = head_size_problem(hidden, heads, hidden // heads, HEAD_SIZE_MULTIPLE)
+    problem = head_size_problem(hidden, heads, HEAD_SIZE_MULTIPLE)
     full = checked(config, _DEFAULTS, _REQUIRED, [problem] if problem else [])
     layers, positions = int(full["n_layer"]), int(full["n_positions"])
     return Anatomy(

@@ -64,10 +64,11 @@ def anatomy(config: Mapping[str, Any]) -> Anatomy:
     defaults = _COMMON | _DEFAULTS[model_type]
     sizes = {**defaults, **config}
     hidden, heads = int(sizes["hidden_size"]), int(sizes["num_attention_heads"])
-    head_size = int(sizes.get("head_dim") or hidden // heads)
-    problems = [rotary_problem(config), head_size_problem(hidden, heads, head_size, ROTARY_HEAD_SIZE_MULTIPLE)]
+    width = heads * int(sizes["head_dim"]) if sizes.get("head_dim") else hidden
+    problems = [rotary_problem(config), head_size_problem(width, heads, ROTARY_HEAD_SIZE_MULTIPLE)]
     full = checked(config, defaults, _REQUIRED[model_type], [found for found in problems if found])
     layers, positions = int(full["num_hidden_layers"]), int(full["max_position_embeddings"])
+    head_size = width // heads
     kv_heads = int(full.get("num_key_value_heads") or heads)
     return Anatomy(
         model_type=model_type,

@@ -1,11 +1,15 @@
-"""OPT (Zhang et al., arXiv 2205.01068): learned positions, LayerNorm before each block, ReLU, a tied head."""
+"""OPT (Zhang et al., arXiv 2205.01068): learned positions, LayerNorm, ReLU, a tied head.
+
+Norms stand before each block and after the last; in the 350M model they stand after each block, and its
+embedding is narrower than its residual stream.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from edgeicl.models.anatomy import EMBEDDING, Anatomy, WeightGroup, weight_group
+from edgeicl.models.anatomy import EMBEDDING, PROJECT_IN, PROJECT_OUT, Anatomy, WeightGroup, weight_group
 from edgeicl.models.architectures.checked_config import (
     HEAD_SIZE_MULTIPLE,
     checked,
@@ -33,8 +37,6 @@ _DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 _REQUIRED: dict[str, Any] = {
-    "do_layer_norm_before": True,
-    "_remove_final_layer_norm": False,
     "layer_norm_elementwise_affine": True,
     "activation_function": "relu",
     "tie_word_embeddings": True,
@@ -49,13 +51,8 @@ def anatomy(config: Mapping[str, Any]) -> Anatomy:
     """
     sizes = {**_DEFAULTS, **config}
     hidden, heads = int(sizes["hidden_size"]), int(sizes["num_attention_heads"])
-    width = config.get("word_embed_proj_dim") or hidden
-    other_width = f"word_embed_proj_dim = {width} (expected hidden_size, {hidden})"
-    problems = [
-        other_width if width != hidden else None,
-        head_size_problem(hidden, heads, hidden // heads, HEAD_SIZE_MULTIPLE),
-    ]
-    full = checked(config, _DEFAULTS, _REQUIRED, [problem for problem in problems if problem])
+    problem = head_size_problem(hidden, heads, HEAD_SIZE_MULTIPLE)
+    full = checked(config, _DEFAULTS, _REQUIRED, [problem] if problem else [])
     layers = int(full["num_hidden_layers"])
     positions = int(full["max_position_embeddings"])
     return Anatomy(
@@ -70,11 +67,16 @@ def anatomy(config: Mapping[str, Any]) -> Anatomy:
         positions=positions,
         vocabulary=int(full["vocab_size"]),
         groups=_groups(full),
-        others=_others(layers, hidden, positions),
+        others=_others(layers, hidden, positions, last_norm=has_last_norm(full)),
         special_ids=special_ids(full, {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}),
         prefix="model.",
         undeployed=POSITION_OFFSET * hidden,
     )
+
+
+def has_last_norm(full: Mapping[str, Any]) -> bool:
+    """Whether a norm stands before the head."""
+    return bool(full["do_layer_norm_before"]) and not full["_remove_final_layer_norm"]
 
 
 def _groups(full: Mapping[str, Any]) -> tuple[WeightGroup, ...]:
@@ -91,12 +93,18 @@ def _groups(full: Mapping[str, Any]) -> tuple[WeightGroup, ...]:
             weight_group(f"{name}.mlp.up", (f"{at}.fc1",), (inner,), hidden, bias=bias),
             weight_group(f"{name}.mlp.down", (f"{at}.fc2",), (hidden,), inner, bias=bias),
         ]
+    width = int(full.get("word_embed_proj_dim") or hidden)
+    if width != hidden:
+        groups += [
+            weight_group(PROJECT_IN, (f"{DECODER}.project_in",), (hidden,), width),
+            weight_group(PROJECT_OUT, (f"{DECODER}.project_out",), (width,), hidden),
+        ]
     embedding = (f"{DECODER}.embed_tokens",)
-    return (*groups, weight_group(EMBEDDING, embedding, (int(full["vocab_size"]),), hidden))
+    return (*groups, weight_group(EMBEDDING, embedding, (int(full["vocab_size"]),), width))
 
 
-def _others(layers: int, hidden: int, positions: int) -> dict[str, tuple[int, ...]]:
-    norms = [f"{DECODER}.final_layer_norm"]
+def _others(layers: int, hidden: int, positions: int, *, last_norm: bool) -> dict[str, tuple[int, ...]]:
+    norms = [f"{DECODER}.final_layer_norm"] if last_norm else []
     for layer in range(layers):
         norms += [f"{DECODER}.layers.{layer}.{n}" for n in ("self_attn_layer_norm", "final_layer_norm")]
     table = {f"{DECODER}.embed_positions.weight": (positions + POSITION_OFFSET, hidden)}

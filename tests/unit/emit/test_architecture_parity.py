@@ -141,6 +141,12 @@ def _norms_with_another_epsilon(node: onnx.NodeProto) -> None:
         _changed(node, epsilon=1e-2)
 
 
+def _residual_left_out(node: onnx.NodeProto) -> None:
+    if node.op_type == "Sum" and node.output[0] == "layers.1.mlp.residual":
+        del node.input[0]
+
+
+_OPT_FAULTS = [_positions_of_a_first_step, _norms_with_another_epsilon, _residual_left_out]
 _GPT2_FAULTS = [_positions_of_a_first_step, _gelu_of_another_form, _norms_with_another_epsilon]
 _LLAMA_FAULTS = [
     _positions_not_turned,
@@ -150,6 +156,8 @@ _LLAMA_FAULTS = [
     _layer_norm_for_rms_norm,
 ]
 FAULTS = [
+    *(("opt", fault) for fault in _OPT_FAULTS),
+    *(("opt-350m", fault) for fault in _OPT_FAULTS),
     *(("gpt2", fault) for fault in _GPT2_FAULTS),
     *(("llama", fault) for fault in _LLAMA_FAULTS),
     *(("qwen2", fault) for fault in _LLAMA_FAULTS),

@@ -75,8 +75,6 @@ def test_opt_125m_has_49_groups_and_its_known_parameter_count() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"do_layer_norm_before": False}, "do_layer_norm_before = False"),
-        ({"word_embed_proj_dim": 16}, "word_embed_proj_dim = 16"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings = False"),
         ({"activation_function": "gelu"}, "activation_function = 'gelu'"),
         ({"model_type": "bloom"}, "model type 'bloom' is not supported; expected one of"),
@@ -88,13 +86,13 @@ def test_what_is_unsupported_is_named(change: dict[str, Any], named: str) -> Non
 
 
 def test_all_unsupported_settings_are_named_at_once() -> None:
-    with pytest.raises(DataError, match=r"do_layer_norm_before.*activation_function.*word_embed_proj_dim"):
+    with pytest.raises(DataError, match=r"elementwise_affine.*activation_function.*tie_word"):
         anatomy_of(
             {
                 "model_type": "opt",
                 **SMALL,
-                "do_layer_norm_before": False,
+                "layer_norm_elementwise_affine": False,
                 "activation_function": "gelu",
-                "word_embed_proj_dim": 16,
+                "tie_word_embeddings": False,
             }
         )

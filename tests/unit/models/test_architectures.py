@@ -30,7 +30,7 @@ def test_every_parameter_of_transformers_has_one_place(variant: str) -> None:
 
 
 def test_every_architecture_has_a_variant() -> None:
-    assert {sizes["model_type"] for sizes in VARIANTS.values()} | {"opt"} == set(ARCHITECTURES)
+    assert {sizes["model_type"] for sizes in VARIANTS.values()} == set(ARCHITECTURES)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3"])
@@ -59,6 +59,22 @@ def test_gpt2_on_paper() -> None:
     matrices = sum(rows * columns for rows, columns in (group.shape for group in anatomy.groups))
     assert matrices + anatomy.fixed_tensor_bytes // 4 == 124_439_808
     assert (anatomy.positions, anatomy.widest, anatomy.special_ids["pad_token_id"]) == (1024, 3072, 50256)
+
+
+def test_opt_350m_on_paper() -> None:
+    """331,196,416 weights: a residual stream of 1,024, embeddings of 512, and no norm before the head."""
+    anatomy = anatomy_of(
+        {
+            "model_type": "opt", "hidden_size": 1024, "ffn_dim": 4096, "num_hidden_layers": 24,
+            "num_attention_heads": 16, "word_embed_proj_dim": 512, "do_layer_norm_before": False,
+        }
+    )  # fmt: skip
+    assert len(anatomy.groups) == 24 * 4 + 3
+    assert anatomy.projected
+    assert anatomy.embedding_width == 512
+    matrices = sum(rows * columns for rows, columns in (group.shape for group in anatomy.groups))
+    # of the position table two rows are not deployed
+    assert matrices + anatomy.fixed_tensor_bytes // 4 + 2 * 1024 == 331_196_416
 
 
 def test_smollm_135m_on_paper() -> None:
