@@ -14,7 +14,8 @@ from typing import Any
 
 from edgeicl.bench.local import run_local
 from edgeicl.bench.workload import Workload
-from edgeicl.models.anatomy import EMBEDDING, fixed_tensor_bytes, weight_groups
+from edgeicl.models.anatomy import EMBEDDING
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.numerics.size import group_bytes, held_bytes, kv_cache_bytes, prefill_bytes
 from edgeicl.specs.quant_plan import Format
 from tests.unit.bench.conftest import TINY, build_artifact, tiny_task, tiny_tokenizer
@@ -67,12 +68,13 @@ def memory(config: Mapping[str, Any], format_: Format, *, prompt_tokens: int, fo
         vocabulary=config["vocab_size"],
         bytes_per_token=None,
     )
-    groups, hidden, ffn = weight_groups(config), config["hidden_size"], config["ffn_dim"]
-    cache = kv_cache_bytes(config["num_hidden_layers"], hidden, prompt_tokens + workload.decode_tokens)
+    anatomy = anatomy_of(config)
+    groups = anatomy.groups
+    cache = kv_cache_bytes(anatomy.layers, anatomy.kv_width, prompt_tokens + workload.decode_tokens)
     return Memory(
         stored=sum(group_bytes(*g.shape, format_) for g in groups),
         held=sum(held_bytes(*g.shape, format_, looked_up=g.name == EMBEDDING) for g in groups),
-        rest=fixed_tensor_bytes(config) + cache + prefill_bytes(hidden, ffn, prompt_tokens),
+        rest=anatomy.fixed_tensor_bytes + cache + prefill_bytes(anatomy.hidden, anatomy.widest, prompt_tokens),
         peak=run["peak_rss_bytes"] - run["baseline_rss_bytes"],
     )
 

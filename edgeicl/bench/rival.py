@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from edgeicl.bench.local import last_lines
 from edgeicl.errors import BenchError, DataError
-from edgeicl.models.anatomy import other_parameters, weight_groups
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.specs.manifest import MODEL_FILE
 from edgeicl.store import Store, folder_hashes
 
@@ -32,12 +32,14 @@ RIVALS = {
 
 _SHAPE = (
     "model_type",
-    "hidden_size",
-    "ffn_dim",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "vocab_size",
-    "max_position_embeddings",
+    "hidden",
+    "widest",
+    "layers",
+    "heads",
+    "kv_heads",
+    "head_size",
+    "vocabulary",
+    "positions",
 )
 _TASK = "text-generation-with-past"
 _EXPORT_TIMEOUT_S = 3600
@@ -87,11 +89,11 @@ def _require_same_shape(model: Path, config: Mapping[str, Any]) -> None:
     """DataError unless the checkpoint folder `model` has the shape of `config`."""
     if not (model / "config.json").is_file():
         raise DataError(f"{model} is no model folder: found no config.json in it")
-    found = json.loads((model / "config.json").read_text())
+    found, expected = anatomy_of(json.loads((model / "config.json").read_text())), anatomy_of(config)
     other = [
-        f"{key}: found {found.get(key)}, the artifact has {config.get(key)}"
+        f"{key}: found {getattr(found, key)}, the artifact has {getattr(expected, key)}"
         for key in _SHAPE
-        if found.get(key) != config.get(key)
+        if getattr(found, key) != getattr(expected, key)
     ]
     if other:
         raise DataError(
@@ -154,17 +156,15 @@ def write_random_checkpoint(folder: Path, config: Mapping[str, Any]) -> Path:
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
     tensors: dict[str, npt.NDArray[np.float32]] = {}
-    for group in weight_groups(config):
-        rows, columns = group.shape[0] // len(group.weights), group.shape[1]
-        for name in group.weights:
-            tensors[name] = _normal(generator, (rows, columns))
-        for name in group.biases:
-            tensors[name] = np.zeros(rows, np.float32)
-    for name, shape in other_parameters(config).items():
-        is_scale = name.endswith("norm.weight")
+    anatomy = anatomy_of(config)
+    for group in anatomy.groups:
+        for name, shape in group.parameter_shapes.items():
+            tensors[name] = np.zeros(shape, np.float32) if name in group.biases else _normal(generator, shape)
+    for name, shape in anatomy.others.items():
+        is_scale = len(shape) == 1 and name.endswith(".weight")
         tensors[name] = np.ones(shape, np.float32) if is_scale else _normal(generator, shape)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    whole = {"architectures": ["OPTForCausalLM"], **config}
+    whole = {"architectures": [anatomy.causal_lm], **config}
     (folder / "config.json").write_text(json.dumps(whole, indent=1))
     return folder
 

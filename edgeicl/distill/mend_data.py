@@ -12,7 +12,7 @@ from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import seed_name
 from edgeicl.distill.tuned_tasks import TunedTask, refuse_the_same_question
 from edgeicl.errors import DataError
-from edgeicl.models.anatomy import opt_config
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import check_same_tokens, config_number
 from edgeicl.models.model_folder import model_config
 from edgeicl.specs.manifest import Deviation
@@ -43,7 +43,7 @@ class MendData:
 
         Reads all data, so that a problem in it is told before any work.
         """
-        opt_config(model_config(self.run.student_folder))
+        anatomy_of(model_config(self.run.student_folder))
         check_same_tokens(self.hypernetwork, self.run.student_folder, same_head=False, role="hypernetwork")
         longest = max(map(len, self.contexts.values()))
         answer = max(map(len, self.run.encoder.tokens.values())) - 1
@@ -88,7 +88,7 @@ class MendData:
     @cached_property
     def embedding_width(self) -> int:
         """Width of the student's token embeddings."""
-        return int(opt_config(model_config(self.run.student_folder))["hidden_size"])
+        return anatomy_of(model_config(self.run.student_folder)).embedding_width
 
     @cached_property
     def target(self) -> TaskData:

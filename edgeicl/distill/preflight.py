@@ -8,7 +8,7 @@ from pathlib import Path
 from edgeicl.distill.evaluate import IN_CONTEXT_STUDENT
 from edgeicl.distill.label_reader import Over
 from edgeicl.errors import DataError
-from edgeicl.models.anatomy import opt_config
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import check_same_tokens, config_number
 from edgeicl.models.model_folder import model_config
 from edgeicl.specs.manifest import Deviation
@@ -39,7 +39,7 @@ def check_models(
         DataError: a student that can't be compiled, different tokens or heads, label words that the
             objective can't use, a model that reads fewer tokens than the prompts it gets have.
     """
-    reads = int(opt_config(model_config(student))["max_position_embeddings"])
+    reads = anatomy_of(model_config(student)).positions
     check_same_tokens(teacher, student, same_head=same_head)
     if over == "vocabulary" and any(len(word) > 1 for word in tokens.values()):
         raise DataError(

@@ -9,6 +9,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from edgeicl.models.anatomy import Anatomy
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.specs.manifest import MODEL_FILE, TASK_FILE, TaskFile
 
 # how a checkpoint was stored or made, which means nothing to whoever runs the artifact
@@ -31,14 +33,15 @@ def write_deployment_files(
         context_tokens: Longest text that memory is set aside for; at most the model's positions.
         threads: Threads that onnxruntime-genai is told to use.
     """
+    anatomy = anatomy_of(config)
     tokenizer_json = json.loads(tokenizer.to_str())
     files: dict[str, object] = {
         "config.json": {key: value for key, value in config.items() if key not in _OF_THE_CHECKPOINT},
-        "generation_config.json": _special_ids(config) | {"do_sample": False},
-        "genai_config.json": genai_config(config, context_tokens=context_tokens, threads=threads),
+        "generation_config.json": {**anatomy.special_ids, "do_sample": False},
+        "genai_config.json": genai_config(anatomy, context_tokens=context_tokens, threads=threads),
         # the vocabulary is the largest of these files: no spaces in it
         "tokenizer.json": tokenizer_json,
-        "tokenizer_config.json": tokenizer_config(config, tokenizer_json),
+        "tokenizer_config.json": tokenizer_config(anatomy, tokenizer_json),
         TASK_FILE: task.model_dump(mode="json", exclude_none=True),
     }
     for name, content in files.items():
@@ -54,24 +57,22 @@ def write_deployment_files(
     return tuple(files)
 
 
-def genai_config(config: Mapping[str, Any], *, context_tokens: int, threads: int) -> dict[str, Any]:
+def genai_config(anatomy: Anatomy, *, context_tokens: int, threads: int) -> dict[str, Any]:
     """What onnxruntime-genai needs to run the graph; it rejects the type `opt`, so the type is `decoder`."""
-    heads = int(config["num_attention_heads"])
-    positions = int(config["max_position_embeddings"])
     return {
         "model": {
             "type": "decoder",
-            **_special_ids(config),
-            "context_length": positions,
-            "vocab_size": int(config["vocab_size"]),
+            **anatomy.special_ids,
+            "context_length": anatomy.positions,
+            "vocab_size": anatomy.vocabulary,
             "decoder": {
                 "filename": MODEL_FILE,
                 "session_options": {"intra_op_num_threads": threads},
-                "hidden_size": int(config["hidden_size"]),
-                "head_size": int(config["hidden_size"]) // heads,
-                "num_attention_heads": heads,
-                "num_key_value_heads": heads,
-                "num_hidden_layers": int(config["num_hidden_layers"]),
+                "hidden_size": anatomy.hidden,
+                "head_size": anatomy.head_size,
+                "num_attention_heads": anatomy.heads,
+                "num_key_value_heads": anatomy.kv_heads,
+                "num_hidden_layers": anatomy.layers,
                 "inputs": {
                     "input_ids": "input_ids",
                     "attention_mask": "attention_mask",
@@ -87,7 +88,7 @@ def genai_config(config: Mapping[str, Any], *, context_tokens: int, threads: int
         },
         "search": {
             "do_sample": False,
-            "max_length": min(context_tokens, positions),
+            "max_length": min(context_tokens, anatomy.positions),
             "min_length": 0,
             "num_beams": 1,
             "past_present_share_buffer": True,
@@ -95,7 +96,7 @@ def genai_config(config: Mapping[str, Any], *, context_tokens: int, threads: int
     }
 
 
-def tokenizer_config(config: Mapping[str, Any], tokenizer_json: Mapping[str, Any]) -> dict[str, Any]:
+def tokenizer_config(anatomy: Anatomy, tokenizer_json: Mapping[str, Any]) -> dict[str, Any]:
     """tokenizer_config.json for a tokenizer.json.
 
     `add_bos_token` says what tokenizer.json's post-processor does already: onnxruntime-genai reads only the
@@ -105,30 +106,24 @@ def tokenizer_config(config: Mapping[str, Any], tokenizer_json: Mapping[str, Any
     vocabulary = tokenizer_json["model"].get("vocab")
     if isinstance(vocabulary, dict):
         text_of = {number: text for text, number in vocabulary.items()} | text_of
-    ids = _special_ids(config)
-    bos, eos, pad = (text_of.get(ids[key]) for key in ("bos_token_id", "eos_token_id", "pad_token_id"))
+    first = {key: ids[0] if isinstance(ids, list) else ids for key, ids in anatomy.special_ids.items()}
+    bos, eos, pad = (text_of.get(first.get(key)) for key in ("bos_token_id", "eos_token_id", "pad_token_id"))
     byte_level = tokenizer_json["model"]["type"] == "BPE" and "ByteLevel" in json.dumps(
         tokenizer_json["pre_tokenizer"]
     )
     return {
         "tokenizer_class": "GPT2Tokenizer" if byte_level else "PreTrainedTokenizerFast",
-        "add_bos_token": _starts_with(tokenizer_json, ids["bos_token_id"]),
+        "add_bos_token": _starts_with(tokenizer_json, first.get("bos_token_id")),
         "add_prefix_space": False,
         "bos_token": bos,
         "eos_token": eos,
         "pad_token": pad,
         "unk_token": tokenizer_json["model"].get("unk_token") or eos,
         "clean_up_tokenization_spaces": False,
-        "model_max_length": int(config["max_position_embeddings"]),
+        "model_max_length": anatomy.positions,
     }
 
 
-def _starts_with(tokenizer_json: Mapping[str, Any], token_id: int) -> bool:
+def _starts_with(tokenizer_json: Mapping[str, Any], token_id: int | None) -> bool:
     ids: list[int] = Tokenizer.from_str(json.dumps(tokenizer_json)).encode("a").ids
     return ids[:1] == [token_id]
-
-
-def _special_ids(config: Mapping[str, Any]) -> dict[str, int]:
-    """Special token ids, with OPT's own where the configuration leaves them out."""
-    defaults = {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}
-    return {key: int(config[key]) if config.get(key) is not None else own for key, own in defaults.items()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,8 @@ def check_genai(
     run = run_genai(folder, prompts, [len(tokens) for tokens in expected], texts, before)
     if run.generated is None:
         raise ParityError(f"onnxruntime-genai can't run {folder}: {run.failure}")
-    end = int(json.loads((folder / "genai_config.json").read_text())["model"]["eos_token_id"])
+    named = json.loads((folder / "genai_config.json").read_text())["model"]["eos_token_id"]
+    end = frozenset(named if isinstance(named, list) else [named])
     for prompt, tokens, found in zip(prompts, expected, run.generated, strict=True):
         if _before(end, found) != _before(end, tokens):
             raise ParityError(
@@ -92,10 +94,9 @@ def check_transformers_tokenizer(folder: Path, texts: Sequence[str]) -> None:
             raise ParityError(f"transformers reads {text!r} as {found}, tokenizer.json means {expected}")
 
 
-def _before(end: int, tokens: Sequence[int]) -> list[int]:
-    """The tokens before the first `end`."""
-    kept = list(tokens)
-    return kept[: kept.index(end)] if end in kept else kept
+def _before(end: Set[int], tokens: Sequence[int]) -> list[int]:
+    """The tokens before the first that ends a text."""
+    return list(takewhile(lambda token: token not in end, tokens))
 
 
 def _tokenizer_deviations(run: GenaiRun, folder: Path, texts: Sequence[str]) -> list[Deviation]:

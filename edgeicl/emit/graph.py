@@ -74,6 +74,12 @@ class GraphBuilder:
         self.node("MatMul", [source, self._as_fp32(weight, format_)], [product])
         return product if bias is None else self.node("Add", [product, bias], [output])
 
+    def layer_norm(self, source: str, parameters: str, output: str, *, epsilon: float) -> str:
+        """LayerNorm over the last axis, with the parameters `.weight` and `.bias`."""
+        weight, bias = (self.parameter(f"{parameters}.{kind}") for kind in ("weight", "bias"))
+        inputs = [source, weight, bias]
+        return self.node("LayerNormalization", inputs, [output], axis=-1, epsilon=epsilon)
+
     def embedding(self, ids: str, group: str, output: str) -> str:
         """Rows of the group's weights [V, H] for `ids` [B, T] -> [B, T, H]."""
         format_ = self.weights.format(group)

@@ -1,4 +1,4 @@
-"""The independent model that an artifact is compared with: transformers' own OPT, holding the same weights."""
+"""The independent model that an artifact is compared with: transformers' own, holding the same weights."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import DynamicCache, OPTConfig, OPTForCausalLM
+from accelerate import init_empty_weights
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from edgeicl.emit.weights import QuantizedWeights
-from edgeicl.models.anatomy import other_parameters, weight_groups
+from edgeicl.models.anatomy import WeightGroup
+from edgeicl.models.architectures.table import anatomy_of
 
 Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -19,24 +21,30 @@ Array = npt.NDArray[Any]
 
 
 def reference_model(config: Mapping[str, Any], weights: QuantizedWeights) -> torch.nn.Module:
-    """OPTForCausalLM in fp32 and eval mode, every weight set to what the artifact's bytes stand for."""
-    known = OPTConfig(**{key: value for key, value in config.items() if key not in _NOT_FOR_THE_REFERENCE})
-    with torch.device("meta"):
-        model = OPTForCausalLM(known)
-    model.to_empty(device="cpu")
+    """The causal language model in fp32 and eval mode, every weight set to what the artifact's bytes mean."""
+    anatomy = anatomy_of(config)
+    known = {key: value for key, value in anatomy.config.items() if key not in _NOT_FOR_THE_REFERENCE}
+    # parameters without memory until they are set; buffers, such as those of rotary positions, as they are
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**known))
     model.tie_weights()
-    parameters = dict(model.named_parameters())
-    for group in weight_groups(config):
-        dense = weights.dense(group.name)
-        for name, rows in zip(group.weights, np.split(dense, len(group.weights)), strict=True):
-            _set(parameters.pop(name), rows)
+    unset = set(dict(model.named_parameters()))
+
+    def set_parameter(name: str, values: npt.NDArray[Any]) -> None:
+        _set(model, name, values)
+        unset.remove(name)
+
+    for group in anatomy.groups:
+        for name, rows in zip(group.weights, _parts(group, weights.dense(group.name)), strict=True):
+            set_parameter(name, rows.T if group.transposed else rows)
         if group.biases:
             stacked = weights.tensor(f"{group.name}.bias")
-            for name, rows in zip(group.biases, np.split(stacked, len(group.biases)), strict=True):
-                _set(parameters.pop(name), rows)
-    for name in other_parameters(config):
-        _set(parameters.pop(name), weights.tensor(name))
-    assert not parameters, f"parameters left without values: {sorted(parameters)}"
+            for name, rows in zip(group.biases, _parts(group, stacked), strict=True):
+                set_parameter(name, rows)
+    for name in anatomy.others:
+        set_parameter(name, weights.tensor(name))
+    assert not unset, f"parameters left without values: {sorted(unset)}"
+    model.tie_weights()
     reference: torch.nn.Module = model.eval()
     return reference
 
@@ -45,10 +53,17 @@ def reference_model(config: Mapping[str, Any], weights: QuantizedWeights) -> tor
 _NOT_FOR_THE_REFERENCE = ("torch_dtype", "dtype", "architectures", "transformers_version", "_name_or_path")
 
 
-def _set(parameter: torch.nn.Parameter, values: npt.NDArray[Any]) -> None:
-    if tuple(parameter.shape) != values.shape:
-        raise ValueError(f"a parameter is {tuple(parameter.shape)}, its values are {values.shape}")
-    parameter.data.copy_(torch.from_numpy(np.array(values, dtype=np.float32)))
+def _parts(group: WeightGroup, stacked: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """The rows of each of the group's parameters."""
+    return np.split(stacked, np.cumsum(group.parts)[:-1])
+
+
+def _set(model: torch.nn.Module, name: str, values: npt.NDArray[Any]) -> None:
+    shape = tuple(model.get_parameter(name).shape)
+    if shape != values.shape:
+        raise ValueError(f"{name} is {shape}, its values are {values.shape}")
+    module, _, kind = name.rpartition(".")
+    setattr(model.get_submodule(module), kind, torch.nn.Parameter(torch.tensor(values, dtype=torch.float32)))
 
 
 def all_logits(model: torch.nn.Module, before: Array | None = None) -> Callable[[Ids, Ids], Logits]:
@@ -76,7 +91,7 @@ def last_logits(model: torch.nn.Module, before: Array | None = None) -> Callable
 
     What stands `before` is computed once.
     """
-    decoder: Any = model.get_submodule("model")
+    decoder: Any = model.base_model
     head = model.get_submodule("lm_head")
     past = None if before is None else _cache(decoder, torch.from_numpy(before))
     count = 0 if before is None else len(before)

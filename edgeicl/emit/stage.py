@@ -25,7 +25,7 @@ from edgeicl.emit.prefix import prefix_deviations, prefix_use, write_prefix_file
 from edgeicl.emit.reference import all_logits, last_logits, reference_model
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import BudgetError, DataError
-from edgeicl.models.anatomy import opt_config
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.models.model_folder import model_config, weights_digest
 from edgeicl.models.onnx_decoder import OnnxDecoder
@@ -129,14 +129,15 @@ class _Emission:
         self.data, self.sets = data, sets
         self.set_tokens = max(map(len, sets), default=0)
         self.exact_rows: list[Rows] = []
-        self.config = opt_config(model_config(student))
+        self.config = model_config(student)
+        self.anatomy = anatomy_of(self.config)
         self.weights = QuantizedWeights(quantized)
         self.tokenizer = load_tokenizer(student)
         task = recipe.task
         self.encoder = PromptEncoder(
             self.tokenizer, pattern=task.pattern, verbalizers=task.verbalizers, separator=task.separator
         )
-        self.positions = int(self.config["max_position_embeddings"])
+        self.positions = self.anatomy.positions
         self.context_tokens = min(self.positions, target.context_tokens)
         self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
@@ -162,7 +163,7 @@ class _Emission:
             ledger.append(file_entry(self.folder, PREFIX_FILE))
         files = write_deployment_files(
             self.folder,
-            model_config(self.student),
+            self.config,
             self.tokenizer,
             TaskFile(
                 pattern=task.pattern,
@@ -196,12 +197,11 @@ class _Emission:
 
         def check(where: str, before: NDArray[Any] | None, prefix: tuple[Rows, Rows] | None) -> Checks:
             room = self.context_tokens - (0 if before is None else len(before))
-            vocabulary = int(self.config["vocab_size"])
             # one thread: few tokens, and many short waits for other threads are slow on a busy computer
             return check_parity(
                 self.folder / MODEL_FILE,
                 all_logits(model, before),
-                parity_cases(vocabulary, room, seed=self.recipe.seed, where=where),
+                parity_cases(self.anatomy.vocabulary, room, seed=self.recipe.seed, where=where),
                 threads=1,
                 scratch=checkpoint,
                 prefix=prefix,

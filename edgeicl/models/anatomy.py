@@ -1,7 +1,10 @@
-"""Which parameters of a decoder share one format, and which stay as they are.
+"""What the compiler knows of a decoder, whatever its architecture: sizes, and where each weight belongs.
 
-A weight group is what one kernel reads: packed QKV, attention output, fc1, fc2, and the token embedding with
-the head tied to it. Names of parameters are those of `OPTForCausalLM.state_dict()`.
+A weight group is what one kernel reads: packed QKV, attention output, the two halves of the MLP, and the token
+embedding with the head that is tied to it. An untied head is a group of its own. Names of parameters are those
+of `state_dict()` of the architecture's model for causal language modelling in transformers.
+
+Every architecture fills in an `Anatomy` in a file of its own: see `edgeicl.models.architectures`.
 """
 
 from __future__ import annotations
@@ -11,10 +14,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from edgeicl.errors import DataError
-
-DECODER = "model.decoder"
 EMBEDDING = "embedding"
+HEAD = "head"
+PROJECT_IN, PROJECT_OUT = "project_in", "project_out"
+"""Between the width of the embedding and that of the residual stream, where the two differ."""
 
 
 @dataclass(frozen=True)
@@ -22,117 +25,118 @@ class WeightGroup:
     """Matrices that are stored as one, stacked by rows.
 
     Args:
-        name: `layers.0.attention.qkv`, `layers.0.attention.output`, `layers.0.mlp.up`, `layers.0.mlp.down`
-            or `embedding`.
+        name: `layers.0.attention.qkv`, `layers.0.attention.output`, `layers.0.mlp.up` (gated: `mlp.gate_up`),
+            `layers.0.mlp.down`, `project_in`, `project_out`, `embedding`, or `head`.
         weights: Parameter names, in the order of stacking.
         biases: Parameter names in the same order; empty where there are none.
         shape: (N, K) of the stacked matrix: outputs and inputs (embedding: vocabulary and width).
+        parts: Rows of each of `weights`; they add up to N.
+        transposed: Whether the parameters are [inputs, outputs], as GPT-2 has them.
     """
 
     name: str
     weights: tuple[str, ...]
     biases: tuple[str, ...]
     shape: tuple[int, int]
+    parts: tuple[int, ...]
+    transposed: bool = False
 
     @property
     def layer(self) -> int | None:
-        """Index of the decoder layer; None for the embedding."""
-        return None if self.name == EMBEDDING else int(self.name.split(".")[1])
+        """Index of the decoder layer; None for what lies outside of layers."""
+        return int(self.name.split(".")[1]) if self.name.startswith("layers.") else None
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every parameter, as checkpoints store it."""
+        columns = self.shape[1]
+        weights = {
+            name: (columns, rows) if self.transposed else (rows, columns)
+            for name, rows in zip(self.weights, self.parts, strict=True)
+        }
+        biases = zip(self.biases, self.parts, strict=True) if self.biases else ()
+        return weights | {name: (rows,) for name, rows in biases}
 
 
-# What edgeicl needs of an OPT configuration, with the value that config.json means by leaving a key out.
-_OPT_DEFAULTS: dict[str, Any] = {
-    "hidden_size": 768,
-    "ffn_dim": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "vocab_size": 50272,
-    "max_position_embeddings": 2048,
-    "do_layer_norm_before": True,
-    "_remove_final_layer_norm": False,
-    "layer_norm_elementwise_affine": True,
-    "enable_bias": True,
-    "activation_function": "relu",
-    "tie_word_embeddings": True,
-}
-_OPT_REQUIRED: dict[str, Any] = {
-    "do_layer_norm_before": True,
-    "_remove_final_layer_norm": False,
-    "layer_norm_elementwise_affine": True,
-    "activation_function": "relu",
-    "tie_word_embeddings": True,
-}
+def weight_group(
+    name: str,
+    modules: tuple[str, ...],
+    rows: tuple[int, ...],
+    columns: int,
+    *,
+    bias: bool = False,
+    transposed: bool = False,
+) -> WeightGroup:
+    """The group of `modules`, each with `.weight` and, where there is a `bias`, `.bias`."""
+    weights = tuple(f"{module}.weight" for module in modules)
+    biases = tuple(f"{module}.bias" for module in modules) if bias else ()
+    return WeightGroup(name, weights, biases, (sum(rows), columns), rows, transposed)
 
 
-def opt_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` (a config.json) with its defaults filled in, checked.
+@dataclass(frozen=True)
+class Anatomy:
+    """One model.
 
-    Raises:
-        DataError: the model is not an OPT model that edgeicl can compile; names all that is unsupported.
+    Args:
+        model_type: As in config.json.
+        causal_lm: Its class in transformers.
+        config: config.json with its defaults filled in.
+        layers, heads, kv_heads, head_size, vocabulary: Counts, and numbers of one head.
+        hidden: Width of the residual stream.
+        positions: The longest text the model reads, in tokens.
+        groups: The weight groups in the order of computation; embedding and head last.
+        others: Name -> shape of every other parameter: positions and norms; they stay in fp32.
+        special_ids: `bos_token_id`, `eos_token_id`, `pad_token_id`, where configuration or architecture has
+            them.
+        prefix: What the names of all parameters but the head's start with; checkpoints may leave it out.
+        undeployed: Numbers of `others` that aren't deployed.
+        computed_bytes: Of tables that the runtime computes when it loads the graph: in memory, in no file.
     """
-    if config.get("model_type") != "opt":
-        raise DataError(
-            f"model type {config.get('model_type')!r} is not supported; expected 'opt'",
-            next_step="name an OPT model in the recipe, such as facebook/opt-125m",
-        )
-    full = {**_OPT_DEFAULTS, **config}
-    unsupported = [
-        f"{key} = {full[key]!r} (expected {want!r})" for key, want in _OPT_REQUIRED.items() if full[key] != want
-    ]
-    projection = full.get("word_embed_proj_dim") or full["hidden_size"]
-    if projection != full["hidden_size"]:
-        unsupported.append(f"word_embed_proj_dim = {projection} (expected hidden_size, {full['hidden_size']})")
-    if unsupported:
-        raise DataError(
-            f"this OPT model is not supported: {'; '.join(unsupported)}",
-            next_step="use a pre-norm OPT model with tied embeddings, such as facebook/opt-125m or opt-1.3b",
-        )
-    return full
 
+    model_type: str
+    causal_lm: str
+    config: Mapping[str, Any]
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    positions: int
+    vocabulary: int
+    groups: tuple[WeightGroup, ...]
+    others: Mapping[str, tuple[int, ...]]
+    special_ids: Mapping[str, int | list[int]]
+    prefix: str
+    undeployed: int = 0
+    computed_bytes: int = 0
 
-def weight_groups(config: Mapping[str, Any]) -> tuple[WeightGroup, ...]:
-    """The weight groups of a model, in the order of computation, the embedding last."""
-    full = opt_config(config)
-    hidden, inner = int(full["hidden_size"]), int(full["ffn_dim"])
-    groups: list[WeightGroup] = []
-    for layer in range(int(full["num_hidden_layers"])):
-        for name, modules, shape in (
-            ("attention.qkv", tuple(f"self_attn.{x}_proj" for x in "qkv"), (3 * hidden, hidden)),
-            ("attention.output", ("self_attn.out_proj",), (hidden, hidden)),
-            ("mlp.up", ("fc1",), (inner, hidden)),
-            ("mlp.down", ("fc2",), (hidden, inner)),
-        ):
-            at = [f"{DECODER}.layers.{layer}.{module}" for module in modules]
-            biases = tuple(f"{module}.bias" for module in at) if full["enable_bias"] else ()
-            weights = tuple(f"{module}.weight" for module in at)
-            groups.append(WeightGroup(f"layers.{layer}.{name}", weights, biases, shape))
-    embedding = (f"{DECODER}.embed_tokens.weight",)
-    groups.append(WeightGroup(EMBEDDING, embedding, (), (int(full["vocab_size"]), hidden)))
-    return tuple(groups)
+    @property
+    def tied(self) -> bool:
+        """Whether the head is the embedding."""
+        return all(group.name != HEAD for group in self.groups)
 
+    @property
+    def projected(self) -> bool:
+        """Whether embedding and residual stream differ in width, with a matrix between them."""
+        return self.embedding_width != self.hidden
 
-def other_parameters(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every parameter outside the weight groups: positions and norms; kept in fp32.
+    @property
+    def kv_width(self) -> int:
+        """Numbers of one layer's keys (and of its values) for one token."""
+        return self.kv_heads * self.head_size
 
-    The position table has two rows more than there are positions: OPT's offset.
-    """
-    full = opt_config(config)
-    hidden = int(full["hidden_size"])
-    norms = [f"{DECODER}.final_layer_norm"]
-    for layer in range(int(full["num_hidden_layers"])):
-        norms += [f"{DECODER}.layers.{layer}.{n}" for n in ("self_attn_layer_norm", "final_layer_norm")]
-    shapes: dict[str, tuple[int, ...]] = {
-        f"{DECODER}.embed_positions.weight": (int(full["max_position_embeddings"]) + 2, hidden)
-    }
-    return shapes | {f"{norm}.{kind}": (hidden,) for norm in norms for kind in ("weight", "bias")}
+    @property
+    def widest(self) -> int:
+        """Outputs of the widest product within a layer: what the MLP works on."""
+        return max(group.shape[0] for group in self.groups if group.layer is not None and ".mlp." in group.name)
 
+    @property
+    def embedding_width(self) -> int:
+        """Numbers of a token's embedding."""
+        return next(group.shape[1] for group in self.groups if group.name == EMBEDDING)
 
-def fixed_tensor_bytes(config: Mapping[str, Any]) -> int:
-    """Bytes of the deployed tensors that no plan can change, all fp32: positions, norms and biases.
-
-    The two rows that OPT's position table starts with aren't deployed.
-    """
-    hidden = int(opt_config(config)["hidden_size"])
-    others = sum(prod(shape) for shape in other_parameters(config).values())
-    biases = sum(group.shape[0] for group in weight_groups(config) if group.biases)
-    return 4 * (others - 2 * hidden + biases)
+    @property
+    def fixed_tensor_bytes(self) -> int:
+        """Bytes of the deployed tensors that no plan can change, all fp32: positions, norms and biases."""
+        biases = sum(group.shape[0] for group in self.groups if group.biases)
+        return 4 * (sum(prod(shape) for shape in self.others.values()) - self.undeployed + biases)

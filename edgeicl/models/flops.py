@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgeicl.models.anatomy import opt_config, weight_groups
+from edgeicl.models.anatomy import EMBEDDING, PROJECT_IN
+from edgeicl.models.architectures.table import anatomy_of
 
 
 def prompt_flops(config: Mapping[str, Any], *, tokens: int, before: int = 0) -> int:
@@ -14,12 +15,14 @@ def prompt_flops(config: Mapping[str, Any], *, tokens: int, before: int = 0) -> 
     Matrix products and attention; norms and activations are left out. Behind its attention the last layer goes
     on with the last token alone, and so does the head.
     """
-    full = opt_config(config)
-    layers, hidden = int(full["num_hidden_layers"]), int(full["hidden_size"])
+    anatomy = anatomy_of(config)
     products = 0
-    for group in weight_groups(full):
-        alone = group.layer is None or (group.layer == layers - 1 and not group.name.endswith("attention.qkv"))
+    for group in anatomy.groups:
+        if group.name == EMBEDDING and not anatomy.tied:
+            continue  # looked up, not multiplied
+        last_layer = group.layer == anatomy.layers - 1 and not group.name.endswith("attention.qkv")
+        alone = last_layer or (group.layer is None and group.name != PROJECT_IN)
         products += group.shape[0] * group.shape[1] * (1 if alone else tokens)
     # Each token looks at all before it and at itself, once with its query and once at the values.
     seen = tokens * before + tokens * (tokens + 1) // 2
-    return 2 * products + 2 * 2 * layers * hidden * seen
+    return 2 * products + 2 * 2 * anatomy.layers * anatomy.heads * anatomy.head_size * seen

@@ -49,15 +49,18 @@ def group_bytes(rows: int, columns: int, format_: Format) -> int:
     return size
 
 
-def held_bytes(rows: int, columns: int, format_: Format, *, looked_up: bool) -> int:
+def held_bytes(rows: int, columns: int, format_: Format, *, looked_up: bool, multiplied: bool = True) -> int:
     """Bytes of a group in the memory of a process that runs it with onnxruntime on a CPU, at its peak.
 
     The kernels of a quantized group read codes that were packed anew, with the scales and a sum for each block;
     the scales stay beside them as they were. Floating-point weights are held in fp32 whatever they are stored
     in. Of a table that tokens are `looked_up` in too (the tied embedding) the codes, or the weights in fp32,
-    are there a second time.
+    are there a second time; of one that is not `multiplied` with (the embedding beside an untied head) nothing
+    is packed, and it is held as it is stored.
     Measured with onnxruntime 1.31 on x86-64: docs/results/resident-memory.md.
     """
+    if not multiplied:
+        return group_bytes(rows, columns, format_)
     weights = rows * columns
     if not format_.quantized:
         return 4 * weights * (2 if looked_up else 1)
@@ -69,20 +72,23 @@ def held_bytes(rows: int, columns: int, format_: Format, *, looked_up: bool) -> 
     return packed + (codes_bytes(rows, columns, format_.bits) if looked_up else 0)
 
 
-def kv_cache_bytes(layers: int, hidden: int, context_tokens: int) -> int:
-    """Bytes of the fp32 keys and values of one sequence of `context_tokens`."""
-    return 2 * layers * hidden * 4 * context_tokens
+def kv_cache_bytes(layers: int, kv_width: int, context_tokens: int) -> int:
+    """Bytes of the fp32 keys and values of one sequence of `context_tokens`.
+
+    `kv_width`: numbers of a layer's keys for one token, heads times head size.
+    """
+    return 2 * layers * kv_width * 4 * context_tokens
 
 
-def prefix_file_bytes(layers: int, hidden: int, set_tokens: Sequence[int], *, bits: int, ids: bool) -> int:
+def prefix_file_bytes(layers: int, kv_width: int, set_tokens: Sequence[int], *, bits: int, ids: bool) -> int:
     """Bytes of `prefix.safetensors`, at most: keys, values and token `ids` (if any) of every set, and names."""
-    numbers = sum(2 * layers * hidden * bits // 8 * tokens + ids * 8 * tokens for tokens in set_tokens)
+    numbers = sum(2 * layers * kv_width * bits // 8 * tokens + ids * 8 * tokens for tokens in set_tokens)
     return numbers + len(set_tokens) * (2 * layers + ids) * _TENSOR_NAME_BYTES
 
 
-def prefill_bytes(hidden: int, ffn: int, prompt_tokens: int) -> int:
-    """Bytes of activations while a prompt is read, at their peak: the inner layer twice, six times the width.
+def prefill_bytes(hidden: int, widest: int, prompt_tokens: int) -> int:
+    """Bytes of activations while a prompt is read, at their peak: the widest product twice, six widths.
 
     Layers follow each other, so their number doesn't matter. Measured: docs/results/resident-memory.md.
     """
-    return (2 * ffn + 6 * hidden) * 4 * prompt_tokens
+    return (2 * widest + 6 * hidden) * 4 * prompt_tokens

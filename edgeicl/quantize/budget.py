@@ -1,8 +1,8 @@
 """From a target's memory to the bytes that weight groups may take.
 
     artifact = groups as stored + other tensors + other files        (files that are deployed)
-    resident = groups as held + other tensors + KV cache + prefix + activations of a prompt + runtime
-                                                                                               (the process)
+    resident = groups as held + other tensors + tables that the runtime computes from none + KV cache + prefix
+               + activations of a prompt + runtime                                             (the process)
 
 The other files are the graph without its tensors, the tokenizer, the configuration and the prefix. They are
 written after the plan is made, so they enter as an upper bound: the budget is kept whatever they turn out to
@@ -15,10 +15,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from edgeicl.errors import BudgetError, DataError
-from edgeicl.models.anatomy import fixed_tensor_bytes
+from edgeicl.models.anatomy import Anatomy
 from edgeicl.numerics.size import kv_cache_bytes, prefill_bytes
 from edgeicl.quantize.allocation import Limit, SizeTable, allocate, plan_bytes
 from edgeicl.specs.byte_size import format_byte_size
@@ -48,6 +47,7 @@ class WeightBudget:
     prefill_bytes: int
     runtime_overhead_bytes: int
     prefix_bytes: int = 0
+    computed_bytes: int = 0
 
     def artifact_bytes(self, stored_bytes: int) -> int:
         """Size of the deployed files, at most, when the groups take `stored_bytes` of them."""
@@ -56,7 +56,7 @@ class WeightBudget:
     def resident_bytes(self, held_bytes: int) -> int:
         """Peak memory of the running process when it holds the groups in `held_bytes`."""
         rest = self.kv_cache_bytes + self.prefix_bytes + self.prefill_bytes + self.runtime_overhead_bytes
-        return held_bytes + self.other_tensor_bytes + rest
+        return held_bytes + self.other_tensor_bytes + self.computed_bytes + rest
 
     def limits(self, stored: SizeTable, held: SizeTable) -> list[Limit]:
         """What is left for the groups under each limit given; may be negative."""
@@ -110,6 +110,8 @@ class WeightBudget:
             else f"KV cache {self.kv_cache_bytes}, activations of a prompt {self.prefill_bytes}, runtime "
             f"{self.runtime_overhead_bytes}"
         )
+        if kind == "resident_bytes" and self.computed_bytes:
+            rest += f", tables of positions {self.computed_bytes}"
         rest += f", prefix {self.prefix_bytes}" if self.prefix_bytes else ""
         return f"weight groups {group_bytes}, other tensors {self.other_tensor_bytes}, {rest}"
 
@@ -123,21 +125,19 @@ def task_file_bytes(pattern: str, verbalizers: Mapping[str, str], separator: str
 
 def weight_budget(
     target: Target,
-    config: Mapping[str, Any],
+    anatomy: Anatomy,
     *,
     tokenizer_bytes: int,
     task_bytes: int,
     prefix_bytes: int = 0,
 ) -> tuple[WeightBudget, tuple[Deviation, ...]]:
-    """The budget of `target` for the model with this (complete) OPT configuration.
+    """The budget of `target` for a model.
 
     `tokenizer_bytes` is the size of tokenizer.json, `task_bytes` that of task.json, `prefix_bytes` that of
     prefix.safetensors.
     A target that budgets for more context than the model has positions is clamped, with a deviation.
     """
-    layers, hidden = int(config["num_hidden_layers"]), int(config["hidden_size"])
-    positions = int(config["max_position_embeddings"])
-    context = min(target.context_tokens, positions)
+    context = min(target.context_tokens, anatomy.positions)
     deviations = []
     if context < target.context_tokens:
         deviations.append(
@@ -146,21 +146,22 @@ def weight_budget(
                 where=f"target {target.name}",
                 asked=str(target.context_tokens),
                 got=str(context),
-                why=f"the student has {positions} positions",
+                why=f"the student has {anatomy.positions} positions",
             )
         )
-    configs = _CONFIG_BYTES + len(json.dumps(dict(config), indent=1))
-    graph = _GRAPH_BYTES + _GRAPH_BYTES_PER_LAYER * layers
+    configs = _CONFIG_BYTES + len(json.dumps(dict(anatomy.config), indent=1))
+    graph = _GRAPH_BYTES + _GRAPH_BYTES_PER_LAYER * anatomy.layers
     budget = WeightBudget(
         target=target.name,
         artifact_limit_bytes=target.budget.artifact_bytes,
         resident_limit_bytes=target.budget.resident_bytes,
-        other_tensor_bytes=fixed_tensor_bytes(config),
+        other_tensor_bytes=anatomy.fixed_tensor_bytes,
         other_file_bytes=tokenizer_bytes + task_bytes + graph + configs + prefix_bytes,
-        kv_cache_bytes=kv_cache_bytes(layers, hidden, context),
-        prefill_bytes=prefill_bytes(hidden, int(config["ffn_dim"]), context),
+        kv_cache_bytes=kv_cache_bytes(anatomy.layers, anatomy.kv_width, context),
+        prefill_bytes=prefill_bytes(anatomy.hidden, anatomy.widest, context),
         runtime_overhead_bytes=target.runtime_overhead_bytes,
         prefix_bytes=prefix_bytes,
+        computed_bytes=anatomy.computed_bytes,
     )
     return budget, tuple(deviations)
 

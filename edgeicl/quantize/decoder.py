@@ -2,12 +2,14 @@
 
 Plain torch over the groups' matrices. Sequences are laid end to end instead of being padded: everything but
 attention is one row a token. What stands before every sequence comes first, and is computed once for all of
-them. It is compared with transformers' own OPT in the tests.
+them. What an architecture does between attention and weights is its `Body`. Each is compared with transformers'
+own model in the tests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeicl.errors import DataError
-from edgeicl.models.anatomy import DECODER, EMBEDDING
+from edgeicl.models.anatomy import EMBEDDING, HEAD
+from edgeicl.quantize.bodies.table import BODIES
 from edgeicl.quantize.student_weights import StudentWeights
-
-_POSITION_OFFSET = 2  # OPT's position table starts with two unused rows
 
 
 class CalibratedDecoder:
@@ -44,28 +45,30 @@ class CalibratedDecoder:
         prefix: NDArray[Any] | None = None,
     ) -> None:
         before = torch.zeros(0, dtype=torch.int64) if prefix is None else torch.from_numpy(prefix)
-        positions = int(weights.config["max_position_embeddings"]) - len(before)
-        vocabulary = int(weights.config["vocab_size"])
+        anatomy = weights.anatomy
+        positions = anatomy.positions - len(before)
+        vocabulary = anatomy.vocabulary
         lengths = [len(sequence) for sequence in sequences]
         if not lengths or min(lengths) == 0 or max(lengths) > positions:
             raise DataError(
                 f"calibration sequences have {sorted(set(lengths))} tokens; expected 1 to {positions} in each"
             )
         own = torch.tensor([token for sequence in sequences for token in sequence])
-        self._vectors = before if before.ndim == 2 else torch.zeros(0, int(weights.config["hidden_size"]))
+        self._vectors = before if before.ndim == 2 else torch.zeros(0, anatomy.embedding_width)
         self.tokens = own if before.ndim == 2 else torch.cat([before, own])
         if int(self.tokens.max()) >= vocabulary or int(self.tokens.min()) < 0:
             raise DataError(f"token {int(self.tokens.max())} is outside the vocabulary of {vocabulary}")
         self.prefix_tokens = len(before)
         self.lengths = [len(before), *lengths] if len(before) else lengths
         self.groups = weights.groups
-        self.layers = int(weights.config["num_hidden_layers"])
-        self._heads = int(weights.config["num_attention_heads"])
+        self.layers = anatomy.layers
+        self._heads, self._kv_heads, self._head_size = anatomy.heads, anatomy.kv_heads, anatomy.head_size
+        self._head = EMBEDDING if anatomy.tied else HEAD
         places = [torch.arange(len(before)), *(len(before) + torch.arange(length) for length in lengths)]
-        self._positions = torch.cat(places) + _POSITION_OFFSET
         self._matrices = {name: torch.from_numpy(matrix) for name, matrix in weights.matrices.items()}
         self._biases = {name: torch.from_numpy(bias) for name, bias in weights.biases.items()}
-        self._others = {name: torch.from_numpy(value) for name, value in weights.others.items()}
+        others = {name: torch.from_numpy(value) for name, value in weights.others.items()}
+        self._body = BODIES[anatomy.model_type](anatomy, others, torch.cat(places))
 
     def read_positions(self, per_sequence: int) -> Tensor:
         """Rows [M] of `per_sequence` tokens of each sequence, evenly spaced; its last token is one of them."""
@@ -82,30 +85,24 @@ class CalibratedDecoder:
         """Input of the first layer, [T, H]."""
         table = self._matrix(EMBEDDING, replaced)
         tokens = torch.cat([self._vectors, table[self.tokens]])
-        return tokens + self._others[f"{DECODER}.embed_positions.weight"][self._positions]
+        return self._body.embed(tokens, partial(self._linear, replaced))
 
     @torch.inference_mode()
     def layer(self, index: int, hidden: Tensor, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
         """Output of one decoder layer for its input [T, H]."""
 
         def linear(name: str, rows: Tensor) -> Tensor:
-            group = f"layers.{index}.{name}"
-            return F.linear(rows, self._matrix(group, replaced), self._biases.get(group))
+            return self._linear(replaced, f"layers.{index}.{name}", rows)
 
-        at = f"{DECODER}.layers.{index}"
-        projected = linear("attention.qkv", self._norm(f"{at}.self_attn_layer_norm", hidden))
-        hidden = hidden + linear("attention.output", self._attend(projected))
-        inner = F.relu(linear("mlp.up", self._norm(f"{at}.final_layer_norm", hidden)))
-        return hidden + linear("mlp.down", inner)
+        return self._body.layer(index, hidden, linear, self._attend)
 
     @torch.inference_mode()
     def logits(
         self, hidden: Tensor, replaced: Mapping[str, Tensor] | None = None, *, final_norm: bool = True
     ) -> Tensor:
         """[M, V] logits of rows [M, H] of a hidden state."""
-        if final_norm:
-            hidden = self._norm(f"{DECODER}.final_layer_norm", hidden)
-        return F.linear(hidden, self._matrix(EMBEDDING, replaced))
+        hidden = self._body.finish(hidden, partial(self._linear, replaced), norm=final_norm)
+        return F.linear(hidden, self._matrix(self._head, replaced))
 
     def layer_inputs(self) -> list[Tensor]:
         """Inputs of all layers and the last one's output, each [T, H], with no group replaced."""
@@ -117,21 +114,23 @@ class CalibratedDecoder:
     def _matrix(self, group: str, replaced: Mapping[str, Tensor] | None) -> Tensor:
         return replaced[group] if replaced is not None and group in replaced else self._matrices[group]
 
-    def _norm(self, name: str, hidden: Tensor) -> Tensor:
-        weight, bias = self._others[f"{name}.weight"], self._others[f"{name}.bias"]
-        return F.layer_norm(hidden, (hidden.shape[-1],), weight, bias, eps=1e-5)
+    def _linear(self, replaced: Mapping[str, Tensor] | None, group: str, rows: Tensor) -> Tensor:
+        return F.linear(rows, self._matrix(group, replaced), self._biases.get(group))
 
     def _attend(self, projected: Tensor) -> Tensor:
         outputs = []
+        widths = [count * self._head_size for count in (self._heads, self._kv_heads, self._kv_heads)]
         for number, rows in enumerate(torch.split(projected, self.lengths)):
             before = projected[: self.prefix_tokens if number else 0]
-            # [length, 3 * H] -> three of [1, heads, length, H / heads]
+            # -> heads, kv heads and kv heads of [1, heads, length, head size]
             query, key, value = (
-                part.view(len(part), self._heads, -1).transpose(0, 1)[None]
-                for part in torch.cat([before, rows]).chunk(3, dim=-1)
+                part.reshape(len(part), -1, self._head_size).transpose(0, 1)[None]
+                for part in torch.split(torch.cat([before, rows]), widths, dim=-1)
             )
             seen = torch.ones(len(rows), len(before) + len(rows), dtype=torch.bool).tril(len(before))
             query = query[:, :, len(before) :]
-            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+            attended = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=seen, enable_gqa=self._kv_heads < self._heads
+            )
             outputs.append(attended[0].transpose(0, 1).reshape(len(rows), -1))
         return torch.cat(outputs)

@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from edgeicl.errors import BudgetError
-from edgeicl.models.anatomy import WeightGroup, weight_groups
+from edgeicl.models.anatomy import WeightGroup
+from edgeicl.models.architectures.table import anatomy_of
+from edgeicl.models.model_folder import model_config
 from edgeicl.quantize.allocation import merged, plan_bytes
 from edgeicl.quantize.jaccard import relative_error
 from edgeicl.quantize.measured_importance import unmeasured
 from edgeicl.quantize.plan_space import Plan, PlanSpace
 from edgeicl.quantize.stage import calibrated, edited_plan, sized
-from edgeicl.quantize.student_weights import read_config
 from edgeicl.specs.forecast import ForecastSize, TargetForecast
 from edgeicl.specs.quant_plan import Format
 from edgeicl.specs.recipe import Recipe
@@ -54,8 +55,7 @@ def forecast(
     Raises:
         SpecError, DataError: as `quantize`.
     """
-    config = read_config(student)
-    groups = weight_groups(config)
+    groups = anatomy_of(model_config(student)).groups
     space, clamped = sized(recipe, target, student=student, prefix_tokens=prefix_tokens, prefix_ids=prefix_ids)
     best, error = None, None
     try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeicl.errors import DataError
-from edgeicl.models.anatomy import EMBEDDING, WeightGroup
+from edgeicl.models.anatomy import EMBEDDING, Anatomy, WeightGroup
 from edgeicl.numerics.size import group_bytes, held_bytes
 from edgeicl.quantize.allocation import (
     Limit,
@@ -84,24 +84,27 @@ class PlanSpace:
 
 
 def plan_space(
-    groups: Sequence[WeightGroup], formats: Sequence[Format], budget: WeightBudget, *, by_block: bool
+    anatomy: Anatomy, formats: Sequence[Format], budget: WeightBudget, *, by_block: bool
 ) -> PlanSpace:
-    """The plans of `groups` in `formats`; with `by_block`, all groups of a decoder block share one.
+    """The plans of a model's groups in `formats`; with `by_block`, all groups of a decoder block share one.
 
     Raises:
         DataError: a group that none of the formats fits.
     """
-    offered = offered_formats(groups, formats)
+    offered = offered_formats(anatomy.groups, formats)
+
+    def held(group: WeightGroup, format_: Format) -> int:
+        looked_up = group.name == EMBEDDING
+        multiplied = anatomy.tied or not looked_up
+        return held_bytes(*group.shape, format_, looked_up=looked_up, multiplied=multiplied)
+
     return PlanSpace(
         formats,
         stored={g.name: {f: group_bytes(*g.shape, f) for f in fitting} for g, fitting in offered.items()},
-        held={
-            g.name: {f: held_bytes(*g.shape, f, looked_up=g.name == EMBEDDING) for f in fitting}
-            for g, fitting in offered.items()
-        },
+        held={g.name: {f: held(g, f) for f in fitting} for g, fitting in offered.items()},
         units={
             group.name: f"layers.{group.layer}" if by_block and group.layer is not None else group.name
-            for group in groups
+            for group in anatomy.groups
         },
         budget=budget,
     )

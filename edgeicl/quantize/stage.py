@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 from safetensors.numpy import save_file
 
-from edgeicl.models.anatomy import WeightGroup, weight_groups
+from edgeicl.models.anatomy import WeightGroup
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_tokenizer
+from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.size import prefix_file_bytes
 from edgeicl.quantize.allocation import LossTable, plan_bytes
 from edgeicl.quantize.budget import require_room, task_file_bytes, weight_budget
@@ -22,7 +24,7 @@ from edgeicl.quantize.measured_importance import Student, importance_table
 from edgeicl.quantize.plan_file import read_plan
 from edgeicl.quantize.plan_space import Plan, PlanSpace, plan_space
 from edgeicl.quantize.stored_weights import stored_tensors, stored_values
-from edgeicl.quantize.student_weights import read_config, read_weights
+from edgeicl.quantize.student_weights import read_weights
 from edgeicl.specs.importance import ImportanceTable
 from edgeicl.specs.local_path import local_path
 from edgeicl.specs.manifest import Deviation
@@ -108,15 +110,15 @@ def sized(
     Raises:
         DataError: a model that is unsupported, or a group that none of the target's formats fits.
     """
-    config, task = read_config(student), recipe.task
+    anatomy, task = anatomy_of(model_config(student)), recipe.task
     budget, clamped = weight_budget(
         target,
-        config,
+        anatomy,
         tokenizer_bytes=len(load_tokenizer(student).to_str().encode()),
         task_bytes=task_file_bytes(task.pattern, task.verbalizers, task.separator),
         prefix_bytes=prefix_file_bytes(
-            int(config["num_hidden_layers"]),
-            int(config["hidden_size"]),
+            anatomy.layers,
+            anatomy.kv_width,
             prefix_tokens,
             bits=recipe.emit.prefix_bits,
             ids=prefix_ids,
@@ -124,7 +126,7 @@ def sized(
     )
     # LSAQ rates whole decoder blocks, so a block's groups share one format; sensitivity tells groups apart.
     by_block = recipe.quantize.importance == "jaccard"
-    return plan_space(weight_groups(config), target.formats, budget, by_block=by_block), clamped
+    return plan_space(anatomy, target.formats, budget, by_block=by_block), clamped
 
 
 def calibrated(
@@ -142,7 +144,7 @@ def calibrated(
         DataError: data that can't be read, or a context that doesn't hold the prefix and a query behind it.
     """
     settings, task = recipe.quantize, recipe.task
-    config = read_config(student)
+    anatomy = anatomy_of(model_config(student))
     sets = read_prefix_source(prefix) if prefix else []
     sequences = calibration_sequences(
         task,
@@ -156,13 +158,13 @@ def calibrated(
         labels = verbalizer_tokens(task.verbalizers, load_tokenizer(student)).values()
         require_room(
             target,
-            int(config["max_position_embeddings"]),
+            anatomy.positions,
             prefix_tokens=max(map(len, sets)),
             query_tokens=max(map(len, sequences)) + max(map(len, labels)),
         )
     return Student(
         load=lambda: read_weights(student),
-        groups=weight_groups(config),
+        groups=anatomy.groups,
         digest=student_digest,
         sequences=sequences,
         top_k=settings.top_k,
@@ -190,7 +192,7 @@ def edited_plan(
         space.require_any()
         return None
     path = local_path(recipe.quantize.plan, base_folder)
-    groups = weight_groups(read_config(student))
+    groups = anatomy_of(model_config(student)).groups
     plan = read_plan(path, groups=groups, formats=target.formats, model_digest=student_digest)
     space.require(plan, what=f"the plan {recipe.quantize.plan}")
     return plan

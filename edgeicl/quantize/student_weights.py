@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeicl.errors import DataError
-from edgeicl.models.anatomy import DECODER, WeightGroup, opt_config, other_parameters, weight_groups
+from edgeicl.models.anatomy import EMBEDDING, Anatomy, WeightGroup
+from edgeicl.models.architectures.table import anatomy_of
+from edgeicl.models.model_folder import model_config
 
 Floats = NDArray[np.float32]
 
@@ -22,48 +21,39 @@ class StudentWeights:
     """A model taken apart.
 
     Args:
-        config: config.json with its defaults filled in.
-        groups: The weight groups, in the order of computation.
+        anatomy: Of the model; its groups are in the order of computation.
         matrices: Group name -> float32 [N, K].
         biases: Group name -> float32 [N], for groups that have biases.
         others: Every other parameter by its name, float32.
     """
 
-    config: Mapping[str, Any]
-    groups: tuple[WeightGroup, ...]
+    anatomy: Anatomy
     matrices: dict[str, Floats]
     biases: dict[str, Floats]
     others: dict[str, Floats]
 
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The checked configuration of the model in `folder`, defaults filled in."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read as JSON: {error}") from error
-    return opt_config(config)
+    @property
+    def groups(self) -> tuple[WeightGroup, ...]:
+        """The weight groups, in the order of computation."""
+        return self.anatomy.groups
 
 
 def read_weights(folder: Path) -> StudentWeights:
     """The weights in `folder` (config.json, model.safetensors).
 
-    Parameters may be named as `OPTForCausalLM`, `OPTModel` or the first OPT checkpoints name them
-    (`model.decoder.`, `decoder.`); a tied head may be stored or left out.
+    Parameters may be named as the model with its head or the one without it names them (OPT: `model.decoder.`,
+    `decoder.`); a tied head may be stored or left out.
 
     Raises:
         DataError: parameters that are missing, of another shape or not finite, all named; or a head that
             isn't the embedding.
     """
-    config = read_config(folder)
-    groups = weight_groups(config)
-    found = _read_safetensors(folder)
-    shapes: dict[str, tuple[int, ...]] = dict(other_parameters(config))
+    anatomy = anatomy_of(model_config(folder))
+    groups = anatomy.groups
+    found = _read_safetensors(folder, anatomy.prefix)
+    shapes: dict[str, tuple[int, ...]] = dict(anatomy.others)
     for group in groups:
-        rows = group.shape[0] // len(group.weights)
-        shapes |= dict.fromkeys(group.weights, (rows, group.shape[1]))
-        shapes |= dict.fromkeys(group.biases, (rows,))
+        shapes |= group.parameter_shapes
     wrong = []
     for name, shape in shapes.items():
         if name not in found:
@@ -77,26 +67,32 @@ def read_weights(folder: Path) -> StudentWeights:
             f"{folder}: the weights don't match config.json: {'; '.join(wrong)}",
             next_step="check that config.json and model.safetensors belong together",
         )
-    head = found.get("lm_head.weight")
-    if head is not None and not np.array_equal(head, found[f"{DECODER}.embed_tokens.weight"]):
+    head = found.get("lm_head.weight") if anatomy.tied else None
+    (table,) = (group.weights[0] for group in groups if group.name == EMBEDDING)
+    if head is not None and not np.array_equal(head, found[table]):
         raise DataError(
-            f"{folder}: lm_head.weight differs from the token embedding; expected a tied head",
-            next_step="use a model whose head is tied to its embedding",
+            f"{folder}: lm_head.weight differs from the token embedding; but config.json ties them",
+            next_step="check that config.json and model.safetensors belong together",
         )
 
     def stacked(names: tuple[str, ...]) -> Floats:
         return found[names[0]] if len(names) == 1 else np.concatenate([found[name] for name in names])
 
+    def matrix(group: WeightGroup) -> Floats:
+        if group.transposed:
+            found.update({name: found[name].T for name in group.weights})
+        # safetensors writes memory as it lies, so rows must lie one after the other
+        return np.ascontiguousarray(stacked(group.weights))
+
     return StudentWeights(
-        config=config,
-        groups=groups,
-        matrices={group.name: stacked(group.weights) for group in groups},
+        anatomy=anatomy,
+        matrices={group.name: matrix(group) for group in groups},
         biases={group.name: stacked(group.biases) for group in groups if group.biases},
-        others={name: found[name] for name in other_parameters(config)},
+        others={name: found[name] for name in anatomy.others},
     )
 
 
-def _read_safetensors(folder: Path) -> dict[str, Floats]:
+def _read_safetensors(folder: Path, prefix: str) -> dict[str, Floats]:
     from safetensors import SafetensorError, safe_open
 
     files = sorted(folder.glob("model*.safetensors"))
@@ -107,11 +103,11 @@ def _read_safetensors(folder: Path) -> dict[str, Floats]:
         try:
             with safe_open(path, framework="pt") as tensors:  # not "numpy", which knows no bfloat16
                 for name in tensors.keys():  # noqa: SIM118 - a file handle, not a dict
-                    found[_canonical(name)] = tensors.get_tensor(name).float().numpy()
+                    found[_canonical(name, prefix)] = tensors.get_tensor(name).float().numpy()
         except (OSError, SafetensorError) as error:
             raise DataError(f"{path} can't be read: {error}") from error
     return found
 
 
-def _canonical(name: str) -> str:
-    return f"model.{name}" if name.startswith("decoder.") else name
+def _canonical(name: str, prefix: str) -> str:
+    return name if name.startswith((prefix, "lm_head.")) else f"{prefix}{name}"

@@ -20,7 +20,7 @@ from edgeicl.emit.deployment_files import write_deployment_files
 from edgeicl.emit.lowering import file_entry, write_model
 from edgeicl.emit.prefix import prefix_use, write_prefix_file
 from edgeicl.emit.weights import QuantizedWeights
-from edgeicl.models.anatomy import other_parameters, weight_groups
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.numerics.affine import round_to_nearest
 from edgeicl.specs.manifest import PREFIX_FILE, Manifest, TaskFile
 from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
@@ -48,8 +48,8 @@ def build_artifact(
     work = folder.with_name(f"{folder.name}.work")
     folder.mkdir(parents=True)
     weights = load_file(write_random_checkpoint(work / "checkpoint", config) / "model.safetensors")
-    stored: dict[str, Any] = {name: weights[name] for name in other_parameters(config)}
-    groups = weight_groups(config)
+    stored: dict[str, Any] = {name: weights[name] for name in anatomy_of(config).others}
+    groups = anatomy_of(config).groups
     for group in groups:
         matrix = np.concatenate([weights[name] for name in group.weights]) * np.float32(scale)
         if format_.quantized:

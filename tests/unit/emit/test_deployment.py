@@ -16,6 +16,7 @@ from edgeicl.emit.generation_checks import check_genai, check_greedy, check_tran
 from edgeicl.emit.lowering import write_model
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import ParityError
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.models.model_folder import model_config
 from edgeicl.models.onnx_decoder import OnnxDecoder
@@ -176,6 +177,7 @@ def test_opt_tokenizer_from_vocabulary_and_merges(artifact: Path) -> None:
 
 def test_genai_config_on_paper() -> None:
     config = {
+        "model_type": "opt",
         "hidden_size": 768,
         "num_attention_heads": 12,
         "num_hidden_layers": 12,
@@ -183,7 +185,7 @@ def test_genai_config_on_paper() -> None:
         "max_position_embeddings": 2048,
         "pad_token_id": None,
     }
-    written = genai_config(config, context_tokens=4096, threads=3)
+    written = genai_config(anatomy_of(config), context_tokens=4096, threads=3)
     model, decoder = written["model"], written["model"]["decoder"]
     assert (model["type"], model["bos_token_id"], model["eos_token_id"], model["pad_token_id"]) == (
         "decoder",

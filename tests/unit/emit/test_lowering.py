@@ -13,7 +13,7 @@ from edgeicl.emit.data_file import DataFile
 from edgeicl.emit.lowering import write_model
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import DataError, IntegrityError
-from edgeicl.models.anatomy import fixed_tensor_bytes, opt_config, weight_groups
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.size import group_bytes
 from edgeicl.specs.quant_plan import Format
@@ -66,7 +66,7 @@ def test_data_file_refuses_what_is_not_as_announced(tmp_path: Path) -> None:
 def test_the_ledger_is_the_folder(format_: Format, quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
     """To the byte, and the planner's size model says the same of every group."""
     tiny = quantize(format_)
-    config = opt_config(model_config(tiny.student))
+    config = model_config(tiny.student)
     ledger = write_model(tmp_path, config, QuantizedWeights(tiny.quantized))
     for file in ("model.onnx", "model.onnx.data"):
         assert sum(row.bytes for row in ledger if row.file == file) == (tmp_path / file).stat().st_size
@@ -77,8 +77,8 @@ def test_the_ledger_is_the_folder(format_: Format, quantize: Callable[[Format], 
         if row.file == "model.onnx.data":
             by_group[row.group] = by_group.get(row.group, 0) + row.bytes
     fixed = by_group.pop(None)
-    assert by_group == {group.name: group_bytes(*group.shape, format_) for group in weight_groups(config)}
-    assert fixed == fixed_tensor_bytes(config)
+    assert by_group == {group.name: group_bytes(*group.shape, format_) for group in anatomy_of(config).groups}
+    assert fixed == anatomy_of(config).fixed_tensor_bytes
 
 
 @pytest.mark.parametrize("format_", FORMATS, ids=str)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import OPTConfig, OPTForCausalLM
+from transformers import AutoModelForCausalLM, OPTConfig, OPTForCausalLM
 
-from edgeicl.models.anatomy import other_parameters, weight_groups
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.numerics.affine import round_to_nearest
 from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
 
@@ -28,7 +28,7 @@ class Tiny:
     quantized: Path
 
 
-def _tokenizer() -> Tokenizer:
+def tiny_tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -47,7 +47,7 @@ def _tokenizer() -> Tokenizer:
 
 def make_student(folder: Path) -> None:
     """Two layers of width 64; weights large enough that every one of them shows in the logits."""
-    tokenizer = _tokenizer()
+    tokenizer = tiny_tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
     torch.manual_seed(0)
     model = OPTForCausalLM(
@@ -74,12 +74,13 @@ def make_student(folder: Path) -> None:
 
 def write_quantized(student: Path, folder: Path, format_: Format) -> None:
     """What the quantize stage writes for a plan that gives every group one format."""
-    config = json.loads((student / "config.json").read_text())
-    model = OPTForCausalLM.from_pretrained(student)
+    anatomy = anatomy_of(json.loads((student / "config.json").read_text()))
+    model = AutoModelForCausalLM.from_pretrained(student)
     state = {name: value.numpy() for name, value in model.state_dict().items()}
-    tensors = {name: state[name] for name in other_parameters(config)}
-    for group in weight_groups(config):
-        matrix = np.concatenate([state[name] for name in group.weights])
+    tensors = {name: state[name] for name in anatomy.others}
+    for group in anatomy.groups:
+        parts = [state[name] for name in group.weights]
+        matrix = np.ascontiguousarray(np.concatenate([part.T if group.transposed else part for part in parts]))
         if format_.quantized:
             quantized = round_to_nearest(matrix, format_)
             tensors[f"{group.name}.codes"] = quantized.codes
@@ -94,7 +95,7 @@ def write_quantized(student: Path, folder: Path, format_: Format) -> None:
     plan = QuantPlan(
         model_digest="0" * 64,
         importance="none",
-        groups=tuple(GroupPlan(group=group.name, format=format_) for group in weight_groups(config)),
+        groups=tuple(GroupPlan(group=group.name, format=format_) for group in anatomy.groups),
         predicted_weight_bytes=0,
         predicted_artifact_bytes=0,
         predicted_resident_bytes=0,

@@ -8,7 +8,7 @@ import pytest
 from transformers import OPTConfig, OPTForCausalLM
 
 from edgeicl.errors import DataError
-from edgeicl.models.anatomy import fixed_tensor_bytes, opt_config, other_parameters, weight_groups
+from edgeicl.models.architectures.table import anatomy_of
 
 SMALL: dict[str, Any] = {
     "vocab_size": 100,
@@ -24,10 +24,10 @@ SMALL: dict[str, Any] = {
 @pytest.mark.parametrize("enable_bias", [True, False])
 def test_every_parameter_of_transformers_opt_has_one_place(enable_bias: bool) -> None:
     model = OPTForCausalLM(OPTConfig(**SMALL, enable_bias=enable_bias))
-    config = model.config.to_dict()
+    anatomy = anatomy_of(model.config.to_dict())
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
-    placed = dict(other_parameters(config))
-    for group in weight_groups(config):
+    placed = dict(anatomy.others)
+    for group in anatomy.groups:
         rows = sum(shapes[name][0] for name in group.weights)
         assert group.shape == (rows, shapes[group.weights[0]][1])
         for name in (*group.weights, *group.biases):
@@ -36,18 +36,18 @@ def test_every_parameter_of_transformers_opt_has_one_place(enable_bias: bool) ->
     assert placed == shapes
 
 
-@pytest.mark.parametrize(("enable_bias", "biases"), [(True, 6 + 2 + 3 + 2), (False, 0)])
+@pytest.mark.parametrize(("enable_bias", "biases"), [(True, 3 * 8 + 8 + 3 + 8), (False, 0)])
 def test_fixed_tensors_on_paper(enable_bias: bool, biases: int) -> None:
-    """One layer of width 2 and inner width 3: five positions, three norms, and biases if there are any."""
+    """One layer of width 8 and inner width 3: five positions, three norms, and biases if there are any."""
     config = {
-        "model_type": "opt", "hidden_size": 2, "ffn_dim": 3, "num_hidden_layers": 1, "num_attention_heads": 1,
+        "model_type": "opt", "hidden_size": 8, "ffn_dim": 3, "num_hidden_layers": 1, "num_attention_heads": 1,
         "max_position_embeddings": 5, "enable_bias": enable_bias,
     }  # fmt: skip
-    assert fixed_tensor_bytes(config) == 4 * (5 * 2 + 3 * 2 * 2 + biases)
+    assert anatomy_of(config).fixed_tensor_bytes == 4 * (5 * 8 + 3 * 2 * 8 + biases)
 
 
 def test_names_and_order() -> None:
-    groups = weight_groups({"model_type": "opt", **SMALL})
+    groups = anatomy_of({"model_type": "opt", **SMALL}).groups
     assert [group.name for group in groups][:5] == [
         "layers.0.attention.qkv",
         "layers.0.attention.output",
@@ -62,12 +62,12 @@ def test_names_and_order() -> None:
 
 def test_opt_125m_has_49_groups_and_its_known_parameter_count() -> None:
     """A bare configuration is OPT-125M: 125,239,296 parameters, 28,311,552 * 3 in its 12 layers' matrices."""
-    config = {"model_type": "opt"}
-    groups = weight_groups(config)
+    anatomy = anatomy_of({"model_type": "opt"})
+    groups = anatomy.groups
     assert len(groups) == 12 * 4 + 1
     biases = sum(group.shape[0] for group in groups if group.biases)
     matrices = sum(group.shape[0] * group.shape[1] for group in groups)
-    others = sum(shape[0] * (shape[1] if len(shape) == 2 else 1) for shape in other_parameters(config).values())
+    others = sum(shape[0] * (shape[1] if len(shape) == 2 else 1) for shape in anatomy.others.values())
     assert matrices - 50272 * 768 == 84_934_656
     assert matrices + biases + others == 125_239_296
 
@@ -75,26 +75,24 @@ def test_opt_125m_has_49_groups_and_its_known_parameter_count() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"do_layer_norm_before": False}, "do_layer_norm_before = False"),
-        ({"word_embed_proj_dim": 16}, "word_embed_proj_dim = 16"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings = False"),
         ({"activation_function": "gelu"}, "activation_function = 'gelu'"),
-        ({"model_type": "gpt2"}, "model type 'gpt2' is not supported"),
+        ({"model_type": "bloom"}, "model type 'bloom' is not supported; expected one of"),
     ],
 )
 def test_what_is_unsupported_is_named(change: dict[str, Any], named: str) -> None:
     with pytest.raises(DataError, match=named):
-        opt_config({"model_type": "opt", **SMALL, **change})
+        anatomy_of({"model_type": "opt", **SMALL, **change})
 
 
 def test_all_unsupported_settings_are_named_at_once() -> None:
-    with pytest.raises(DataError, match=r"do_layer_norm_before.*activation_function.*word_embed_proj_dim"):
-        opt_config(
+    with pytest.raises(DataError, match=r"elementwise_affine.*activation_function.*tie_word"):
+        anatomy_of(
             {
                 "model_type": "opt",
                 **SMALL,
-                "do_layer_norm_before": False,
+                "layer_norm_elementwise_affine": False,
                 "activation_function": "gelu",
-                "word_embed_proj_dim": 16,
+                "tie_word_embeddings": False,
             }
         )

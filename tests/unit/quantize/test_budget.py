@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgeicl.errors import BudgetError
-from edgeicl.models.anatomy import opt_config
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.quantize.allocation import Limit
 from edgeicl.quantize.budget import WeightBudget, task_file_bytes, weight_budget
 from edgeicl.specs.manifest import TaskFile
@@ -64,9 +64,9 @@ def test_opt_125m_on_paper() -> None:
 
     The KV cache of the model's 2048 positions is 2 * 12 * 768 * 4 bytes each, 150,994,944 in all.
     """
-    config = opt_config({"model_type": "opt"})
+    anatomy = anatomy_of({"model_type": "opt"})
     found, deviations = weight_budget(
-        _target(artifact_bytes="100 MB"), config, tokenizer_bytes=2_000_000, task_bytes=500
+        _target(artifact_bytes="100 MB"), anatomy, tokenizer_bytes=2_000_000, task_bytes=500
     )
     assert found.other_tensor_bytes == 4 * (2048 * 768 + 25 * 2 * 768 + 12 * (5 * 768 + 3072))
     assert found.kv_cache_bytes == 150_994_944
@@ -74,14 +74,14 @@ def test_opt_125m_on_paper() -> None:
     assert found.resident_bytes(0) == (
         found.other_tensor_bytes + 150_994_944 + found.prefill_bytes + 60_000_000
     )
-    written = len(json.dumps(config, indent=1))
+    written = len(json.dumps(anatomy.config, indent=1))
     assert found.other_file_bytes == 2_000_000 + 500 + written + 4096 + 12 * 4608 + 2048
     assert [(d.what, d.asked, d.got) for d in deviations] == [("context_tokens", "4096", "2048")]
 
 
 def test_a_context_that_the_model_has_is_no_deviation() -> None:
-    config = opt_config({"model_type": "opt", "max_position_embeddings": 4096})
-    assert weight_budget(_target(resident_bytes="1 GB"), config, tokenizer_bytes=0, task_bytes=0)[1] == ()
+    anatomy = anatomy_of({"model_type": "opt", "max_position_embeddings": 4096})
+    assert weight_budget(_target(resident_bytes="1 GB"), anatomy, tokenizer_bytes=0, task_bytes=0)[1] == ()
 
 
 @pytest.mark.parametrize("word", [" Yes", " flabbergasted and more", "日本語"])

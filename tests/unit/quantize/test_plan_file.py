@@ -8,14 +8,21 @@ from pathlib import Path
 import pytest
 
 from edgeicl.errors import SpecError
-from edgeicl.models.anatomy import weight_groups
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.quantize.plan_file import read_plan
 from edgeicl.specs.loading import dump_yaml
 from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
 
-GROUPS = weight_groups(
-    {"model_type": "opt", "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 1, "vocab_size": 96}
-)
+GROUPS = anatomy_of(
+    {
+        "model_type": "opt",
+        "hidden_size": 32,
+        "ffn_dim": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "vocab_size": 96,
+    }
+).groups
 INT4, INT8 = Format(bits=4, block_size=16), Format(bits=8, block_size=32)
 FORMATS = (INT4, INT8)
 

@@ -12,13 +12,15 @@ from safetensors.numpy import load_file
 
 from edgeicl.errors import BudgetError, DataError, SpecError
 from edgeicl.models.anatomy import EMBEDDING
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_tokenizer
+from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.affine import QuantizedMatrix, dequantize
 from edgeicl.numerics.size import group_bytes, held_bytes, prefill_bytes
 from edgeicl.quantize.budget import task_file_bytes, weight_budget
 from edgeicl.quantize.stage import quantize
 from edgeicl.quantize.stored_weights import stored_values
-from edgeicl.quantize.student_weights import StudentWeights, read_config
+from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.importance import ImportanceTable
 from edgeicl.specs.quant_plan import QuantPlan
@@ -89,7 +91,7 @@ def _artifact_bytes(student: Path, groups: int) -> int:
     task = _recipe().task
     budget, _ = weight_budget(
         _target(ALL, artifact_bytes=1),
-        read_config(student),
+        anatomy_of(model_config(student)),
         tokenizer_bytes=len(load_tokenizer(student).to_str().encode()),
         task_bytes=task_file_bytes(task.pattern, task.verbalizers, task.separator),
     )
