@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 from edgeicl.emit.data_file import DataFile
 from edgeicl.emit.graph import FUSED, GraphBuilder
 from edgeicl.emit.weights import QuantizedWeights
-from edgeicl.models.anatomy import DECODER, EMBEDDING, opt_config
+from edgeicl.models.anatomy import DECODER, EMBEDDING, LABEL_HEAD, opt_config
 
 # HF starts the position table with two rows that no token uses
 _POSITION_OFFSET = 2
@@ -41,7 +41,6 @@ class OptGraph:
         self.layers: int = config["num_hidden_layers"]
         self.heads: int = config["num_attention_heads"]
         self.head_size: int = config["hidden_size"] // self.heads
-        self.vocabulary: int = config["vocab_size"]
         self._builder = builder
         self._lengths()
         tokens = builder.embedding("input_ids", EMBEDDING, "tokens")
@@ -51,7 +50,12 @@ class OptGraph:
         for layer in range(self.layers):
             residual, delta = self._layer(layer, residual, delta)
         hidden, _ = self._add_and_norm(residual, delta, f"{DECODER}.final_layer_norm", "final")
-        builder.tied_head(hidden, EMBEDDING, "logits")
+        self.logits: int = config["vocab_size"]
+        if builder.weights.has(LABEL_HEAD):
+            self.logits, _ = builder.weights.shape(LABEL_HEAD)
+            builder.label_head(hidden, "logits")
+        else:
+            builder.tied_head(hidden, EMBEDDING, "logits")
 
     def _lengths(self) -> None:
         """Positions of this step's tokens, lengths for attention, and where each row's last token is."""
@@ -129,7 +133,7 @@ class OptGraph:
             *(_info(f"past_key_values.{i}.{x}", TensorProto.FLOAT, cache) for i in layers for x in _KV),
         ]
         outputs = [
-            _info("logits", TensorProto.FLOAT, ["batch", 1, self.vocabulary]),
+            _info("logits", TensorProto.FLOAT, ["batch", 1, self.logits]),
             *(_info(f"present.{i}.{x}", TensorProto.FLOAT, present) for i in layers for x in _KV),
         ]
         return self._builder.model("opt_decoder", inputs, outputs, stored)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,20 @@ import torch
 from transformers import DynamicCache, OPTConfig, OPTForCausalLM
 
 from edgeicl.emit.weights import QuantizedWeights
-from edgeicl.models.anatomy import other_parameters, weight_groups
+from edgeicl.models.anatomy import LABEL_HEAD, other_parameters, weight_groups
 
 Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
 
 
-def reference_model(config: Mapping[str, Any], weights: QuantizedWeights) -> torch.nn.Module:
-    """OPTForCausalLM in fp32 and eval mode, every weight set to what the artifact's bytes stand for."""
+def reference_model(
+    config: Mapping[str, Any], weights: QuantizedWeights, *, head_tokens: Sequence[int] | None = None
+) -> torch.nn.Module:
+    """OPTForCausalLM in fp32 and eval mode, every weight set to what the artifact's bytes stand for.
+
+    `head_tokens` are those whose rows of the head the artifact stores apart; the others stay tied to the table.
+    """
     known = OPTConfig(**{key: value for key, value in config.items() if key not in _NOT_FOR_THE_REFERENCE})
     with torch.device("meta"):
         model = OPTForCausalLM(known)
@@ -37,6 +42,10 @@ def reference_model(config: Mapping[str, Any], weights: QuantizedWeights) -> tor
     for name in other_parameters(config):
         _set(parameters.pop(name), weights.tensor(name))
     assert not parameters, f"parameters left without values: {sorted(parameters)}"
+    if head_tokens is not None:
+        head = model.lm_head.weight.detach().clone()
+        head[list(head_tokens)] = torch.from_numpy(weights.tensor(LABEL_HEAD))
+        model.lm_head.weight = torch.nn.Parameter(head)  # no longer the table's own
     reference: torch.nn.Module = model.eval()
     return reference
 

@@ -15,6 +15,8 @@ from edgeicl.errors import DataError
 
 DECODER = "model.decoder"
 EMBEDDING = "embedding"
+LABEL_HEAD = "label_head.weight"
+"""The labels' rows of the head [L, H], stored in fp32 where the artifact has logits of these alone."""
 
 
 @dataclass(frozen=True)

@@ -128,11 +128,12 @@ def weight_budget(
     tokenizer_bytes: int,
     task_bytes: int,
     prefix_bytes: int = 0,
+    label_rows: int = 0,
 ) -> tuple[WeightBudget, tuple[Deviation, ...]]:
     """The budget of `target` for the model with this (complete) OPT configuration.
 
     `tokenizer_bytes` is the size of tokenizer.json, `task_bytes` that of task.json, `prefix_bytes` that of
-    prefix.safetensors.
+    prefix.safetensors; `label_rows` counts the labels whose rows are the head, in fp32, if it is no tied one.
     A target that budgets for more context than the model has positions is clamped, with a deviation.
     """
     layers, hidden = int(config["num_hidden_layers"]), int(config["hidden_size"])
@@ -155,7 +156,7 @@ def weight_budget(
         target=target.name,
         artifact_limit_bytes=target.budget.artifact_bytes,
         resident_limit_bytes=target.budget.resident_bytes,
-        other_tensor_bytes=fixed_tensor_bytes(config),
+        other_tensor_bytes=fixed_tensor_bytes(config) + 4 * label_rows * hidden,
         other_file_bytes=tokenizer_bytes + task_bytes + graph + configs + prefix_bytes,
         kv_cache_bytes=kv_cache_bytes(layers, hidden, context),
         prefill_bytes=prefill_bytes(hidden, int(config["ffn_dim"]), context),

@@ -32,6 +32,7 @@ class CalibratedDecoder:
         weights: The student.
         sequences: Token ids; at least one, none empty.
         prefix: What stands before each of them: token ids [P], or vectors [P, H].
+        head_tokens: Tokens whose rows of the table are the head, never quantized; the whole table unless given.
 
     Raises:
         DataError: no sequences, or one that the model can't take.
@@ -42,6 +43,7 @@ class CalibratedDecoder:
         weights: StudentWeights,
         sequences: Sequence[Sequence[int]],
         prefix: NDArray[Any] | None = None,
+        head_tokens: Sequence[int] | None = None,
     ) -> None:
         before = torch.zeros(0, dtype=torch.int64) if prefix is None else torch.from_numpy(prefix)
         positions = int(weights.config["max_position_embeddings"]) - len(before)
@@ -65,6 +67,9 @@ class CalibratedDecoder:
         self._positions = torch.cat(places) + _POSITION_OFFSET
         self._matrices = {name: torch.from_numpy(matrix) for name, matrix in weights.matrices.items()}
         self._biases = {name: torch.from_numpy(bias) for name, bias in weights.biases.items()}
+        self._label_head = None
+        if head_tokens is not None:
+            self._label_head = self._matrices[EMBEDDING][list(head_tokens)]
         self._others = {name: torch.from_numpy(value) for name, value in weights.others.items()}
 
     def read_positions(self, per_sequence: int) -> Tensor:
@@ -106,6 +111,12 @@ class CalibratedDecoder:
         if final_norm:
             hidden = self._norm(f"{DECODER}.final_layer_norm", hidden)
         return F.linear(hidden, self._matrix(EMBEDDING, replaced))
+
+    def predictions(self, hidden: Tensor, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
+        """[M, V] logits of rows [M, H] of the last state, or [M, L] where the artifact has those alone."""
+        if self._label_head is None:
+            return self.logits(hidden, replaced)
+        return F.linear(self._norm(f"{DECODER}.final_layer_norm", hidden), self._label_head)
 
     def layer_inputs(self) -> list[Tensor]:
         """Inputs of all layers and the last one's output, each [T, H], with no group replaced."""

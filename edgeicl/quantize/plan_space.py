@@ -84,9 +84,18 @@ class PlanSpace:
 
 
 def plan_space(
-    groups: Sequence[WeightGroup], formats: Sequence[Format], budget: WeightBudget, *, by_block: bool
+    groups: Sequence[WeightGroup],
+    formats: Sequence[Format],
+    budget: WeightBudget,
+    *,
+    by_block: bool,
+    tied_head: bool,
 ) -> PlanSpace:
-    """The plans of `groups` in `formats`; with `by_block`, all groups of a decoder block share one.
+    """The plans of `groups` in `formats`.
+
+    Args:
+        by_block: Whether all groups of a decoder block share a format.
+        tied_head: Whether the embedding is the head too; else tokens are only looked up in it.
 
     Raises:
         DataError: a group that none of the formats fits.
@@ -96,7 +105,12 @@ def plan_space(
         formats,
         stored={g.name: {f: group_bytes(*g.shape, f) for f in fitting} for g, fitting in offered.items()},
         held={
-            g.name: {f: held_bytes(*g.shape, f, looked_up=g.name == EMBEDDING) for f in fitting}
+            g.name: {
+                f: held_bytes(
+                    *g.shape, f, looked_up=g.name == EMBEDDING, multiplied=tied_head or g.name != EMBEDDING
+                )
+                for f in fitting
+            }
             for g, fitting in offered.items()
         },
         units={

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.numpy import save_file
 
-from edgeicl.models.anatomy import WeightGroup, weight_groups
+from edgeicl.models.anatomy import EMBEDDING, LABEL_HEAD, WeightGroup, weight_groups
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.numerics.size import prefix_file_bytes
 from edgeicl.quantize.allocation import LossTable, plan_bytes
@@ -31,7 +31,7 @@ from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.store import StageOutput, Store, file_sha256
-from edgeicl.tasks.verbalizer import verbalizer_tokens
+from edgeicl.tasks.verbalizer import label_columns, verbalizer_tokens
 
 
 def quantize(
@@ -51,7 +51,8 @@ def quantize(
 
     The output holds `plan.json`, `importance.json`, `curve.json`, `deviations.json` and
     `weights.safetensors`: `<group>.codes`, `.scales` and, where asymmetric, `.zero_points` of quantized
-    groups, `<group>.weight` of floating-point ones, `<group>.bias`, and all other parameters by their names.
+    groups, `<group>.weight` of floating-point ones, `<group>.bias`, `LABEL_HEAD` where that is the head, and
+    all other parameters by their names.
 
     Raises:
         SpecError: a plan file that doesn't suit the model or the target.
@@ -84,6 +85,7 @@ def quantize(
         "formats": [f.model_dump(mode="json") for f in target.formats],
         "budget": target.budget.model_dump(mode="json"),
         "target": [target.name, target.context_tokens, target.runtime_overhead_bytes],
+        "head_tokens": source.head_tokens,
         "file_bytes": space.budget.other_file_bytes,
     }
 
@@ -108,7 +110,7 @@ def sized(
     Raises:
         DataError: a model that is unsupported, or a group that none of the target's formats fits.
     """
-    config, task = read_config(student), recipe.task
+    config, task, columns = read_config(student), recipe.task, head_tokens(recipe, student)
     budget, clamped = weight_budget(
         target,
         config,
@@ -121,10 +123,20 @@ def sized(
             bits=recipe.emit.prefix_bits,
             ids=prefix_ids,
         ),
+        label_rows=len(columns or ()),
     )
     # LSAQ rates whole decoder blocks, so a block's groups share one format; sensitivity tells groups apart.
     by_block = recipe.quantize.importance == "jaccard"
-    return plan_space(weight_groups(config), target.formats, budget, by_block=by_block), clamped
+    groups = weight_groups(config)
+    space = plan_space(groups, target.formats, budget, by_block=by_block, tied_head=columns is None)
+    return space, clamped
+
+
+def head_tokens(recipe: Recipe, student: Path) -> tuple[int, ...] | None:
+    """The tokens that the artifact has logits of; None: all of the vocabulary. DataError as `label_columns`."""
+    if recipe.emit.head == "full":
+        return None
+    return label_columns(verbalizer_tokens(recipe.task.verbalizers, load_tokenizer(student)))
 
 
 def calibrated(
@@ -168,6 +180,7 @@ def calibrated(
         top_k=settings.top_k,
         prefix=sets[0] if sets else None,
         prefix_digest=file_sha256(prefix) if prefix else None,
+        head_tokens=head_tokens(recipe, student),
     )
 
 
@@ -221,7 +234,11 @@ class _Planning:
             ("curve.json", curve),
         ):
             (folder / name).write_text(spec.model_dump_json(indent=1) + "\n")
-        save_file(stored_tensors(self.student.weights, plan), folder / "weights.safetensors")
+        tensors = stored_tensors(self.student.weights, plan)
+        if self.student.head_tokens is not None:
+            table = self.student.weights.matrices[EMBEDDING]
+            tensors[LABEL_HEAD] = table[list(self.student.head_tokens)]
+        save_file(tensors, folder / "weights.safetensors")
 
     def _measured_loss(self, plan: Plan) -> float:
         matrices = self.student.weights.matrices
