@@ -76,9 +76,9 @@ def _front_matter(base_on_hub: str | None, license_: dict[str, str], *, generate
     lines = [f"{key}: {_scalar(value)}" for key, value in license_.items()]
     if base_on_hub:
         lines += [f"base_model: {base_on_hub}", "base_model_relation: quantized"]
-    task, runs_in = (
-        ("text-generation", "onnxruntime-genai") if generates else ("text-classification", "onnxruntime")
-    )
+    task, runs_in = "text-generation", "onnxruntime-genai"
+    if not generates:
+        task, runs_in = "text-classification", "onnxruntime"
     lines += ["library_name: onnx", f"pipeline_tag: {task}", f"tags: [onnx, {runs_in}, edgeicl]"]
     return "\n".join(["---", *lines, "---"])
 

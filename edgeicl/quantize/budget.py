@@ -114,11 +114,13 @@ class WeightBudget:
         return f"weight groups {group_bytes}, other tensors {self.other_tensor_bytes}, {rest}"
 
 
-def task_file_bytes(pattern: str, verbalizers: Mapping[str, str], separator: str) -> int:
-    """Size of task.json, at most."""
+def task_file_bytes(
+    pattern: str, verbalizers: Mapping[str, str], separator: str, *, label_rows: int = 0
+) -> int:
+    """Size of task.json, at most; `label_rows` as for `weight_budget`."""
     texts = len(json.dumps([pattern, separator, verbalizers, list(verbalizers)]))
     words = sum(len(word.encode()) for word in verbalizers.values())
-    return _TASK_BYTES + texts + _TOKEN_LINE_BYTES * words
+    return _TASK_BYTES + texts + _TOKEN_LINE_BYTES * (words + label_rows)
 
 
 def weight_budget(

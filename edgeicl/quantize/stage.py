@@ -115,7 +115,9 @@ def sized(
         target,
         config,
         tokenizer_bytes=len(load_tokenizer(student).to_str().encode()),
-        task_bytes=task_file_bytes(task.pattern, task.verbalizers, task.separator),
+        task_bytes=task_file_bytes(
+            task.pattern, task.verbalizers, task.separator, label_rows=len(columns or ())
+        ),
         prefix_bytes=prefix_file_bytes(
             int(config["num_hidden_layers"]),
             int(config["hidden_size"]),
