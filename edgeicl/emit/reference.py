@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from transformers import DynamicCache, OPTConfig, OPTForCausalLM
 
-from edgeicl.emit.weights import QuantizedWeights
-from edgeicl.models.anatomy import LABEL_HEAD, other_parameters, weight_groups
+from edgeicl.emit.weights import Floats, QuantizedWeights
+from edgeicl.models.anatomy import other_parameters, weight_groups
 
 Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -19,11 +19,12 @@ Array = npt.NDArray[Any]
 
 
 def reference_model(
-    config: Mapping[str, Any], weights: QuantizedWeights, *, head_tokens: Sequence[int] | None = None
+    config: Mapping[str, Any], weights: QuantizedWeights, *, label_rows: Mapping[int, Floats] | None = None
 ) -> torch.nn.Module:
     """OPTForCausalLM in fp32 and eval mode, every weight set to what the artifact's bytes stand for.
 
-    `head_tokens` are those whose rows of the head the artifact stores apart; the others stay tied to the table.
+    `label_rows` are the rows [H] of the head that the artifact stores apart, by token; the others are the
+    table's.
     """
     known = OPTConfig(**{key: value for key, value in config.items() if key not in _NOT_FOR_THE_REFERENCE})
     with torch.device("meta"):
@@ -42,9 +43,10 @@ def reference_model(
     for name in other_parameters(config):
         _set(parameters.pop(name), weights.tensor(name))
     assert not parameters, f"parameters left without values: {sorted(parameters)}"
-    if head_tokens is not None:
+    if label_rows is not None:
         head = model.lm_head.weight.detach().clone()
-        head[list(head_tokens)] = torch.from_numpy(weights.tensor(LABEL_HEAD))
+        for token, row in label_rows.items():
+            head[token] = torch.from_numpy(row)
         model.lm_head.weight = torch.nn.Parameter(head)  # no longer the table's own
     reference: torch.nn.Module = model.eval()
     return reference

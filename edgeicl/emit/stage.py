@@ -201,7 +201,7 @@ class _Emission:
     def _parity(self) -> tuple[ParityCheck, ...]:
         checkpoint = self.folder / CHECKPOINT
         checkpoint.mkdir(exist_ok=True)
-        model = reference_model(self.config, self.weights, head_tokens=self.head_tokens)
+        model = reference_model(self.config, self.weights, label_rows=self._label_rows())
 
         def check(where: str, before: NDArray[Any] | None, prefix: tuple[Rows, Rows] | None) -> Checks:
             room = self.context_tokens - (0 if before is None else len(before))
@@ -221,6 +221,13 @@ class _Emission:
         for number, rows in enumerate(zip(self.sets, self.exact_rows, self._shipped_rows(), strict=True)):
             checks += check(f" behind set {number}", rows[0], rows[1:])
         return checks
+
+    def _label_rows(self) -> dict[int, NDArray[Any]] | None:
+        """The student's own rows of the head for the labels' tokens, by token; None for a full head."""
+        if self.head_tokens is None:
+            return None
+        table: Any = load_model(self.student).get_output_embeddings().weight
+        return {token: table[token].detach().float().numpy().copy() for token in self.head_tokens}
 
     def _provider(self) -> list[Deviation]:
         if self.target.provider == "cpu":
