@@ -56,9 +56,12 @@ def built_text(manifest: Manifest, *, target: Target, folder: Path) -> str:
         figures.append(("weights", unquantized))
     if manifest.bench is not None:
         bench = manifest.bench
-        if bench.decode_tokens_per_second is not None:
-            figures.append((f"decode, {bench.fidelity}", f"{bench.decode_tokens_per_second:,.0f} tokens/s"))
-        figures.append((f"time to first token, {bench.fidelity}", f"{bench.first_token_ms:.1f} ms"))
+        first = f"first token after {bench.first_token_ms:.1f} ms"
+        if bench.decode_tokens_per_second is None:
+            figures.append((f"prompt, {bench.fidelity}", first))
+        else:
+            speed = f"{bench.decode_tokens_per_second:,.0f} tokens/s, {first}"
+            figures.append((f"decode, {bench.fidelity}", speed))
         figures += [("  note", text) for text in bench.notes]
     if manifest.deviations:
         figures.append(("deviations", f"{len(manifest.deviations)}; see the report"))
