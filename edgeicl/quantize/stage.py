@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.numpy import save_file
 
+from edgeicl.errors import DataError
 from edgeicl.models.anatomy import EMBEDDING, LABEL_HEAD, WeightGroup, weight_groups
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.numerics.size import prefix_file_bytes
@@ -84,6 +85,7 @@ def quantize(
         "plan": {name: f.model_dump(mode="json") for name, f in edited.items()} if edited else None,
         "formats": [f.model_dump(mode="json") for f in target.formats],
         "budget": target.budget.model_dump(mode="json"),
+        "calibration": target.calibration and target.calibration.model_dump(mode="json"),
         "target": [target.name, target.context_tokens, target.runtime_overhead_bytes],
         "head_tokens": source.head_tokens,
         "file_bytes": space.budget.other_file_bytes,
@@ -108,9 +110,16 @@ def sized(
     `prefix_tokens` are of each set that stands before a query; `prefix_ids`: whether token ids are stored too.
 
     Raises:
-        DataError: a model that is unsupported, or a group that none of the target's formats fits.
+        DataError: a model that is unsupported, a group that none of the target's formats fits, or a limit of
+            decoding for an artifact that doesn't.
     """
     config, task, columns = read_config(student), recipe.task, head_tokens(recipe, student)
+    if columns is not None and target.budget.decode_ms is not None:
+        raise DataError(
+            f"target {target.name} has budget.decode_ms {target.budget.decode_ms:g}; found emit.head: "
+            "verbalizers, with which nothing is decoded",
+            next_step="set budget.decode_ms: null, or emit.head: full",
+        )
     budget, clamped = weight_budget(
         target,
         config,
@@ -130,7 +139,15 @@ def sized(
     # LSAQ rates whole decoder blocks, so a block's groups share one format; sensitivity tells groups apart.
     by_block = recipe.quantize.importance == "jaccard"
     groups = weight_groups(config)
-    space = plan_space(groups, target.formats, budget, by_block=by_block, tied_head=columns is None)
+    space = plan_space(
+        groups,
+        target.formats,
+        budget,
+        by_block=by_block,
+        tied_head=columns is None,
+        calibration=target.calibration,
+        decode_limit_ms=target.budget.decode_ms,
+    )
     return space, clamped
 
 
@@ -260,6 +277,7 @@ class _Planning:
             ),
             predicted_weight_bytes=stored_bytes + budget.other_tensor_bytes,
             predicted_artifact_bytes=budget.artifact_bytes(stored_bytes),
+            predicted_decode_ms=self.space.decode_ms(plan),
             predicted_resident_bytes=budget.resident_bytes(plan_bytes(plan, self.space.held)),
         )
 

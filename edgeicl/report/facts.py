@@ -327,6 +327,8 @@ def summary_facts(manifest: Manifest, curve: SizeCurve) -> Facts:
     rows.append(("artifact", _of_budget(artifact_bytes(manifest), curve.artifact_budget_bytes)))
     resident = _of_budget(manifest.plan.predicted_resident_bytes, curve.resident_budget_bytes)
     rows.append(("resident memory, predicted", resident))
+    if manifest.plan.predicted_decode_ms is not None:
+        rows.append(("a decoded token on the target, predicted", f"{manifest.plan.predicted_decode_ms:.3g} ms"))
     unquantized = unquantized_text(manifest.plan)
     if unquantized is not None:
         rows.append(("weights", unquantized))

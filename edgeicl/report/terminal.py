@@ -186,7 +186,8 @@ def labelled_text(measured: LabelledAccuracy) -> str:
 
 def _budget_text(budget: Budget) -> str:
     named = (("artifact", budget.artifact_bytes), ("resident", budget.resident_bytes))
-    return ", ".join(f"{name} {format_byte_size(count)}" for name, count in named if count is not None)
+    told = [f"{name} {format_byte_size(count)}" for name, count in named if count is not None]
+    return ", ".join([*told, *([] if budget.decode_ms is None else [f"a token {budget.decode_ms:g} ms"])])
 
 
 def _text(table: Facts) -> str:
