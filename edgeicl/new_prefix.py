@@ -112,7 +112,7 @@ def replace_prefix(artifact: Artifact, sets: Sequence[NDArray[Any]], *, output: 
         BudgetError: the artifact becomes larger than its target allows.
         ParityError: what it computes behind a set isn't finite.
     """
-    from edgeicl.emit.generation_checks import check_greedy
+    from edgeicl.emit.generation_checks import check_repeatable
     from edgeicl.emit.lowering import file_entry
     from edgeicl.emit.prefix import prefix_use, write_prefix_file
     from edgeicl.models.prefix_file import read_prefix
@@ -136,7 +136,7 @@ def replace_prefix(artifact: Artifact, sets: Sequence[NDArray[Any]], *, output: 
         decoder = artifact.decoder(threads=1, context_tokens=max(map(len, sets)) + 2)
         for rows in read_prefix(partial / PREFIX_FILE)[0]:
             decoder.load_prefix(rows)
-            check_greedy(decoder, [[0]], 1)
+            check_repeatable(decoder, [[0]])
         manifest = artifact.manifest.model_copy(
             update={
                 "ledger": ledger,

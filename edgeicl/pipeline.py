@@ -175,6 +175,7 @@ class _Compiler:
             parity=checks.parity,
             accuracy=checks.accuracy,
             prefix=checks.prefix,
+            logit_tokens=checks.logit_tokens,
             evaluation=self.distilled.evaluation,
             deviations=(*self.distilled.deviations, *deviations, *checks.deviations),
         )

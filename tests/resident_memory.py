@@ -56,11 +56,23 @@ def shape(*, hidden: int, layers: int, vocabulary: int, positions: int = 256) ->
     }
 
 
-def memory(config: Mapping[str, Any], format_: Format, *, prompt_tokens: int, folder: Path) -> Memory:
-    """Builds an artifact of random weights in `folder` and runs it once on one thread."""
+def memory(
+    config: Mapping[str, Any],
+    format_: Format,
+    *,
+    prompt_tokens: int,
+    folder: Path,
+    labels_alone: bool = False,
+) -> Memory:
+    """Builds an artifact of random weights in `folder` and runs it once on one thread.
+
+    `labels_alone`: with the head of `emit.head: verbalizers`, and nothing decoded.
+    """
     task = tiny_task({"entailment": "yes", "contradiction": "no"})
-    artifact = build_artifact(folder / "artifact", config, format_, tiny_tokenizer(), task)
-    workload = Workload(1, prompt_tokens, 4, repetitions=1, warmup_repetitions=0)
+    artifact = build_artifact(
+        folder / "artifact", config, format_, tiny_tokenizer(), task, labels_alone=labels_alone
+    )
+    workload = Workload(1, prompt_tokens, 0 if labels_alone else 4, repetitions=1, warmup_repetitions=0)
     run = run_local(
         graph=artifact / "model.onnx",
         engine="fused",
@@ -73,8 +85,19 @@ def memory(config: Mapping[str, Any], format_: Format, *, prompt_tokens: int, fo
     cache = kv_cache_bytes(anatomy.layers, anatomy.kv_width, prompt_tokens + workload.decode_tokens)
     return Memory(
         stored=sum(group_bytes(*g.shape, format_) for g in groups),
-        held=sum(held_bytes(*g.shape, format_, looked_up=g.name == EMBEDDING) for g in groups),
-        rest=anatomy.fixed_tensor_bytes + cache + prefill_bytes(anatomy.hidden, anatomy.widest, prompt_tokens),
+        held=sum(
+            held_bytes(
+                *g.shape,
+                format_,
+                looked_up=g.name == EMBEDDING,
+                multiplied=not (labels_alone and g.name == EMBEDDING),
+            )
+            for g in groups
+        ),
+        rest=anatomy.fixed_tensor_bytes
+        + labels_alone * 4 * len(task.verbalizers) * anatomy.embedding_width
+        + cache
+        + prefill_bytes(anatomy.hidden, anatomy.widest, prompt_tokens),
         peak=run["peak_rss_bytes"] - run["baseline_rss_bytes"],
     )
 
@@ -82,17 +105,23 @@ def memory(config: Mapping[str, Any], format_: Format, *, prompt_tokens: int, fo
 def main() -> None:
     """Prints the table, in megabytes of 10^6."""
     write = sys.stdout.write
-    write("| shape | prompt | format | stored | held | cache, activations, others | peak | left over |\n")
-    write("|---|---|---|---|---|---|---|---|\n")
-    cases = [(hidden, layers, vocabulary, 64, f) for hidden, layers, vocabulary in _SHAPES for f in FORMATS]
-    cases += [(768, 4, 2000, prompt, FORMATS[1]) for prompt in (256, 1024, 2000)]
-    for hidden, layers, vocabulary, prompt, format_ in cases:
+    write(
+        "| shape | prompt | head | format | stored | held | cache, activations, others | peak | left over |\n"
+    )
+    write("|---|---|---|---|---|---|---|---|---|\n")
+    cases = [(*shape_, 64, f, False) for shape_ in _SHAPES for f in FORMATS]
+    cases += [(768, 4, 2000, prompt, FORMATS[1], False) for prompt in (256, 1024, 2000)]
+    cases += [(*_SHAPES[0], 64, f, True) for f in FORMATS]
+    for hidden, layers, vocabulary, prompt, format_, labels_alone in cases:
         config = shape(hidden=hidden, layers=layers, vocabulary=vocabulary, positions=2048)
         with tempfile.TemporaryDirectory() as folder:
-            found = memory(config, format_, prompt_tokens=prompt, folder=Path(folder))
+            found = memory(
+                config, format_, prompt_tokens=prompt, folder=Path(folder), labels_alone=labels_alone
+            )
         figures = (found.stored, found.held, found.rest, found.peak, found.session)
+        head = "labels" if labels_alone else "full"
         cells = " | ".join(f"{figure / 1e6:.1f}" for figure in figures)
-        write(f"| {layers} x {hidden}, {vocabulary} words | {prompt} | {format_} | {cells} |\n")
+        write(f"| {layers} x {hidden}, {vocabulary} words | {prompt} | {head} | {format_} | {cells} |\n")
 
 
 _SHAPES = ((768, 2, 50272), (768, 4, 2000), (768, 12, 2000), (512, 4, 24000))

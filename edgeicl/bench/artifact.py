@@ -14,6 +14,8 @@ from edgeicl.errors import DataError, IntegrityError
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.models.prefix_file import Rows, prefix_tokens, read_prefix
 from edgeicl.specs.manifest import (
+    DECODER_FILE,
+    GENAI_FILE,
     MANIFEST,
     MODEL_FILE,
     PREFIX_FILE,
@@ -109,6 +111,11 @@ class Artifact:
         """Bytes of fp32 keys and values that one token reads at `depth_tokens` of context."""
         return round(2 * self.layers * self.kv_heads * self.head_size * 4 * depth_tokens)
 
+    @property
+    def generates(self) -> bool:
+        """Whether it has logits of the whole vocabulary, not of labels alone."""
+        return self.manifest.logit_tokens is None
+
     def decoder(self, *, threads: int, context_tokens: int, batch_size: int = 1) -> OnnxDecoder:
         """A session of this artifact with its own key/value cache."""
         return OnnxDecoder(self.graph, threads=threads, context_tokens=context_tokens, batch_size=batch_size)
@@ -134,7 +141,8 @@ def open_artifact(path: Path) -> Artifact:
             next_step="copy the artifact again with all its files, or compile it again",
         )
     verify_files(path, manifest)
-    config = _read_json(path / "genai_config.json")
+    described = path / (DECODER_FILE if manifest.logit_tokens is not None else GENAI_FILE)
+    config = _read_json(described)
     try:
         model = config["model"]
         decoder = model["decoder"]
@@ -153,7 +161,7 @@ def open_artifact(path: Path) -> Artifact:
             end_tokens=frozenset(end if isinstance(end, list) else [end]),
         )
     except KeyError as error:
-        raise DataError(f"{path / 'genai_config.json'} has no key {error}") from error
+        raise DataError(f"{described} has no key {error}") from error
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:

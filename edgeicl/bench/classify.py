@@ -125,7 +125,7 @@ def probabilities(
 ) -> Floats:
     """Probabilities [S, N, L] of the task's labels, in the order of its verbalizers."""
     task = task_of(artifact)
-    answers = [task.verbalizer_tokens[label] for label in task.verbalizers]
+    answers = task.label_columns()
     batch = min(batch_size, len(rows))
     decoder = artifact.decoder(
         threads=threads,

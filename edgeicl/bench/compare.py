@@ -61,7 +61,9 @@ def compare(
         problem = Problem("--with", f"there is no rival {rival!r}", f"expected one of {', '.join(RIVALS)}")
         raise SpecError("compare", [problem])
     opened = open_artifact(artifact)
-    fitted, notes = workload.fitted(opened.context_tokens)
+    wanted, left_out = workload.of(generates=opened.generates)
+    fitted, cut = wanted.fitted(opened.context_tokens)
+    notes = (*left_out, *cut)
     if opened.prefixes:
         notes += ("the artifact was measured without the prefix that stands before its queries",)
     config = json.loads((artifact / "config.json").read_text())
@@ -108,11 +110,12 @@ def describe(opened: Artifact) -> str:
 
 def round_of(run: dict[str, Any], prompt_tokens: int) -> Round:
     """The figures of one process."""
+    speeds = tokens_per_second(run["decode_ms"])
     return Round(
         load_ms=run["load_ms"],
         first_token_ms=median(run["first_token_ms"]),
         prefill_tokens_per_second=prefill_tokens_per_second(run["first_token_ms"], prompt_tokens),
-        decode_tokens_per_second=median(tokens_per_second(run["decode_ms"])),
+        decode_tokens_per_second=median(speeds) if speeds else None,
         peak_rss_bytes=run["peak_rss_bytes"],
         first_token_samples_ms=tuple(run["first_token_ms"]),
         decode_samples_ms=tuple(tuple(row) for row in run["decode_ms"]),
@@ -133,13 +136,19 @@ def summarize_comparison(
     notes: tuple[str, ...],
 ) -> Comparison:
     """Ratios of the rounds, pair by pair, with a note where they disagree."""
-    decode = ratio(
-        [entry.decode_tokens_per_second for entry in our_rounds],
-        [entry.decode_tokens_per_second for entry in rival_rounds],
+    prefill = ratio(
+        [entry.prefill_tokens_per_second for entry in our_rounds],
+        [entry.prefill_tokens_per_second for entry in rival_rounds],
     )
-    if (decode.high - decode.low) / decode.median > NOISY_SPREAD_RATIO:
+    speeds = [
+        [entry.decode_tokens_per_second for entry in rounds if entry.decode_tokens_per_second is not None]
+        for rounds in (our_rounds, rival_rounds)
+    ]
+    decode = ratio(*speeds) if any(speeds) else None
+    what, found = ("prefill", prefill) if decode is None else ("decode", decode)
+    if (found.high - found.low) / found.median > NOISY_SPREAD_RATIO:
         notes += (
-            f"noisy: the decode ratio lies between {decode.low:.2f} and {decode.high:.2f}; "
+            f"noisy: the {what} ratio lies between {found.low:.2f} and {found.high:.2f}; "
             "something else was running",
         )
     return Comparison(
@@ -156,10 +165,7 @@ def summarize_comparison(
         ),
         bandwidth_bytes_per_second=median(bandwidths),
         decode_ratio=decode,
-        prefill_ratio=ratio(
-            [entry.prefill_tokens_per_second for entry in our_rounds],
-            [entry.prefill_tokens_per_second for entry in rival_rounds],
-        ),
+        prefill_ratio=prefill,
         peak_rss_ratio=ratio(
             [entry.peak_rss_bytes for entry in our_rounds], [entry.peak_rss_bytes for entry in rival_rounds]
         ),

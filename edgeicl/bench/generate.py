@@ -11,8 +11,14 @@ def generate(artifact: Artifact, text: str, *, tokens: int, threads: int) -> str
     """The greedy continuation of `text` by at most `tokens` tokens, behind the first set of a prefix.
 
     Raises:
-        DataError: text and continuation don't fit the model's context.
+        DataError: text and continuation don't fit the model's context, or an artifact that can't generate.
     """
+    if not artifact.generates:
+        raise DataError(
+            f"{artifact.path} has logits of its labels alone (emit.head: verbalizers), so it can't continue a "
+            "text",
+            next_step="leave out --generate to have a text classified, or compile it with emit.head: full",
+        )
     prefix = artifact.prefixes[0] if artifact.prefixes else None
     before = prefix_tokens(prefix)
     ids = list(artifact.tokenizer.encode(text, add_special_tokens=prefix is None).ids)

@@ -41,11 +41,15 @@ def bench(artifact: Path, workload: Workload) -> BenchResult:
     opened = open_artifact(artifact)
     # What stands before a prompt is read from the cache by every token, and computed by none.
     before = prefix_tokens(opened.prefixes[0]) if opened.prefixes else 0
-    fitted, notes = workload.fitted(opened.context_tokens - before)
+    wanted, left_out = workload.of(generates=opened.generates)
+    fitted, cut = wanted.fitted(opened.context_tokens - before)
+    notes = (*left_out, *cut)
     for note in notes:
         log.warning(note)
     depth_tokens = before + fitted.mean_decode_depth_tokens
-    bytes_per_token = opened.weight_bytes_per_token + opened.cache_bytes(depth_tokens)
+    bytes_per_token = None
+    if fitted.decode_tokens:
+        bytes_per_token = opened.weight_bytes_per_token + opened.cache_bytes(depth_tokens)
     run = run_local(
         graph=opened.graph,
         engine="fused",
@@ -56,10 +60,13 @@ def bench(artifact: Path, workload: Workload) -> BenchResult:
     )
     result = summarize(run, opened, fitted, bytes_per_token=bytes_per_token, notes=notes)
     config, prompt = model_config(artifact), fitted.prompt_tokens
+    logits = len(opened.manifest.logit_tokens) if opened.manifest.logit_tokens else None
     return result.model_copy(
         update={
-            "prompt_flops": prompt_flops(config, tokens=prompt, before=before),
-            "whole_prompt_flops": prompt_flops(config, tokens=before + prompt) if before else None,
+            "prompt_flops": prompt_flops(config, tokens=prompt, before=before, logits=logits),
+            "whole_prompt_flops": prompt_flops(config, tokens=before + prompt, logits=logits)
+            if before
+            else None,
         }
     )
 
@@ -69,7 +76,7 @@ def summarize(
     opened: Artifact,
     workload: Workload,
     *,
-    bytes_per_token: int,
+    bytes_per_token: int | None,
     notes: tuple[str, ...],
 ) -> BenchResult:
     """The figures of one run of the runner.
@@ -81,23 +88,26 @@ def summarize(
     if run["peak_rss_bytes"] is None:
         raise BenchError("this system doesn't tell the peak memory of a process; expected Linux or macOS")
     speeds = tokens_per_second(run["decode_ms"])
-    spread = spread_ratio(speeds)
+    spread = spread_ratio(speeds or [1e3 / first for first in run["first_token_ms"]])
     if spread is None:
         notes += ("one repetition only: the spread is unknown",)
     elif spread > NOISY_SPREAD_RATIO:
         notes += (
-            f"noisy: decode speed varied by {spread:.0%} between repetitions "
+            f"noisy: {'decode' if speeds else 'prefill'} speed varied by {spread:.0%} between repetitions "
             f"(above {NOISY_SPREAD_RATIO:.0%}); something else was running",
         )
     memory, token, probe = fastest_probes(run["bandwidth"])
     best = max((value for value in (memory, token) if value is not None), default=None)
+    ceiling = None
+    if best is not None and bytes_per_token is not None:
+        ceiling = ceiling_tokens_per_second(best, bytes_per_token)
     return BenchResult(
         fidelity="measured",
         conditions=read_back_conditions(run, workload, artifact_sha256=opened.sha256),
         load_ms=run["load_ms"],
         first_token_ms=median(run["first_token_ms"]),
         prefill_tokens_per_second=prefill_tokens_per_second(run["first_token_ms"], workload.prompt_tokens),
-        decode_tokens_per_second=median(speeds),
+        decode_tokens_per_second=median(speeds) if speeds else None,
         decode_latency=percentiles(run["decode_ms"]),
         peak_rss_bytes=run["peak_rss_bytes"],
         artifact_bytes=opened.artifact_bytes,
@@ -105,7 +115,7 @@ def summarize(
         bandwidth_bytes_per_second=memory,
         token_bandwidth_bytes_per_second=token,
         bandwidth_probe=probe,
-        ceiling_tokens_per_second=None if best is None else ceiling_tokens_per_second(best, bytes_per_token),
+        ceiling_tokens_per_second=ceiling,
         first_token_samples_ms=tuple(run["first_token_ms"]),
         decode_samples_ms=tuple(tuple(row) for row in run["decode_ms"]),
         spread_ratio=spread,

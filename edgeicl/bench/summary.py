@@ -12,15 +12,17 @@ from edgeicl.specs.measurement import Percentiles
 NOISY_SPREAD_RATIO = 0.15
 
 
-def percentiles(samples_ms: Sequence[Sequence[float]]) -> Percentiles:
-    """p50, p90 and p99 over all steps of all repetitions, interpolated linearly between ranks."""
+def percentiles(samples_ms: Sequence[Sequence[float]]) -> Percentiles | None:
+    """p50, p90 and p99 over all steps of all repetitions, interpolated linearly between ranks; None of none."""
+    if not any(samples_ms):
+        return None
     p50, p90, p99 = np.percentile(np.concatenate([np.asarray(row) for row in samples_ms]), [50, 90, 99])
     return Percentiles(p50_ms=float(p50), p90_ms=float(p90), p99_ms=float(p99))
 
 
 def tokens_per_second(samples_ms: Sequence[Sequence[float]]) -> list[float]:
-    """Decode speed of each repetition: its tokens over the sum of their times."""
-    return [1e3 * len(row) / sum(row) for row in samples_ms]
+    """Decode speed of each repetition that decoded: its tokens over the sum of their times."""
+    return [1e3 * len(row) / sum(row) for row in samples_ms if row]
 
 
 def prefill_tokens_per_second(first_token_ms: Sequence[float], prompt_tokens: int) -> float:

@@ -18,11 +18,11 @@ class Workload:
     warmup_repetitions: int = 1
 
     def __post_init__(self) -> None:
-        """Raises SpecError that lists every count below 1 (warm-up: below 0)."""
+        """Raises SpecError that lists every count below 1 (warm-up, decode: below 0)."""
         problems = [
             Problem(f"--{name.replace('_', '-')}", f"found {value}", f"expected at least {least}")
             for name, value in asdict(self).items()
-            if value < (least := 0 if name.startswith("warmup") else 1)
+            if value < (least := 0 if name in ("warmup_repetitions", "decode_tokens") else 1)
         ]
         if problems:
             raise SpecError("bench", problems)
@@ -42,6 +42,13 @@ class Workload:
         )
         told = ", ".join(f"{what} {asked} -> {got}" for what, asked, got in lengths if asked != got)
         return cut, (f"cut to fit the model's context of {context_tokens} tokens: {told}",)
+
+    def of(self, *, generates: bool) -> tuple[Workload, tuple[str, ...]]:
+        """Itself; or, where logits are of labels alone, without its decode, and a note that says why."""
+        if generates or not self.decode_tokens:
+            return self, ()
+        why = "nothing is decoded: the artifact has logits of its labels alone (emit.head: verbalizers)"
+        return replace(self, decode_tokens=0), (why,)
 
     @property
     def mean_decode_depth_tokens(self) -> float:

@@ -43,6 +43,7 @@ from edgeicl.tasks.prompt import ChannelEncoder, PromptEncoder
 from edgeicl.tasks.readers import read_examples
 from edgeicl.tasks.text_leakage import without_evaluated
 from edgeicl.tasks.text_source import read_texts
+from edgeicl.tasks.verbalizer import label_columns
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,8 @@ class TaskRun:
             verbalizers=task.verbalizers,
             separator=task.separator,
         )
+        if recipe.emit.head == "verbalizers":
+            label_columns(self.encoder.tokens)  # told before anything is trained
         lengths = {label: len(tokens) for label, tokens in self.encoder.tokens.items()}
         if len(set(lengths.values())) > 1:
             log.warning(

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from edgeicl.emit.graph import FUSED, GraphBuilder
-from edgeicl.models.anatomy import EMBEDDING, HEAD, Anatomy
+from edgeicl.models.anatomy import EMBEDDING, HEAD, LABEL_HEAD, Anatomy
 
 _KV = ("key", "value")
 
@@ -40,7 +40,11 @@ class DecoderGraph(ABC):
         for layer in range(anatomy.layers):
             stream = self._layer(layer, *stream)
         hidden = self._finish(*stream)
-        if anatomy.tied:
+        self.logits = anatomy.vocabulary
+        if builder.weights.has(LABEL_HEAD):
+            self.logits, _ = builder.weights.shape(LABEL_HEAD)
+            builder.label_head(hidden, "logits")
+        elif anatomy.tied:
             builder.tied_head(hidden, EMBEDDING, "logits")
         else:
             builder.linear(hidden, HEAD, "logits")
@@ -158,7 +162,7 @@ class DecoderGraph(ABC):
             *(_info(f"past_key_values.{i}.{x}", TensorProto.FLOAT, cache) for i in layers for x in _KV),
         ]
         outputs = [
-            _info("logits", TensorProto.FLOAT, ["batch", 1, anatomy.vocabulary]),
+            _info("logits", TensorProto.FLOAT, ["batch", 1, self.logits]),
             *(_info(f"present.{i}.{x}", TensorProto.FLOAT, present) for i in layers for x in _KV),
         ]
         return self._builder.model(f"{anatomy.model_type}_decoder", inputs, outputs, stored)

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from edgeicl.models.anatomy import Anatomy
 from edgeicl.models.architectures.table import anatomy_of
-from edgeicl.specs.manifest import MODEL_FILE, TASK_FILE, TaskFile
+from edgeicl.specs.manifest import DECODER_FILE, GENAI_FILE, MODEL_FILE, TASK_FILE, TaskFile
 
 # how a checkpoint was stored or made, which means nothing to whoever runs the artifact
 _OF_THE_CHECKPOINT = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
@@ -28,6 +28,9 @@ def write_deployment_files(
 ) -> tuple[str, ...]:
     """Writes everything but graph and weights into `folder`; the names of the files.
 
+    An artifact that has logits of labels alone gets nothing that a generating runtime would load: what
+    onnxruntime-genai reads has another name there, and generation_config.json is left out.
+
     Args:
         config: The student's config.json.
         context_tokens: Longest text that memory is set aside for; at most the model's positions.
@@ -35,15 +38,18 @@ def write_deployment_files(
     """
     anatomy = anatomy_of(config)
     tokenizer_json = json.loads(tokenizer.to_str())
+    generates = task.logit_tokens is None
+    decoder = genai_config(anatomy, context_tokens=context_tokens, threads=threads)
     files: dict[str, object] = {
         "config.json": {key: value for key, value in config.items() if key not in _OF_THE_CHECKPOINT},
-        "generation_config.json": {**anatomy.special_ids, "do_sample": False},
-        "genai_config.json": genai_config(anatomy, context_tokens=context_tokens, threads=threads),
+        GENAI_FILE if generates else DECODER_FILE: decoder,
         # the vocabulary is the largest of these files: no spaces in it
         "tokenizer.json": tokenizer_json,
         "tokenizer_config.json": tokenizer_config(anatomy, tokenizer_json),
         TASK_FILE: task.model_dump(mode="json", exclude_none=True),
     }
+    if generates:
+        files["generation_config.json"] = {**anatomy.special_ids, "do_sample": False}
     for name, content in files.items():
         large = name == "tokenizer.json"
         text = json.dumps(

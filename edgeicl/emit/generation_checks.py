@@ -35,6 +35,20 @@ def check_greedy(decoder: OnnxDecoder, prompts: Sequence[Sequence[int]], tokens:
     return generated
 
 
+def check_repeatable(decoder: OnnxDecoder, prompts: Sequence[Sequence[int]]) -> None:
+    """ParityError unless each prompt, read twice, gives the same finite logits."""
+    for prompt in prompts:
+        ids = np.asarray([prompt], dtype=np.int64)
+        first, second = decoder.prefill(ids), decoder.prefill(ids)
+        if not np.isfinite(first).all():
+            raise ParityError(f"after the prompt {list(prompt)} the artifact's logits aren't finite")
+        if not np.array_equal(first, second):
+            raise ParityError(
+                f"the prompt {list(prompt)} gave two logits {np.abs(first - second).max():.3g} apart; expected "
+                "the same"
+            )
+
+
 def genai_version() -> str | None:
     """Version of onnxruntime-genai, or None where it isn't installed."""
     try:

@@ -12,6 +12,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from edgeicl import __version__
 from edgeicl.emit.data_file import DataFile
 from edgeicl.emit.weights import QuantizedWeights
+from edgeicl.models.anatomy import LABEL_HEAD
 from edgeicl.numerics.packing import gather_shape, matmul_shape, pack_rows
 from edgeicl.specs.quant_plan import Format
 
@@ -112,6 +113,14 @@ class GraphBuilder:
         weight = self._as_fp32(f"{group}.weight", format_)
         product = self.node("Gemm", [flat, weight], [f"{output}.flat"], transB=1)
         return self.node("Unsqueeze", [product, axis], [output])
+
+    def label_head(self, source: str, output: str) -> str:
+        """`source` [B, 1, H] times the labels' own rows of the head -> logits [B, 1, L]."""
+        rows, columns = self.weights.shape(LABEL_HEAD)
+        weight = self.data.add(
+            LABEL_HEAD, (columns, rows), np.float32, lambda: self.weights.tensor(LABEL_HEAD).T
+        )
+        return self.node("MatMul", [source, weight], [output])
 
     def model(
         self, name: str, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto],

@@ -33,7 +33,9 @@ def model_card(
     base = recipe.distill.student.model
     on_hub = is_on_hub(base, base_folder=base_folder)
     sections = [
-        _front_matter(base if on_hub else None, base_license(base, source)),
+        _front_matter(
+            base if on_hub else None, base_license(base, source), generates=manifest.logit_tokens is None
+        ),
         f"# {manifest.name} for {manifest.target}\n\nMade by edgeicl "
         f"{manifest.versions.get('edgeicl', '(version unknown)')} from `{base}`"
         + (f", taught by `{recipe.distill.teacher.model}`" if recipe.distill.teacher else "")
@@ -70,11 +72,14 @@ def _named_license(card: str) -> dict[str, str]:
     return {key: str(value[0] if isinstance(value, list) else value) for key, value in found.items()}
 
 
-def _front_matter(base_on_hub: str | None, license_: dict[str, str]) -> str:
+def _front_matter(base_on_hub: str | None, license_: dict[str, str], *, generates: bool) -> str:
     lines = [f"{key}: {_scalar(value)}" for key, value in license_.items()]
     if base_on_hub:
         lines += [f"base_model: {base_on_hub}", "base_model_relation: quantized"]
-    lines += ["library_name: onnx", "pipeline_tag: text-generation", "tags: [onnx, onnxruntime-genai, edgeicl]"]
+    task, runs_in = "text-generation", "onnxruntime-genai"
+    if not generates:
+        task, runs_in = "text-classification", "onnxruntime"
+    lines += ["library_name: onnx", f"pipeline_tag: {task}", f"tags: [onnx, {runs_in}, edgeicl]"]
     return "\n".join(["---", *lines, "---"])
 
 
@@ -149,11 +154,13 @@ def _speed(manifest: Manifest) -> str:
     bench = manifest.bench
     if bench is None:
         return ""
+    speed = bench.decode_tokens_per_second
     return (
         f"## Speed\n\n{bench.fidelity} on {bench.conditions.processor}, {bench.conditions.threads} threads, "
         f"{bench.conditions.runtime} {bench.conditions.runtime_version}: first token after "
-        f"{bench.first_token_ms:.3g} ms ({bench.conditions.prompt_tokens} tokens of prompt), then "
-        f"{bench.decode_tokens_per_second:.0f} tokens/s; peak memory {format_byte_size(bench.peak_rss_bytes)}."
+        f"{bench.first_token_ms:.3g} ms ({bench.conditions.prompt_tokens} tokens of prompt)"
+        + ("" if speed is None else f", then {speed:.0f} tokens/s")
+        + f"; peak memory {format_byte_size(bench.peak_rss_bytes)}."
         + "".join(f" {note[0].upper()}{note[1:]}." for note in bench.notes)
     )
 

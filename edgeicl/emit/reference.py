@@ -11,7 +11,7 @@ import torch
 from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from edgeicl.emit.weights import QuantizedWeights
+from edgeicl.emit.weights import Floats, QuantizedWeights
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
 
@@ -20,8 +20,14 @@ Ids = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
 
 
-def reference_model(config: Mapping[str, Any], weights: QuantizedWeights) -> torch.nn.Module:
-    """The causal language model in fp32 and eval mode, every weight set to what the artifact's bytes mean."""
+def reference_model(
+    config: Mapping[str, Any], weights: QuantizedWeights, *, label_rows: Mapping[int, Floats] | None = None
+) -> torch.nn.Module:
+    """The causal language model in fp32 and eval mode, every weight set to what the artifact's bytes mean.
+
+    `label_rows` are the rows [H] of the head that the artifact stores apart, by token; the others are the
+    table's.
+    """
     anatomy = anatomy_of(config)
     known = {key: value for key, value in anatomy.config.items() if key not in _NOT_FOR_THE_REFERENCE}
     # parameters without memory until they are set; buffers, such as those of rotary positions, as they are
@@ -45,6 +51,11 @@ def reference_model(config: Mapping[str, Any], weights: QuantizedWeights) -> tor
         set_parameter(name, weights.tensor(name))
     assert not unset, f"parameters left without values: {sorted(unset)}"
     model.tie_weights()
+    if label_rows is not None:
+        head = model.lm_head.weight.detach().clone()
+        for token, row in label_rows.items():
+            head[token] = torch.from_numpy(row)
+        model.lm_head.weight = torch.nn.Parameter(head)  # no longer the table's own
     reference: torch.nn.Module = model.eval()
     return reference
 

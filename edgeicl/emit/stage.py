@@ -16,6 +16,7 @@ from edgeicl.emit.deployment_files import write_deployment_files
 from edgeicl.emit.generation_checks import (
     check_genai,
     check_greedy,
+    check_repeatable,
     check_transformers_tokenizer,
     genai_version,
 )
@@ -52,6 +53,7 @@ from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
 from edgeicl.tasks.prompt import PromptEncoder, query_text
 from edgeicl.tasks.readers import read_examples
+from edgeicl.tasks.verbalizer import label_columns
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +139,7 @@ class _Emission:
         self.encoder = PromptEncoder(
             self.tokenizer, pattern=task.pattern, verbalizers=task.verbalizers, separator=task.separator
         )
+        self.head_tokens = label_columns(self.encoder.tokens) if recipe.emit.head == "verbalizers" else None
         self.positions = self.anatomy.positions
         self.context_tokens = min(self.positions, target.context_tokens)
         self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
@@ -151,7 +154,12 @@ class _Emission:
         deviations = [*self._provider(), *self._generation(prompts["in_domain"][:_PROMPTS])]
         accuracy = self._accuracy(prompts)
         checks = EmitChecks(
-            ledger=ledger, parity=parity, accuracy=accuracy, prefix=use, deviations=tuple(deviations)
+            ledger=ledger,
+            parity=parity,
+            accuracy=accuracy,
+            prefix=use,
+            logit_tokens=self.head_tokens,
+            deviations=tuple(deviations),
         )
         (self.folder / CHECKS_FILE).write_text(checks.model_dump_json(indent=1) + "\n")
 
@@ -172,6 +180,7 @@ class _Emission:
                 separator=task.separator,
                 score=task.score,
                 prefix=use,
+                logit_tokens=self.head_tokens,
             ),
             context_tokens=self.target.context_tokens,
             threads=self.target.threads,
@@ -193,7 +202,7 @@ class _Emission:
     def _parity(self) -> tuple[ParityCheck, ...]:
         checkpoint = self.folder / CHECKPOINT
         checkpoint.mkdir(exist_ok=True)
-        model = reference_model(self.config, self.weights)
+        model = reference_model(self.config, self.weights, label_rows=self._label_rows())
 
         def check(where: str, before: NDArray[Any] | None, prefix: tuple[Rows, Rows] | None) -> Checks:
             room = self.context_tokens - (0 if before is None else len(before))
@@ -205,12 +214,20 @@ class _Emission:
                 threads=1,
                 scratch=checkpoint,
                 prefix=prefix,
+                head_tokens=self.head_tokens,
             )
 
         checks = check("", None, None)
         for number, rows in enumerate(zip(self.sets, self.exact_rows, self._shipped_rows(), strict=True)):
             checks += check(f" behind set {number}", rows[0], rows[1:])
         return checks
+
+    def _label_rows(self) -> dict[int, NDArray[Any]] | None:
+        """The student's own rows of the head for the labels' tokens, by token; None for a full head."""
+        if self.head_tokens is None:
+            return None
+        table: Any = load_model(self.student).get_output_embeddings().weight
+        return {token: table[token].detach().float().numpy().copy() for token in self.head_tokens}
 
     def _provider(self) -> list[Deviation]:
         if self.target.provider == "cpu":
@@ -226,7 +243,10 @@ class _Emission:
         ]
 
     def _generation(self, prompts: Sequence[Sequence[int]]) -> list[Deviation]:
-        """Greedy tokens behind the prefix; and, of a whole prompt, those that onnxruntime-genai makes too."""
+        """Greedy tokens behind the prefix; and, of a whole prompt, those that onnxruntime-genai makes too.
+
+        An artifact that has logits of labels alone generates nothing: it is read twice instead.
+        """
         task = self.recipe.task
         longest = max(map(len, prompts))
         tokens = min(_GENERATED_TOKENS, self.context_tokens - self.set_tokens - longest)
@@ -234,6 +254,12 @@ class _Emission:
         texts = [query_text(task.pattern, example) for example in self.data["in_domain"][: len(prompts)]]
         texts += [*task.verbalizers.values(), *([task.separator] if task.separator else [])]
         check_transformers_tokenizer(self.folder, texts)
+        if self.head_tokens is not None:
+            check_repeatable(decoder, prompts)
+            for rows in self._shipped_rows():
+                decoder.load_prefix(rows)
+                check_repeatable(decoder, prompts)
+            return []
         if not self.sets:
             return check_genai(self.folder, prompts, check_greedy(decoder, prompts, tokens), texts)
         # genai reads demonstrations as tokens; where there are none, it can be asked for the model alone only
@@ -246,6 +272,8 @@ class _Emission:
 
     def _accuracy(self, prompts: Mapping[str, Sequence[Sequence[int]]]) -> tuple[ArtifactAccuracy, ...]:
         labels = [self.encoder.tokens[label] for label in self.encoder.labels]
+        # The artifact may have a logit for each label and no other.
+        columns = labels if self.head_tokens is None else [(column,) for column in range(len(labels))]
         longest = max(len(prompt) for rows in prompts.values() for prompt in rows) + self.longest_label
         decoder = self._decoder(self.set_tokens + longest, _ACCURACY_BATCH)
         student = load_model(self.student)
@@ -260,14 +288,14 @@ class _Emission:
                     predict(
                         scorers,
                         rows,
-                        labels,
+                        read,
                         batch_size=_ACCURACY_BATCH,
                         advance=advance,
                         score=self.recipe.task.score,
                     )
-                    for scorers in (
-                        (last_logits(student, values) for values in before),
-                        artifact_logits(decoder, self._shipped_rows()),
+                    for scorers, read in (
+                        ((last_logits(student, values) for values in before), labels),
+                        (artifact_logits(decoder, self._shipped_rows()), columns),
                     )
                 )
                 results.append(

@@ -8,6 +8,8 @@ from edgeicl.specs.pattern import pattern_columns
 
 def usage(task: TaskFile) -> str:
     """A section of the model card: a label with onnxruntime, then tokens with onnxruntime-genai."""
+    if task.logit_tokens is not None:
+        return _label_usage(task)
     columns = ", ".join(f'"{column}": "..."' for column in pattern_columns(task.pattern))
     several = any(len(tokens) > 1 for tokens in task.verbalizer_tokens.values())
     behind = task.prefix is not None
@@ -47,6 +49,39 @@ def label_scores(columns, cache):
         _genai(task),
     ]
     return "\n\n".join(["## Use", *parts])
+
+
+def _label_usage(task: TaskFile) -> str:
+    """The same for an artifact that has logits of labels alone: one run, and no tokens."""
+    columns = ", ".join(f'"{column}": "..."' for column in pattern_columns(task.pattern))
+    behind = task.prefix is not None
+    code = f"""```python
+import json
+
+import numpy as np
+import onnxruntime as ort
+{_PREFIX_IMPORT if behind else ""}from tokenizers import Tokenizer
+
+task = json.load(open("task.json"))
+tokenizer = Tokenizer.from_file("tokenizer.json")
+session = ort.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+{_PREFIX_CACHES if behind else _EMPTY_CACHE}
+
+def label_scores(columns, cache):
+    before = next(iter(cache.values())).shape[2]
+    ids = tokenizer.encode(task["pattern"].format(**columns){_NO_SPECIAL if behind else ""}).ids
+    feeds = {{"input_ids": [ids], "attention_mask": [[1] * (before + len(ids))]}}
+    feeds = {{name: np.array(values, np.int64) for name, values in feeds.items()}}
+    logits = session.run(["logits"], feeds | cache)[0][0, -1].astype(np.float64)
+    logits -= np.logaddexp.reduce(logits)
+    # one column a label: its token is at the same place in logit_tokens
+    column = {{token: place for place, token in enumerate(task["logit_tokens"])}}
+    return {{label: float(logits[column[ids[0]]]) for label, ids in task["verbalizer_tokens"].items()}}
+
+
+{_vote(columns) if behind else _one_answer(columns)}
+```"""
+    return "\n\n".join(["## Use", _BEHIND_PREFIX if behind else _ALONE, code, _LABELS_ALONE])
 
 
 def _one_answer(columns: str) -> str:
@@ -98,6 +133,11 @@ for name, rows in load_file("prefix.safetensors").items():
     if name.startswith("past_key_values."):
         sets[int(number)][name] = rows[None].astype(np.float32)
 """
+
+_LABELS_ALONE = """\
+This artifact has logits of its labels' tokens alone: `logit_tokens` in `task.json` says which token each column
+is. A query is one run without a product with the vocabulary. Nothing can be generated, so there are no files
+for onnxruntime-genai or for `generate` of transformers."""
 
 _ONE = "Each label is one token here, so one run with both scores read from it is enough."
 _SEVERAL = "Labels of several tokens cost a run for each token."

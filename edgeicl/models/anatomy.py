@@ -18,6 +18,8 @@ EMBEDDING = "embedding"
 HEAD = "head"
 PROJECT_IN, PROJECT_OUT = "project_in", "project_out"
 """Between the width of the embedding and that of the residual stream, where the two differ."""
+LABEL_HEAD = "label_head.weight"
+"""The labels' rows of the head [L, H], stored in fp32 where the artifact has logits of these alone."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,11 @@ class Anatomy:
     def embedding_width(self) -> int:
         """Numbers of a token's embedding."""
         return next(group.shape[1] for group in self.groups if group.name == EMBEDDING)
+
+    @property
+    def position_table_bytes(self) -> int:
+        """Bytes of the deployed table of positions; of the tensors outside the groups the only matrix."""
+        return 4 * (sum(prod(shape) for shape in self.others.values() if len(shape) == 2) - self.undeployed)
 
     @property
     def fixed_tensor_bytes(self) -> int:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgeicl.models.anatomy import EMBEDDING, PROJECT_IN
+from edgeicl.models.anatomy import EMBEDDING, HEAD, PROJECT_IN
 from edgeicl.models.architectures.table import anatomy_of
 
 
-def prompt_flops(config: Mapping[str, Any], *, tokens: int, before: int = 0) -> int:
+def prompt_flops(config: Mapping[str, Any], *, tokens: int, before: int = 0, logits: int | None = None) -> int:
     """FLOPs until the logits after a prompt of `tokens`, with keys and values of `before` tokens in the cache.
 
     Matrix products and attention; norms and activations are left out. Behind its attention the last layer goes
-    on with the last token alone, and so does the head.
+    on with the last token alone, and so does the head, of `logits` tokens (the whole vocabulary unless given).
     """
     anatomy = anatomy_of(config)
     products = 0
@@ -22,7 +22,9 @@ def prompt_flops(config: Mapping[str, Any], *, tokens: int, before: int = 0) -> 
             continue  # looked up, not multiplied
         last_layer = group.layer == anatomy.layers - 1 and not group.name.endswith("attention.qkv")
         alone = last_layer or (group.layer is None and group.name != PROJECT_IN)
-        products += group.shape[0] * group.shape[1] * (1 if alone else tokens)
+        is_head = group.name in (EMBEDDING, HEAD)
+        rows = logits if is_head and logits is not None else group.shape[0]
+        products += rows * group.shape[1] * (1 if alone else tokens)
     # Each token looks at all before it and at itself, once with its query and once at the values.
     seen = tokens * before + tokens * (tokens + 1) // 2
     return 2 * products + 2 * 2 * anatomy.layers * anatomy.heads * anatomy.head_size * seen

@@ -49,14 +49,16 @@ def group_bytes(rows: int, columns: int, format_: Format) -> int:
     return size
 
 
-def held_bytes(rows: int, columns: int, format_: Format, *, looked_up: bool, multiplied: bool = True) -> int:
+def held_bytes(
+    rows: int, columns: int, format_: Format, *, looked_up: bool = False, multiplied: bool = True
+) -> int:
     """Bytes of a group in the memory of a process that runs it with onnxruntime on a CPU, at its peak.
 
     The kernels of a quantized group read codes that were packed anew, with the scales and a sum for each block;
     the scales stay beside them as they were. Floating-point weights are held in fp32 whatever they are stored
     in. Of a table that tokens are `looked_up` in too (the tied embedding) the codes, or the weights in fp32,
-    are there a second time; of one that is not `multiplied` with (the embedding beside an untied head) nothing
-    is packed, and it is held as it is stored.
+    are there a second time; of one that is not `multiplied` with (the embedding beside a head of its own, or
+    beside labels' rows) nothing is packed, and it is held as it is stored.
     Measured with onnxruntime 1.31 on x86-64: docs/results/resident-memory.md.
     """
     if not multiplied:

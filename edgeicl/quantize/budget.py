@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from edgeicl.errors import BudgetError, DataError
 from edgeicl.models.anatomy import Anatomy
@@ -36,7 +37,10 @@ _TOKEN_LINE_BYTES = 12
 
 @dataclass(frozen=True)
 class WeightBudget:
-    """What a target leaves for the weight groups of one model. All figures in bytes."""
+    """What a target leaves for the weight groups of one model. All figures in bytes.
+
+    The position table is of the other tensors, and the only one that a token reads a row of.
+    """
 
     target: str
     artifact_limit_bytes: int | None
@@ -48,6 +52,7 @@ class WeightBudget:
     runtime_overhead_bytes: int
     prefix_bytes: int = 0
     computed_bytes: int = 0
+    position_table_bytes: int = 0
 
     def artifact_bytes(self, stored_bytes: int) -> int:
         """Size of the deployed files, at most, when the groups take `stored_bytes` of them."""
@@ -57,6 +62,11 @@ class WeightBudget:
         """Peak memory of the running process when it holds the groups in `held_bytes`."""
         rest = self.kv_cache_bytes + self.prefix_bytes + self.prefill_bytes + self.runtime_overhead_bytes
         return held_bytes + self.other_tensor_bytes + self.computed_bytes + rest
+
+    @property
+    def decoded_rest_bytes(self) -> int:
+        """What a token reads at the end of the context beside the weight groups."""
+        return self.other_tensor_bytes - self.position_table_bytes + self.kv_cache_bytes
 
     def limits(self, stored: SizeTable, held: SizeTable) -> list[Limit]:
         """What is left for the groups under each limit given; may be negative."""
@@ -82,26 +92,51 @@ class WeightBudget:
                     "formats with fewer bits, or choose a smaller student",
                 )
 
-    def require_together(self, stored: SizeTable, held: SizeTable) -> None:
-        """BudgetError if no plan keeps all limits at once; names the artifact bytes that one would need."""
-        nothing_lost = {unit: dict.fromkeys(by_format, 0.0) for unit, by_format in stored.items()}
-        limits = self.limits(stored, held)
+    def require_together(
+        self, stored: SizeTable, held: SizeTable, further: Mapping[str, Limit] = MappingProxyType({})
+    ) -> None:
+        """BudgetError if no plan keeps all limits at once; names the bytes of the first that one would need.
+
+        `further` are limits that aren't of bytes held or stored, by what the target calls them.
+        """
+        kinds = [
+            (f"budget.{key}", asked, limit, total)
+            for (key, asked, total), limit in zip(
+                [
+                    entry
+                    for entry in (
+                        ("artifact_bytes", self.artifact_limit_bytes, self.artifact_bytes),
+                        ("resident_bytes", self.resident_limit_bytes, self.resident_bytes),
+                    )
+                    if entry[1] is not None
+                ],
+                self.limits(stored, held),
+                strict=True,
+            )
+        ]
+        limits = [*(limit for _, _, limit, _ in kinds), *further.values()]
         try:
-            allocate(nothing_lost, limits)
+            allocate({unit: dict.fromkeys(by_format, 0.0) for unit, by_format in stored.items()}, limits)
+            return
         except BudgetError as error:
             if len(limits) < 2:
                 raise
-            bytes_as_losses = {unit: {f: float(n) for f, n in sizes.items()} for unit, sizes in stored.items()}
-            smallest = plan_bytes(allocate(bytes_as_losses, limits[1:]), stored)
-            needed = self.artifact_bytes(smallest)
-            raise BudgetError(
-                f"target {self.target}: no plan keeps budget.artifact_bytes {self.artifact_limit_bytes} and "
-                f"budget.resident_bytes {self.resident_limit_bytes} at once; within the latter the smallest "
-                f"artifact takes {needed} bytes ({format_byte_size(needed)})",
-                smallest_bytes=needed,
-                next_step=f"set budget.artifact_bytes of target {self.target} to at least {needed}, or allow "
-                "more resident_bytes",
-            ) from error
+            cause = error
+        key, _, first, total = kinds[0]
+        bytes_as_losses = {unit: {f: float(n) for f, n in sizes.items()} for unit, sizes in first.sizes.items()}
+        try:
+            smallest = plan_bytes(allocate(bytes_as_losses, limits[1:]), first.sizes)
+        except BudgetError:  # nor can the others be kept without it
+            replace(self, artifact_limit_bytes=None).require_together(stored, held, further)
+            raise
+        needed = total(smallest)
+        asked = " and ".join([*(f"{name} {value}" for name, value, _, _ in kinds), *further])
+        raise BudgetError(
+            f"target {self.target}: no plan keeps {asked} at once; within the others the least that "
+            f"{key} would have to be is {needed} bytes ({format_byte_size(needed)})",
+            smallest_bytes=needed,
+            next_step=f"set {key} of target {self.target} to at least {needed}, or allow more of the others",
+        ) from cause
 
     def _parts(self, kind: str, group_bytes: int) -> str:
         rest = (
@@ -116,11 +151,13 @@ class WeightBudget:
         return f"weight groups {group_bytes}, other tensors {self.other_tensor_bytes}, {rest}"
 
 
-def task_file_bytes(pattern: str, verbalizers: Mapping[str, str], separator: str) -> int:
-    """Size of task.json, at most."""
+def task_file_bytes(
+    pattern: str, verbalizers: Mapping[str, str], separator: str, *, label_rows: int = 0
+) -> int:
+    """Size of task.json, at most; `label_rows` as for `weight_budget`."""
     texts = len(json.dumps([pattern, separator, verbalizers, list(verbalizers)]))
     words = sum(len(word.encode()) for word in verbalizers.values())
-    return _TASK_BYTES + texts + _TOKEN_LINE_BYTES * words
+    return _TASK_BYTES + texts + _TOKEN_LINE_BYTES * (words + label_rows)
 
 
 def weight_budget(
@@ -130,11 +167,12 @@ def weight_budget(
     tokenizer_bytes: int,
     task_bytes: int,
     prefix_bytes: int = 0,
+    label_rows: int = 0,
 ) -> tuple[WeightBudget, tuple[Deviation, ...]]:
     """The budget of `target` for a model.
 
     `tokenizer_bytes` is the size of tokenizer.json, `task_bytes` that of task.json, `prefix_bytes` that of
-    prefix.safetensors.
+    prefix.safetensors; `label_rows` counts the labels whose rows are the head, in fp32, if it is no tied one.
     A target that budgets for more context than the model has positions is clamped, with a deviation.
     """
     context = min(target.context_tokens, anatomy.positions)
@@ -155,13 +193,14 @@ def weight_budget(
         target=target.name,
         artifact_limit_bytes=target.budget.artifact_bytes,
         resident_limit_bytes=target.budget.resident_bytes,
-        other_tensor_bytes=anatomy.fixed_tensor_bytes,
+        other_tensor_bytes=anatomy.fixed_tensor_bytes + 4 * label_rows * anatomy.embedding_width,
         other_file_bytes=tokenizer_bytes + task_bytes + graph + configs + prefix_bytes,
         kv_cache_bytes=kv_cache_bytes(anatomy.layers, anatomy.kv_width, context),
         prefill_bytes=prefill_bytes(anatomy.hidden, anatomy.widest, context),
         runtime_overhead_bytes=target.runtime_overhead_bytes,
         prefix_bytes=prefix_bytes,
         computed_bytes=anatomy.computed_bytes,
+        position_table_bytes=anatomy.position_table_bytes,
     )
     return budget, tuple(deviations)
 

@@ -33,6 +33,7 @@ class CalibratedDecoder:
         weights: The student.
         sequences: Token ids; at least one, none empty.
         prefix: What stands before each of them: token ids [P], or vectors [P, H].
+        head_tokens: Tokens whose rows of the table are the head, never quantized; the whole table unless given.
 
     Raises:
         DataError: no sequences, or one that the model can't take.
@@ -43,6 +44,7 @@ class CalibratedDecoder:
         weights: StudentWeights,
         sequences: Sequence[Sequence[int]],
         prefix: NDArray[Any] | None = None,
+        head_tokens: Sequence[int] | None = None,
     ) -> None:
         before = torch.zeros(0, dtype=torch.int64) if prefix is None else torch.from_numpy(prefix)
         anatomy = weights.anatomy
@@ -69,6 +71,9 @@ class CalibratedDecoder:
         self._biases = {name: torch.from_numpy(bias) for name, bias in weights.biases.items()}
         others = {name: torch.from_numpy(value) for name, value in weights.others.items()}
         self._body = BODIES[anatomy.model_type](anatomy, others, torch.cat(places))
+        self._label_head = None
+        if head_tokens is not None:
+            self._label_head = self._matrices[self._head][list(head_tokens)]
 
     def read_positions(self, per_sequence: int) -> Tensor:
         """Rows [M] of `per_sequence` tokens of each sequence, evenly spaced; its last token is one of them."""
@@ -103,6 +108,13 @@ class CalibratedDecoder:
         """[M, V] logits of rows [M, H] of a hidden state."""
         hidden = self._body.finish(hidden, partial(self._linear, replaced), norm=final_norm)
         return F.linear(hidden, self._matrix(self._head, replaced))
+
+    def predictions(self, hidden: Tensor, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
+        """[M, V] logits of rows [M, H] of the last state, or [M, L] where the artifact has those alone."""
+        if self._label_head is None:
+            return self.logits(hidden, replaced)
+        hidden = self._body.finish(hidden, partial(self._linear, replaced), norm=True)
+        return F.linear(hidden, self._label_head)
 
     def layer_inputs(self) -> list[Tensor]:
         """Inputs of all layers and the last one's output, each [T, H], with no group replaced."""

@@ -82,6 +82,7 @@ def forecast(
         target=target.name,
         artifact_limit_bytes=budget.artifact_limit_bytes,
         resident_limit_bytes=budget.resident_limit_bytes,
+        decode_limit_ms=target.budget.decode_ms,
         best=None if best is None else _size("best", space, best),
         smallest=_extreme("smallest", space, min),
         largest=_extreme("largest", space, max),
@@ -113,7 +114,8 @@ def typical_losses(groups: Sequence[WeightGroup], space: PlanSpace) -> dict[str,
 
 
 def _size(label: str, space: PlanSpace, plan: Plan) -> ForecastSize:
-    return _sized(label, space, plan_bytes(plan, space.stored), plan_bytes(plan, space.held))
+    stored, held = plan_bytes(plan, space.stored), plan_bytes(plan, space.held)
+    return _sized(label, space, stored, held, space.decode_ms(plan))
 
 
 def _extreme(label: str, space: PlanSpace, choose: Callable[[Iterable[int]], int]) -> ForecastSize:
@@ -121,16 +123,30 @@ def _extreme(label: str, space: PlanSpace, choose: Callable[[Iterable[int]], int
         sum(choose(by_format.values()) for by_format in merged(sizes, space.units).values())
         for sizes in (space.stored, space.held)
     )
-    return _sized(label, space, stored, held)
+    return _sized(label, space, stored, held, _extreme_ms(space, choose))
 
 
-def _sized(label: str, space: PlanSpace, stored_bytes: int, held_bytes: int) -> ForecastSize:
+def _extreme_ms(space: PlanSpace, choose: Callable[[Iterable[int]], int]) -> float | None:
+    if space.decode is None:
+        return None
+    by_unit = merged(space.decode.reads, space.units).values()
+    return space.decode.ms_of_bytes(sum(choose(by_format.values()) for by_format in by_unit))
+
+
+def _sized(
+    label: str, space: PlanSpace, stored_bytes: int, held_bytes: int, decode_ms: float | None
+) -> ForecastSize:
     budget = space.budget
     artifact, resident = budget.artifact_bytes(stored_bytes), budget.resident_bytes(held_bytes)
-    limits = ((artifact, budget.artifact_limit_bytes), (resident, budget.resident_limit_bytes))
+    limits = (
+        (artifact, budget.artifact_limit_bytes),
+        (resident, budget.resident_limit_bytes),
+        (decode_ms, None if space.decode is None else space.decode.limit_ms),
+    )
     return ForecastSize(
         label=label,
         artifact_bytes=artifact,
         resident_bytes=resident,
-        fits=all(limit is None or taken <= limit for taken, limit in limits),
+        decode_ms=decode_ms,
+        fits=all(limit is None or taken is None or taken <= limit for taken, limit in limits),
     )

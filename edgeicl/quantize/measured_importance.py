@@ -37,6 +37,7 @@ class Student:
     """The student and its calibration sequences; weights and states are made when first needed.
 
     `prefix` stands before every sequence, as in `CalibratedDecoder`; `prefix_digest` is of its file.
+    `head_tokens` are those that the artifact will have logits of.
     """
 
     load: Callable[[], StudentWeights]
@@ -46,6 +47,7 @@ class Student:
     top_k: int
     prefix: NDArray[Any] | None = None
     prefix_digest: str | None = None
+    head_tokens: tuple[int, ...] | None = None
 
     @cached_property
     def weights(self) -> StudentWeights:
@@ -55,7 +57,7 @@ class Student:
     @cached_property
     def decoder(self) -> CalibratedDecoder:
         """The model at the calibration sequences."""
-        return CalibratedDecoder(self.weights, self.sequences, self.prefix)
+        return CalibratedDecoder(self.weights, self.sequences, self.prefix, self.head_tokens)
 
     @cached_property
     def sensitivity(self) -> Sensitivity:
@@ -104,6 +106,7 @@ def _inputs(student: Student, format_: Format, settings: Quantize) -> dict[str, 
         "format": format_.model_dump(mode="json"),
         "calibration": digest_of([list(sequence) for sequence in student.sequences]),
         "prefix": student.prefix_digest,
+        "head_tokens": student.head_tokens,
     }
 
 

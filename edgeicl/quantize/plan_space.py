@@ -19,8 +19,10 @@ from edgeicl.quantize.allocation import (
     smallest_bytes,
 )
 from edgeicl.quantize.budget import WeightBudget
+from edgeicl.quantize.latency import DecodeTime, read_bytes
 from edgeicl.quantize.plan_file import fits
 from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.target import Calibration
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ class PlanSpace:
         stored, held: Group -> format -> bytes in the artifact, and in the memory of the running process.
         units: Group -> what it shares its format with.
         budget: What the target leaves for the groups.
+        decode: How long a token takes; None where that can't be predicted, or nothing is decoded.
     """
 
     formats: Sequence[Format]
@@ -43,6 +46,7 @@ class PlanSpace:
     held: SizeTable
     units: Mapping[str, str]
     budget: WeightBudget
+    decode: DecodeTime | None = None
 
     @property
     def smallest_stored_bytes(self) -> int:
@@ -52,13 +56,16 @@ class PlanSpace:
     @property
     def limits(self) -> list[Limit]:
         """What is left for the groups under each limit given; may be negative."""
-        return self.budget.limits(self.stored, self.held)
+        of_time = [] if self.decode is None else self.decode.limits
+        return [*self.budget.limits(self.stored, self.held), *of_time]
 
     def require(self, plan: Plan, *, what: str) -> None:
         """BudgetError, naming `what`, if the plan breaks a limit."""
         self.budget.require(
             stored_bytes=plan_bytes(plan, self.stored), held_bytes=plan_bytes(plan, self.held), what=what
         )
+        if self.decode is not None:
+            self.decode.require(plan_bytes(plan, self.decode.reads), what=what)
 
     def require_any(self) -> None:
         """BudgetError unless some plan keeps all limits; names the smallest size that would."""
@@ -68,7 +75,17 @@ class PlanSpace:
             held_bytes=smallest_bytes(held),
             what="the smallest plan of its formats",
         )
-        self.budget.require_together(stored, held)
+        further: dict[str, Limit] = {}
+        if self.decode is not None:
+            reads = merged(self.decode.reads, self.units)
+            self.decode.require_any(reads)
+            for limit in self.decode.limits:
+                further[f"budget.decode_ms {self.decode.limit_ms:g}"] = Limit(reads, limit.limit_bytes)
+        self.budget.require_together(stored, held, further)
+
+    def decode_ms(self, plan: Plan) -> float | None:
+        """Predicted milliseconds of a decoded token."""
+        return None if self.decode is None else self.decode.ms(plan)
 
     def best(self, losses: LossTable, limits: Sequence[Limit]) -> dict[str, Format]:
         """Group -> format with the least sum of losses (group -> format -> loss) within `limits`."""
@@ -84,20 +101,49 @@ class PlanSpace:
 
 
 def plan_space(
-    anatomy: Anatomy, formats: Sequence[Format], budget: WeightBudget, *, by_block: bool
+    anatomy: Anatomy,
+    formats: Sequence[Format],
+    budget: WeightBudget,
+    *,
+    by_block: bool,
+    label_head: bool = False,
+    calibration: Calibration | None = None,
+    decode_limit_ms: float | None = None,
 ) -> PlanSpace:
-    """The plans of a model's groups in `formats`; with `by_block`, all groups of a decoder block share one.
+    """The plans of a model's groups in `formats`.
+
+    Args:
+        by_block: Whether all groups of a decoder block share a format.
+        label_head: Whether labels' rows are the head; then tokens are looked up in the embedding, and none
+            decoded.
+        calibration: What the time of a decoded token is predicted by.
+        decode_limit_ms: The most that it may take.
 
     Raises:
         DataError: a group that none of the formats fits.
     """
     offered = offered_formats(anatomy.groups, formats)
 
+    def multiplied(group: WeightGroup) -> bool:
+        return group.name != EMBEDDING or (anatomy.tied and not label_head)
+
     def held(group: WeightGroup, format_: Format) -> int:
         looked_up = group.name == EMBEDDING
-        multiplied = anatomy.tied or not looked_up
-        return held_bytes(*group.shape, format_, looked_up=looked_up, multiplied=multiplied)
+        return held_bytes(*group.shape, format_, looked_up=looked_up, multiplied=multiplied(group))
 
+    decode = None
+    if calibration is not None and not label_head:
+        decode = DecodeTime(
+            budget.target,
+            reads={
+                g.name: {f: read_bytes(g.shape, f, calibration) if multiplied(g) else 0 for f in each}
+                for g, each in offered.items()
+            },
+            rest_bytes=budget.decoded_rest_bytes,
+            bandwidth_bytes_per_second=calibration.bandwidth_bytes_per_second,
+            fixed_ms=calibration.fixed_decode_ms,
+            limit_ms=decode_limit_ms,
+        )
     return PlanSpace(
         formats,
         stored={g.name: {f: group_bytes(*g.shape, f) for f in fitting} for g, fitting in offered.items()},
@@ -107,6 +153,7 @@ def plan_space(
             for group in anatomy.groups
         },
         budget=budget,
+        decode=decode,
     )
 
 

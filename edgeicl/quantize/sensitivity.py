@@ -1,8 +1,9 @@
 """Measured sensitivity: how far the student's predictions move when one weight group is quantized.
 
-The loss of a group in a format is KL(fp32 || quantized) in nats over the whole vocabulary, the mean over read
-positions of the calibration sequences, with that group quantized and all others in fp32. The losses of a plan
-are added up as if groups didn't interact; what a whole plan really loses is measured by `loss`.
+The loss of a group in a format is KL(fp32 || quantized) in nats over all tokens that the artifact has logits
+of, the mean over read positions of the calibration sequences, with that group quantized and all others in fp32.
+The losses of a plan are added up as if groups didn't interact; what a whole plan really loses is measured by
+`loss`.
 
 The state before each layer is kept, so a change in layer i costs the layers from i on, and logits are computed
 at a few positions of each sequence: the last one, where a label is read, and some before it.
@@ -73,4 +74,4 @@ class Sensitivity:
 
     def _log_probabilities(self, hidden: Tensor, replaced: Mapping[str, Tensor] | None) -> Tensor:
         # fp64: an 8-bit group moves a prediction by 1e-6 nats, which fp32 sums over a vocabulary would hide
-        return torch.log_softmax(self._decoder.logits(hidden[self._rows], replaced).double(), dim=-1)
+        return torch.log_softmax(self._decoder.predictions(hidden[self._rows], replaced).double(), dim=-1)

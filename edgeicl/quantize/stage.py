@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from safetensors.numpy import save_file
 
-from edgeicl.models.anatomy import WeightGroup
+from edgeicl.errors import DataError
+from edgeicl.models.anatomy import EMBEDDING, LABEL_HEAD, WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.models.model_folder import model_config
@@ -33,7 +34,7 @@ from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.store import StageOutput, Store, file_sha256
-from edgeicl.tasks.verbalizer import verbalizer_tokens
+from edgeicl.tasks.verbalizer import label_columns, verbalizer_tokens
 
 
 def quantize(
@@ -53,7 +54,8 @@ def quantize(
 
     The output holds `plan.json`, `importance.json`, `curve.json`, `deviations.json` and
     `weights.safetensors`: `<group>.codes`, `.scales` and, where asymmetric, `.zero_points` of quantized
-    groups, `<group>.weight` of floating-point ones, `<group>.bias`, and all other parameters by their names.
+    groups, `<group>.weight` of floating-point ones, `<group>.bias`, `LABEL_HEAD` where that is the head, and
+    all other parameters by their names.
 
     Raises:
         SpecError: a plan file that doesn't suit the model or the target.
@@ -85,7 +87,9 @@ def quantize(
         "plan": {name: f.model_dump(mode="json") for name, f in edited.items()} if edited else None,
         "formats": [f.model_dump(mode="json") for f in target.formats],
         "budget": target.budget.model_dump(mode="json"),
+        "calibration": target.calibration and target.calibration.model_dump(mode="json"),
         "target": [target.name, target.context_tokens, target.runtime_overhead_bytes],
+        "head_tokens": source.head_tokens,
         "file_bytes": space.budget.other_file_bytes,
     }
 
@@ -108,14 +112,30 @@ def sized(
     `prefix_tokens` are of each set that stands before a query; `prefix_ids`: whether token ids are stored too.
 
     Raises:
-        DataError: a model that is unsupported, or a group that none of the target's formats fits.
+        DataError: a model that is unsupported, a group that none of the target's formats fits, or a limit of
+            decoding for an artifact that doesn't.
     """
     anatomy, task = anatomy_of(model_config(student)), recipe.task
+    columns = head_tokens(recipe, student)
+    if columns is not None and not anatomy.tied:
+        raise DataError(
+            f"{student} is a {anatomy.model_type} model with a head of its own; found emit.head: verbalizers, "
+            "expected a head that is tied to the embedding",
+            next_step="set emit.head: full",
+        )
+    if columns is not None and target.budget.decode_ms is not None:
+        raise DataError(
+            f"target {target.name} has budget.decode_ms {target.budget.decode_ms:g}; found emit.head: "
+            "verbalizers, with which nothing is decoded",
+            next_step="set budget.decode_ms: null, or emit.head: full",
+        )
     budget, clamped = weight_budget(
         target,
         anatomy,
         tokenizer_bytes=len(load_tokenizer(student).to_str().encode()),
-        task_bytes=task_file_bytes(task.pattern, task.verbalizers, task.separator),
+        task_bytes=task_file_bytes(
+            task.pattern, task.verbalizers, task.separator, label_rows=len(columns or ())
+        ),
         prefix_bytes=prefix_file_bytes(
             anatomy.layers,
             anatomy.kv_width,
@@ -123,10 +143,27 @@ def sized(
             bits=recipe.emit.prefix_bits,
             ids=prefix_ids,
         ),
+        label_rows=len(columns or ()),
     )
     # LSAQ rates whole decoder blocks, so a block's groups share one format; sensitivity tells groups apart.
     by_block = recipe.quantize.importance == "jaccard"
-    return plan_space(anatomy, target.formats, budget, by_block=by_block), clamped
+    space = plan_space(
+        anatomy,
+        target.formats,
+        budget,
+        by_block=by_block,
+        label_head=columns is not None,
+        calibration=target.calibration,
+        decode_limit_ms=target.budget.decode_ms,
+    )
+    return space, clamped
+
+
+def head_tokens(recipe: Recipe, student: Path) -> tuple[int, ...] | None:
+    """The tokens that the artifact has logits of; None: all of the vocabulary. DataError as `label_columns`."""
+    if recipe.emit.head == "full":
+        return None
+    return label_columns(verbalizer_tokens(recipe.task.verbalizers, load_tokenizer(student)))
 
 
 def calibrated(
@@ -170,6 +207,7 @@ def calibrated(
         top_k=settings.top_k,
         prefix=sets[0] if sets else None,
         prefix_digest=file_sha256(prefix) if prefix else None,
+        head_tokens=head_tokens(recipe, student),
     )
 
 
@@ -223,7 +261,11 @@ class _Planning:
             ("curve.json", curve),
         ):
             (folder / name).write_text(spec.model_dump_json(indent=1) + "\n")
-        save_file(stored_tensors(self.student.weights, plan), folder / "weights.safetensors")
+        tensors = stored_tensors(self.student.weights, plan)
+        if self.student.head_tokens is not None:
+            table = self.student.weights.matrices[EMBEDDING]
+            tensors[LABEL_HEAD] = table[list(self.student.head_tokens)]
+        save_file(tensors, folder / "weights.safetensors")
 
     def _measured_loss(self, plan: Plan) -> float:
         matrices = self.student.weights.matrices
@@ -243,6 +285,7 @@ class _Planning:
             ),
             predicted_weight_bytes=stored_bytes + budget.other_tensor_bytes,
             predicted_artifact_bytes=budget.artifact_bytes(stored_bytes),
+            predicted_decode_ms=self.space.decode_ms(plan),
             predicted_resident_bytes=budget.resident_bytes(plan_bytes(plan, self.space.held)),
         )
 

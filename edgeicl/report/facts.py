@@ -167,18 +167,21 @@ def parity_facts(manifest: Manifest) -> Facts:
 def bench_facts(bench: BenchResult) -> Facts:
     """Speed and memory, with the ceiling that this machine's memory sets."""
     at = bench.conditions
-    latency = bench.decode_latency
     rows = [
         ("load", f"{bench.load_ms:.1f} ms"),
         (f"time to first token, {at.prompt_tokens} tokens", f"{bench.first_token_ms:.2f} ms"),
         ("prefill", f"{bench.prefill_tokens_per_second:,.0f} tokens/s"),
-        ("decode", f"{bench.decode_tokens_per_second:,.1f} tokens/s"),
-        (
-            "decode, one token: p50, p90, p99",
-            f"{latency.p50_ms:.3f}, {latency.p90_ms:.3f}, {latency.p99_ms:.3f} ms",
-        ),
         ("peak resident memory", format_byte_size(bench.peak_rss_bytes)),
     ]
+    if bench.decode_tokens_per_second is not None and bench.decode_latency is not None:
+        latency = bench.decode_latency
+        rows[3:3] = [
+            ("decode", f"{bench.decode_tokens_per_second:,.1f} tokens/s"),
+            (
+                "decode, one token: p50, p90, p99",
+                f"{latency.p50_ms:.3f}, {latency.p90_ms:.3f}, {latency.p99_ms:.3f} ms",
+            ),
+        ]
     if bench.prompt_flops is not None:
         saved = ""
         if bench.whole_prompt_flops is not None:
@@ -186,7 +189,11 @@ def bench_facts(bench: BenchResult) -> Facts:
             saved = f"; {bench.whole_prompt_flops / 1e6:,.1f} with the prefix in it ({percent(share)} saved)"
         flops = f"{bench.prompt_flops / 1e6:,.1f} million operations{saved}"
         rows.append((f"prompt of {at.prompt_tokens} tokens, counted", flops))
-    if bench.ceiling_tokens_per_second is not None and bench.bandwidth_bytes_per_second is not None:
+    if (
+        bench.decode_tokens_per_second is not None
+        and bench.ceiling_tokens_per_second is not None
+        and bench.bandwidth_bytes_per_second is not None
+    ):
         reached = bench.decode_tokens_per_second / bench.ceiling_tokens_per_second
         rows.append(
             (
@@ -228,8 +235,11 @@ def comparison_facts(comparison: Comparison) -> Facts:
         return (what, f"{values[0]:,.1f} {unit}", f"{values[1]:,.1f} {unit}", ratio_text)
 
     memory_mb = tuple(count / 1e6 for count in medians("peak_rss_bytes"))
+    decode: tuple[tuple[str, ...], ...] = ()
+    if comparison.decode_ratio is not None:
+        decode = (row("decode", medians("decode_tokens_per_second"), comparison.decode_ratio, "tokens/s"),)
     rows = (
-        row("decode", medians("decode_tokens_per_second"), comparison.decode_ratio, "tokens/s"),
+        *decode,
         row("prefill", medians("prefill_tokens_per_second"), comparison.prefill_ratio, "tokens/s"),
         row("peak memory", (memory_mb[0], memory_mb[1]), comparison.peak_rss_ratio, "MB"),
         ("graph and weights", format_byte_size(ours.file_bytes), format_byte_size(theirs.file_bytes), ""),

@@ -19,7 +19,7 @@ def forecast_text(forecast: Forecast) -> str:
         f"deviation: {entry.where}: {entry.what}: asked {entry.asked}, got {entry.got}: {entry.why}"
         for entry in (*forecast.deviations, *(each for found in forecast.targets for each in found.deviations))
     ]
-    parts.append("time: no estimate, because nothing has been measured; sizes are predicted")
+    parts.append("time of the build: no estimate, because nothing has been measured; all else is predicted")
     return "\n\n".join(parts)
 
 
@@ -30,11 +30,16 @@ def _of_target(recipe: str, found: TargetForecast) -> str:
             entry.label,
             format_byte_size(entry.artifact_bytes),
             format_byte_size(entry.resident_bytes),
+            *([] if entry.decode_ms is None else [f"{entry.decode_ms:.3g} ms"]),
             "yes" if entry.fits else "no",
         )
         for entry in sizes
     ]
-    rows.append(("limit", _limit(found.artifact_limit_bytes), _limit(found.resident_limit_bytes), ""))
+    timed = found.smallest.decode_ms is not None
+    limits = [_limit(found.artifact_limit_bytes), _limit(found.resident_limit_bytes)]
+    if timed:
+        limits.append("none" if found.decode_limit_ms is None else f"{found.decode_limit_ms:g} ms")
+    rows.append(("limit", *limits, ""))
     figures = [
         ("of the artifact", found.other_tensor_bytes, "tensors that no plan changes"),
         ("", found.other_file_bytes - found.prefix_bytes, "other files, at most"),
@@ -48,7 +53,7 @@ def _of_target(recipe: str, found: TargetForecast) -> str:
     return "\n\n".join(
         [
             f"{recipe} for {found.target}: {verdict}",
-            aligned(("plan", "artifact", "resident", "fits"), rows),
+            aligned(("plan", "artifact", "resident", *(["a token"] if timed else []), "fits"), rows),
             "\n".join(lines),
             f"{found.groups} weight groups; losses of a group in a format to measure: {found.to_measure}, "
             f"in the store: {found.measured}",

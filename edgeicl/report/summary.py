@@ -32,12 +32,15 @@ def summary_facts(manifest: Manifest, curve: SizeCurve) -> Facts:
     rows.append(("artifact", _of_budget(artifact_bytes(manifest), curve.artifact_budget_bytes)))
     resident = _of_budget(manifest.plan.predicted_resident_bytes, curve.resident_budget_bytes)
     rows.append(("resident memory, predicted", resident))
+    if manifest.plan.predicted_decode_ms is not None:
+        rows.append(("a decoded token on the target, predicted", f"{manifest.plan.predicted_decode_ms:.3g} ms"))
     unquantized = unquantized_text(manifest.plan)
     if unquantized is not None:
         rows.append(("weights", unquantized))
     if manifest.bench is not None:
         bench = manifest.bench
-        rows.append((f"decode, {bench.fidelity}", f"{bench.decode_tokens_per_second:,.0f} tokens/s"))
+        if bench.decode_tokens_per_second is not None:
+            rows.append((f"decode, {bench.fidelity}", f"{bench.decode_tokens_per_second:,.0f} tokens/s"))
         rows.append((f"time to first token, {bench.fidelity}", f"{bench.first_token_ms:.2f} ms"))
         rows += [("note on these speeds", text) for text in bench.notes]
     rows.append(("deviations from what was asked", str(len(manifest.deviations))))

@@ -58,10 +58,12 @@ def built_text(manifest: Manifest, *, target: Target, folder: Path) -> str:
         figures.append(("weights", unquantized))
     if manifest.bench is not None:
         bench = manifest.bench
-        speed = (
-            f"{bench.decode_tokens_per_second:,.0f} tokens/s, first token after {bench.first_token_ms:.1f} ms"
-        )
-        figures.append((f"decode, {bench.fidelity}", speed))
+        first = f"first token after {bench.first_token_ms:.1f} ms"
+        if bench.decode_tokens_per_second is None:
+            figures.append((f"prompt, {bench.fidelity}", first))
+        else:
+            speed = f"{bench.decode_tokens_per_second:,.0f} tokens/s, {first}"
+            figures.append((f"decode, {bench.fidelity}", speed))
         figures += [("  note", text) for text in bench.notes]
     if manifest.deviations:
         figures.append(("deviations", f"{len(manifest.deviations)}; see the report"))
@@ -186,7 +188,8 @@ def labelled_text(measured: LabelledAccuracy) -> str:
 
 def _budget_text(budget: Budget) -> str:
     named = (("artifact", budget.artifact_bytes), ("resident", budget.resident_bytes))
-    return ", ".join(f"{name} {format_byte_size(count)}" for name, count in named if count is not None)
+    told = [f"{name} {format_byte_size(count)}" for name, count in named if count is not None]
+    return ", ".join([*told, *([] if budget.decode_ms is None else [f"a token {budget.decode_ms:g} ms"])])
 
 
 def _text(table: Facts) -> str:

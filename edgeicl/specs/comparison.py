@@ -16,7 +16,7 @@ class Round(Spec):
     load_ms: float
     first_token_ms: float
     prefill_tokens_per_second: float
-    decode_tokens_per_second: float
+    decode_tokens_per_second: float | None = Field(description="Null where nothing is decoded.")
     peak_rss_bytes: int
     first_token_samples_ms: tuple[float, ...]
     decode_samples_ms: tuple[tuple[float, ...], ...]
@@ -51,7 +51,9 @@ class Comparison(Spec):
     bandwidth_bytes_per_second: float = Field(
         description="Memory bandwidth of the machine meanwhile, by a probe after each of our rounds."
     )
-    decode_ratio: Ratio = Field(description="Decode tokens per second; above 1 is faster.")
+    decode_ratio: Ratio | None = Field(
+        description="Decode tokens per second; above 1 is faster. Null where nothing is decoded."
+    )
     prefill_ratio: Ratio = Field(description="Prefill tokens per second; above 1 is faster.")
     peak_rss_ratio: Ratio = Field(description="Peak resident memory; below 1 is smaller.")
     notes: tuple[str, ...] = ()

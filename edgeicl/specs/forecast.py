@@ -18,6 +18,7 @@ class ForecastSize(Spec):
     label: str
     artifact_bytes: int
     resident_bytes: int
+    decode_ms: float | None = Field(None, description="Of a token at the end of the context, where known.")
     fits: bool = Field(description="Whether it keeps every limit of the budget.")
 
 
@@ -37,6 +38,7 @@ class TargetForecast(Spec):
     target: str
     artifact_limit_bytes: int | None
     resident_limit_bytes: int | None
+    decode_limit_ms: float | None = None
     best: ForecastSize | None = Field(description="The plan that is expected; null where none fits.")
     smallest: ForecastSize = Field(description="The least for each, which may be two plans.")
     largest: ForecastSize = Field(description="The most for each.")

@@ -16,8 +16,14 @@ MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
 TASK_FILE = "task.json"
 PREFIX_FILE = "prefix.safetensors"
+GENAI_FILE = "genai_config.json"
+DECODER_FILE = "decoder.json"
+"""In the place of `GENAI_FILE`, with the same keys, where the graph has logits of labels alone."""
 COMPRESSOR = "compressor"
 """Folder of what makes vectors of demonstrations, in the hub's layout; kept beside what is deployed."""
+
+
+LOGIT_TOKENS = "Token of each column of the logits; null: every token of the vocabulary, by its id."
 
 
 class Deviation(Spec):
@@ -83,6 +89,7 @@ class EmitChecks(Spec):
     parity: tuple[ParityCheck, ...]
     accuracy: tuple[ArtifactAccuracy, ...] = ()
     prefix: PrefixUse | None = None
+    logit_tokens: tuple[int, ...] | None = Field(None, description=LOGIT_TOKENS)
     deviations: tuple[Deviation, ...] = ()
 
 
@@ -104,6 +111,7 @@ class Manifest(Spec):
     parity: tuple[ParityCheck, ...]
     accuracy: tuple[ArtifactAccuracy, ...] = ()
     prefix: PrefixUse | None = Field(None, description="What stands before every query, as in task.json.")
+    logit_tokens: tuple[int, ...] | None = Field(None, description=LOGIT_TOKENS)
     evaluation: Evaluation | None = None
     bench: BenchResult | None = None
     deviations: tuple[Deviation, ...] = ()
@@ -119,3 +127,11 @@ class TaskFile(Spec):
     separator: str
     score: Literal["sum", "mean"] = Field("sum", description="Of the log-probabilities of a label's tokens.")
     prefix: PrefixUse | None = Field(None, description="What stands before every query; null: nothing.")
+    logit_tokens: tuple[int, ...] | None = Field(None, description=LOGIT_TOKENS)
+
+    def label_columns(self) -> list[tuple[int, ...]]:
+        """For each label, in the order of `verbalizers`, where in the logits its tokens are."""
+        answers = [self.verbalizer_tokens[label] for label in self.verbalizers]
+        if self.logit_tokens is None:
+            return answers
+        return [tuple(map(self.logit_tokens.index, answer)) for answer in answers]

@@ -46,8 +46,10 @@ class BenchResult(Spec):
     load_ms: float
     first_token_ms: float = Field(description="Median time to first token: prefill of the whole prompt.")
     prefill_tokens_per_second: float
-    decode_tokens_per_second: float
-    decode_latency: Percentiles
+    decode_tokens_per_second: float | None = Field(
+        description="Null, as all of decode, where nothing is decoded; `notes` say why."
+    )
+    decode_latency: Percentiles | None
     peak_rss_bytes: int
     artifact_bytes: int
     bytes_per_token: int | None = Field(None, description="Weight and cache bytes that one token reads.")
@@ -69,7 +71,9 @@ class BenchResult(Spec):
     first_token_samples_ms: tuple[float, ...]
     decode_samples_ms: tuple[tuple[float, ...], ...] = Field(description="One row a repetition.")
     spread_ratio: float | None = Field(
-        None, description="Decode speed: fastest minus slowest repetition, over the median."
+        None,
+        description="Decode speed, or prefill where nothing is decoded: fastest minus slowest repetition, over "
+        "the median.",
     )
     baseline_rss_bytes: int | None = Field(None, description="Peak memory before the artifact was loaded.")
     notes: tuple[str, ...] = Field((), description="What a reader must know: clamped lengths, noise.")

@@ -63,6 +63,9 @@ class QuantPlan(Spec):
     predicted_weight_bytes: int = Field(description="Of the file of weights.")
     predicted_artifact_bytes: int = Field(description="Of every file that the budget counts; an upper bound.")
     predicted_resident_bytes: int = Field(description="Of the running process, as the budget counts it.")
+    predicted_decode_ms: float | None = Field(
+        None, description="Of a token at the end of the context; null where the target has no calibration."
+    )
 
     @model_validator(mode="after")
     def _groups_distinct(self) -> QuantPlan:

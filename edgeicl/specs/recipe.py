@@ -32,7 +32,11 @@ class Quantize(Spec):
 class Emit(Spec):
     """What the artifact looks like."""
 
-    head: Literal["full"] = Field("full", description="Logits of the graph; full: of the whole vocabulary.")
+    head: Literal["full", "verbalizers"] = Field(
+        "full",
+        description="Logits of the graph; full: of the whole vocabulary; verbalizers: of the labels' tokens "
+        "alone, so that a query costs no product with the vocabulary, and nothing can be generated.",
+    )
     prefix_bits: Literal[16, 32] = Field(
         32, description="Of each number of `prefix.safetensors`; 16 takes half the bytes, and rounds."
     )

@@ -12,18 +12,33 @@ from edgeicl.specs.spec import Name, Spec
 
 
 class Budget(Spec):
-    """Bytes the result may take. `artifact` counts the files, `resident` the process that runs them."""
+    """What the result may take. `artifact` counts the files, `resident` the process that runs them."""
 
     artifact_bytes: ByteSize | None = Field(None, description="Bytes of all files that an app needs.")
     resident_bytes: ByteSize | None = Field(
         None, description="Memory of weights, key/value cache, activations of a prompt, and runtime."
     )
 
+    decode_ms: float | None = Field(
+        None,
+        gt=0.0,
+        description="Predicted milliseconds of a decoded token at the end of the context; needs a calibration.",
+    )
+
     @model_validator(mode="after")
     def _one_given(self) -> Budget:
-        if self.artifact_bytes is None and self.resident_bytes is None:
-            raise ValueError("no budget given; expected artifact_bytes, resident_bytes, or both")
+        if self.artifact_bytes is None and self.resident_bytes is None and self.decode_ms is None:
+            raise ValueError("no budget given; expected artifact_bytes, resident_bytes, decode_ms, or several")
         return self
+
+
+class BitsBandwidth(Spec):
+    """What weights of one width are read at."""
+
+    bits: Literal[2, 4, 8, 16, 32] = Field(description="Of one weight.")
+    bandwidth_bytes_per_second: float = Field(
+        gt=0.0, description="At which weights of so many bits are read while tokens are decoded."
+    )
 
 
 class Calibration(Spec):
@@ -31,6 +46,12 @@ class Calibration(Spec):
 
     bandwidth_bytes_per_second: float = Field(
         gt=0.0, description="At which weights are read while tokens are decoded."
+    )
+    by_bits: tuple[BitsBandwidth, ...] = Field(
+        (), description="Where weights of some bits are read at another speed: their kernels compute more."
+    )
+    fixed_decode_ms: float = Field(
+        0.0, ge=0.0, description="Milliseconds of a decoded token beside reading weights and cache."
     )
     measurements: int = Field(ge=1, description="How many measurements stand behind the figure.")
     source: str = Field(description="Where the measurements come from.")
@@ -57,6 +78,15 @@ class Target(Spec):
         None, description="Measured speeds of the device, for predictions; null where there are none."
     )
     sources: dict[str, str] = Field(description="Key -> where its figure comes from.")
+
+    @model_validator(mode="after")
+    def _latency_can_be_predicted(self) -> Target:
+        if self.budget.decode_ms is not None and self.calibration is None:
+            raise ValueError(
+                f"budget.decode_ms is {self.budget.decode_ms:g} and there is no calibration to predict it by; "
+                "expected calibration.bandwidth_bytes_per_second, or no decode_ms"
+            )
+        return self
 
     @field_validator("formats")
     @classmethod

@@ -49,5 +49,22 @@ def verbalizer_tokens(verbalizers: Mapping[str, str], tokenizer: Tokenizer) -> d
     return tokens
 
 
+def label_columns(tokens: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """The token of each label, in the order of `tokens`: what a head of the labels alone has logits of.
+
+    Raises:
+        DataError: a label of several tokens, which is read at several positions and over the whole vocabulary.
+    """
+    several = {label: ids for label, ids in tokens.items() if len(ids) > 1}
+    if several:
+        named = ", ".join(f"{label!r} ({len(ids)} tokens)" for label, ids in several.items())
+        raise DataError(
+            f"emit.head is verbalizers, which reads each label at one position; found {named}, expected labels "
+            "of one token",
+            next_step="choose words of one token in task.verbalizers, or set emit.head: full",
+        )
+    return tuple(ids[0] for ids in tokens.values())
+
+
 def _pieces(ids: tuple[int, ...], tokenizer: Tokenizer) -> str:
     return str([tokenizer.id_to_token(i) for i in ids])

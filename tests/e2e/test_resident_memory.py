@@ -20,6 +20,19 @@ def test_predicted_beside_measured(format_: Format, tmp_path: Path) -> None:
     assert LEAST_SESSION_BYTES < found.session < MOST_SESSION_BYTES
 
 
+@pytest.mark.parametrize("format_", FORMATS, ids=str)
+def test_a_head_of_labels_alone_holds_the_table_once(format_: Format, tmp_path: Path) -> None:
+    """At most what is predicted: pages of the table that no token reads may stay on the disk."""
+    full, labels = (
+        memory(CONFIG, format_, prompt_tokens=32, folder=tmp_path / str(alone), labels_alone=alone)
+        for alone in (False, True)
+    )
+    assert labels.session < MOST_SESSION_BYTES
+    saved = full.held - labels.held
+    assert saved > 6_000_000
+    assert full.peak - labels.peak > saved - 6_000_000
+
+
 def test_the_bytes_of_the_files_do_not_explain_it(tmp_path: Path) -> None:
     """Negative control."""
     found = memory(CONFIG, Format(bits=16), prompt_tokens=32, folder=tmp_path)

@@ -20,11 +20,13 @@ from edgeicl.emit.deployment_files import write_deployment_files
 from edgeicl.emit.lowering import file_entry, write_model
 from edgeicl.emit.prefix import prefix_use, write_prefix_file
 from edgeicl.emit.weights import QuantizedWeights
+from edgeicl.models.anatomy import LABEL_HEAD
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.numerics.affine import round_to_nearest
 from edgeicl.specs.manifest import PREFIX_FILE, Manifest, TaskFile
 from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
 from edgeicl.store import folder_hashes
+from edgeicl.tasks.verbalizer import label_columns
 
 TINY: dict[str, Any] = {
     "model_type": "opt", "hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -43,8 +45,12 @@ def build_artifact(
     *,
     scale: float = 1.0,
     sets: Sequence[NDArray[Any]] = (),
+    labels_alone: bool = False,
 ) -> Path:
-    """An artifact folder as the pipeline leaves it, without what people read."""
+    """An artifact folder as the pipeline leaves it, without what people read.
+
+    `labels_alone`: with the head of `emit.head: verbalizers`.
+    """
     work = folder.with_name(f"{folder.name}.work")
     folder.mkdir(parents=True)
     weights = load_file(write_random_checkpoint(work / "checkpoint", config) / "model.safetensors")
@@ -59,6 +65,11 @@ def build_artifact(
             stored[f"{group.name}.weight"] = matrix
         if group.biases:
             stored[f"{group.name}.bias"] = np.concatenate([weights[name] for name in group.biases])
+    if labels_alone:
+        tokens = label_columns(task.verbalizer_tokens)
+        task = task.model_copy(update={"logit_tokens": tokens})
+        (table,) = groups[-1].weights
+        stored[LABEL_HEAD] = weights[table][list(tokens)] * np.float32(scale)
     save_file(stored, work / "weights.safetensors")
     plan = QuantPlan(
         model_digest="0",
@@ -87,6 +98,7 @@ def build_artifact(
         plan=plan,
         ledger=tuple(ledger),
         parity=(),
+        logit_tokens=task.logit_tokens,
     )
     (folder / "edgeicl.json").write_text(written.model_dump_json())
     return folder
@@ -112,12 +124,13 @@ def tiny_task(verbalizers: Mapping[str, str]) -> TaskFile:
 
 @pytest.fixture
 def make_artifact(tmp_path: Path) -> Callable[..., Path]:
-    """Builds a tiny artifact in int8; keyword arguments: name, verbalizers, sets."""
+    """Builds a tiny artifact in int8; keyword arguments: name, verbalizers, sets, labels_alone."""
 
     def make(
         name: str = "artifact",
         verbalizers: Mapping[str, str] = {"entailment": "yes", "contradiction": "no"},
         sets: Sequence[NDArray[Any]] = (),
+        labels_alone: bool = False,
     ) -> Path:
         return build_artifact(
             tmp_path / name,
@@ -127,6 +140,7 @@ def make_artifact(tmp_path: Path) -> Callable[..., Path]:
             tiny_task(verbalizers),
             scale=20.0,
             sets=sets,
+            labels_alone=labels_alone,
         )
 
     return make
