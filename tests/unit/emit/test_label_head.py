@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
-from transformers import OPTForCausalLM
+from transformers import AutoModelForCausalLM
 
 from edgeicl.emit.lowering import write_model
 from edgeicl.emit.parity import check_parity, parity_cases
@@ -19,11 +19,13 @@ from edgeicl.emit.usage import usage
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import DataError, ParityError
 from edgeicl.models.anatomy import LABEL_HEAD
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.model_folder import model_config
 from edgeicl.specs.manifest import ParityCheck, TaskFile
 from edgeicl.specs.quant_plan import Format
 from tests.unit.emit.test_emit_stage import checks_of, make_recipe, make_target, run
-from tests.unit.emit.tiny_opt import Tiny
+from tests.unit.emit.tiny_opt import Tiny, write_quantized
+from tests.unit.tiny_models import VARIANTS, make_model
 
 TOKENS = (80, 7, 33)
 FORMATS = [Format(bits=2, block_size=32), Format(bits=4, block_size=16, symmetric=False)]
@@ -32,7 +34,8 @@ INT8 = Format(bits=8, block_size=32)
 
 
 def student_table(tiny: Tiny) -> np.ndarray:
-    return np.array(OPTForCausalLM.from_pretrained(tiny.student).lm_head.weight.detach().numpy())
+    model = AutoModelForCausalLM.from_pretrained(tiny.student)
+    return np.array(model.get_output_embeddings().weight.detach().numpy())
 
 
 def with_label_head(tiny: Tiny, folder: Path, tokens: tuple[int, ...] = TOKENS) -> Path:
@@ -68,6 +71,20 @@ def test_every_format_agrees_with_transformers(
     case = parity_cases(model_config(tiny.student)["vocab_size"], 64, seed=0)[0]
     largest = np.abs(full(*case.padded())[0, -1 - case.decoded_tokens]).max()
     assert checks[0].reference_scale == pytest.approx(largest, rel=0.3)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_architecture_with_a_tied_head_agrees_with_transformers(variant: str, tmp_path: Path) -> None:
+    student = make_model(tmp_path, variant)
+    if not anatomy_of(model_config(student)).tied:
+        pytest.skip("its head is no table that tokens are looked up in: refused, see the quantize stage")
+    (tmp_path / "quantized").mkdir()
+    write_quantized(student, tmp_path / "quantized", INT8)
+    tiny = Tiny(student, tmp_path / "quantized")
+    weights = with_label_head(tiny, tmp_path / "weights")
+    checked(tiny, weights, tmp_path, tokens=TOKENS)
+    with pytest.raises(ParityError):
+        checked(tiny, weights, tmp_path, tokens=TOKENS[::-1])
 
 
 def test_swapped_or_quantized_rows_are_found(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:

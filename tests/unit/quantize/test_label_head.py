@@ -24,6 +24,7 @@ from edgeicl.store import Store
 from tests.unit.divergence import kl
 from tests.unit.quantize.test_quantize_stage import ALL, LARGEST_BYTES, _recipe, _target
 from tests.unit.quantize.tiny_student import SEQUENCES
+from tests.unit.tiny_models import make_model
 
 YES, NO = 3, 4
 INT4 = Format(bits=4, block_size=32)
@@ -102,3 +103,9 @@ def test_labels_of_several_tokens_are_refused_before_any_work(student: Path, tmp
             base_folder=student,
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_head_of_its_own_is_refused(tmp_path: Path) -> None:
+    student = make_model(tmp_path, "llama")
+    with pytest.raises(DataError, match=r"a llama model with a head of its own; found emit\.head: verbalizers"):
+        run(student, tmp_path / "store", head="verbalizers")

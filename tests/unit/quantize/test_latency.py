@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edgeicl.errors import BudgetError, DataError, SpecError
-from edgeicl.models.anatomy import opt_config, weight_groups
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.quantize.budget import weight_budget
 from edgeicl.quantize.latency import read_bytes
 from edgeicl.quantize.plan_space import PlanSpace, plan_space
@@ -42,15 +42,14 @@ def calibrated(**budget: Any) -> Target:
 
 
 def opt_125m(formats: list[Format], calibration: Calibration) -> PlanSpace:
-    config = opt_config({"model_type": "opt"})
+    anatomy = anatomy_of({"model_type": "opt"})
     target = calibrated(artifact_bytes=10**9).model_copy(update={"context_tokens": 160})
-    budget, _ = weight_budget(target, config, tokenizer_bytes=0, task_bytes=0)
+    budget, _ = weight_budget(target, anatomy, tokenizer_bytes=0, task_bytes=0)
     return plan_space(
-        weight_groups(config),
+        anatomy,
         formats,
         budget,
         by_block=False,
-        tied_head=True,
         calibration=calibration,
     )
 
@@ -65,7 +64,7 @@ def test_opt_125m_on_paper() -> None:
         bandwidth_bytes_per_second=20e9, fixed_decode_ms=0.2, measurements=1, source="paper"
     )
     space = opt_125m([INT4], calibration)
-    weights = sum(g.shape[0] * g.shape[1] for g in weight_groups(opt_config({"model_type": "opt"})))
+    weights = sum(g.shape[0] * g.shape[1] for g in anatomy_of({"model_type": "opt"}).groups)
     assert weights == 123_543_552
     (plan,) = space.uniform().values()
     read = weights * 17 // 32 + 485_376 + 11_796_480
