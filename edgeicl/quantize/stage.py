@@ -94,14 +94,11 @@ def quantize(
             ids=any(values.ndim == 1 for values in sets),
         ),
     )
-
-    def multiplied(group: WeightGroup) -> bool:
-        return anatomy.tied or group.name != EMBEDDING
-
     stored = {g.name: {f: group_bytes(*g.shape, f) for f in formats} for g, formats in offered.items()}
     held = {
         g.name: {
-            f: held_bytes(*g.shape, f, looked_up=g.name == EMBEDDING, multiplied=multiplied(g)) for f in formats
+            f: held_bytes(*g.shape, f, looked_up=g.name == EMBEDDING, multiplied=anatomy.multiplies(g))
+            for f in formats
         }
         for g, formats in offered.items()
     }
