@@ -16,7 +16,7 @@ from edgeicl.bench.local import run_local
 from edgeicl.bench.workload import Workload
 from edgeicl.models.anatomy import EMBEDDING
 from edgeicl.models.architectures.table import anatomy_of
-from edgeicl.numerics.size import group_bytes, held_bytes, kv_cache_bytes, prefill_bytes
+from edgeicl.numerics.size import group_bytes, held_bytes, kv_cache_bytes
 from edgeicl.specs.quant_plan import Format
 from tests.unit.bench.conftest import TINY, build_artifact, tiny_task, tiny_tokenizer
 
@@ -56,6 +56,27 @@ def shape(*, hidden: int, layers: int, vocabulary: int, positions: int = 256) ->
     }
 
 
+def gated_shape(model_type: str, *, head_size: int = 64, tied: bool = True) -> dict[str, Any]:
+    """A configuration of the Llama family: 4 layers of width 768, 12 heads that share 4 of keys and values."""
+    return {
+        "model_type": model_type,
+        "hidden_size": 768,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 4,
+        "head_dim": head_size,
+        "vocab_size": 2000,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": tied,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+
+
+GPT2_SHAPE = {"model_type": "gpt2", "n_layer": 4, "n_positions": 2048, "vocab_size": 2000, "eos_token_id": 0}
+
+
 def memory(
     config: Mapping[str, Any],
     format_: Format,
@@ -83,6 +104,7 @@ def memory(
     anatomy = anatomy_of(config)
     groups = anatomy.groups
     cache = kv_cache_bytes(anatomy.layers, anatomy.kv_width, prompt_tokens + workload.decode_tokens)
+    tables = anatomy.fixed_tensor_bytes + anatomy.computed_bytes
     return Memory(
         stored=sum(group_bytes(*g.shape, format_) for g in groups),
         held=sum(
@@ -90,14 +112,14 @@ def memory(
                 *g.shape,
                 format_,
                 looked_up=g.name == EMBEDDING,
-                multiplied=not (labels_alone and g.name == EMBEDDING),
+                multiplied=anatomy.multiplies(g) and not (labels_alone and g.name == EMBEDDING),
             )
             for g in groups
         ),
-        rest=anatomy.fixed_tensor_bytes
+        rest=tables
         + labels_alone * 4 * len(task.verbalizers) * anatomy.embedding_width
         + cache
-        + prefill_bytes(anatomy.hidden, anatomy.widest, prompt_tokens),
+        + anatomy.activation_bytes(prompt_tokens),
         peak=run["peak_rss_bytes"] - run["baseline_rss_bytes"],
     )
 
@@ -109,11 +131,16 @@ def main() -> None:
         "| shape | prompt | head | format | stored | held | cache, activations, others | peak | left over |\n"
     )
     write("|---|---|---|---|---|---|---|---|---|\n")
-    cases = [(*shape_, 64, f, False) for shape_ in _SHAPES for f in FORMATS]
-    cases += [(768, 4, 2000, prompt, FORMATS[1], False) for prompt in (256, 1024, 2000)]
-    cases += [(*_SHAPES[0], 64, f, True) for f in FORMATS]
-    for hidden, layers, vocabulary, prompt, format_, labels_alone in cases:
+
+    def opt(hidden: int, layers: int, vocabulary: int) -> tuple[str, dict[str, Any]]:
         config = shape(hidden=hidden, layers=layers, vocabulary=vocabulary, positions=2048)
+        return f"{layers} x {hidden}, {vocabulary} words", config
+
+    rows = [(*opt(*sizes), 64, format_, False) for sizes in _SHAPES for format_ in FORMATS]
+    rows += [(*opt(*_SHAPES[1]), prompt, FORMATS[1], False) for prompt in (256, 1024, 2000)]
+    rows += [(*each, prompt, FORMATS[1], False) for each in _OTHERS.items() for prompt in (64, 1024)]
+    rows += [(*opt(*_SHAPES[0]), 64, format_, True) for format_ in FORMATS]
+    for name, config, prompt, format_, labels_alone in rows:
         with tempfile.TemporaryDirectory() as folder:
             found = memory(
                 config, format_, prompt_tokens=prompt, folder=Path(folder), labels_alone=labels_alone
@@ -121,10 +148,16 @@ def main() -> None:
         figures = (found.stored, found.held, found.rest, found.peak, found.session)
         head = "labels" if labels_alone else "full"
         cells = " | ".join(f"{figure / 1e6:.1f}" for figure in figures)
-        write(f"| {layers} x {hidden}, {vocabulary} words | {prompt} | {head} | {format_} | {cells} |\n")
+        write(f"| {name} | {prompt} | {head} | {format_} | {cells} |\n")
 
 
 _SHAPES = ((768, 2, 50272), (768, 4, 2000), (768, 12, 2000), (512, 4, 24000))
+_OTHERS = {
+    "GPT-2, 4 x 768": GPT2_SHAPE,
+    "Llama, 4 x 768": gated_shape("llama"),
+    "Llama, 4 x 768, untied": gated_shape("llama", tied=False),
+    "Qwen3, 4 x 768, heads of 128": gated_shape("qwen3", head_size=128),
+}
 
 
 if __name__ == "__main__":

@@ -42,10 +42,9 @@ class LlamaGraph(DecoderGraph):
         return ["cosines", "sines"], {"do_rotary": 1}
 
     def _heads(self, layer: int, qkv: str) -> list[str]:
-        norms = f"model.layers.{layer}.self_attn"
-        if f"{norms}.q_norm.weight" not in self.anatomy.others:
+        anatomy, name, norms = self.anatomy, f"layers.{layer}", f"model.layers.{layer}.self_attn"
+        if not anatomy.head_norms:
             return [qkv, "", ""]
-        anatomy, name = self.anatomy, f"layers.{layer}"
         widths = [anatomy.heads * anatomy.head_size, anatomy.kv_width, anatomy.kv_width]
         sizes = self._builder.constant(f"{name}.qkv_widths", widths)
         query, key, value = (f"{name}.{part}" for part in ("query", "key", "value"))

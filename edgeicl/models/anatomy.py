@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from edgeicl.numerics.size import prefill_bytes
+
 EMBEDDING = "embedding"
 HEAD = "head"
 PROJECT_IN, PROJECT_OUT = "project_in", "project_out"
@@ -93,6 +95,7 @@ class Anatomy:
         prefix: What the names of all parameters but the head's start with; checkpoints may leave it out.
         undeployed: Numbers of `others` that aren't deployed.
         computed_bytes: Of tables that the runtime computes when it loads the graph: in memory, in no file.
+        head_norms: Whether each head's query and key is normed.
     """
 
     model_type: str
@@ -111,6 +114,7 @@ class Anatomy:
     prefix: str
     undeployed: int = 0
     computed_bytes: int = 0
+    head_norms: bool = False
 
     @property
     def tied(self) -> bool:
@@ -136,6 +140,16 @@ class Anatomy:
     def embedding_width(self) -> int:
         """Numbers of a token's embedding."""
         return next(group.shape[1] for group in self.groups if group.name == EMBEDDING)
+
+    def multiplies(self, group: WeightGroup) -> bool:
+        """Whether a product reads the group; tokens are merely looked up in the table beside an untied head."""
+        return self.tied or group.name != EMBEDDING
+
+    def activation_bytes(self, prompt_tokens: int) -> int:
+        """Bytes of activations while a prompt is read, at their peak."""
+        width = max(self.hidden, self.heads * self.head_size)
+        gated = any(group.name.endswith(".mlp.gate_up") for group in self.groups)
+        return prefill_bytes(width, self.widest, prompt_tokens, gated=gated)
 
     @property
     def position_table_bytes(self) -> int:

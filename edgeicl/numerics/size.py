@@ -88,9 +88,12 @@ def prefix_file_bytes(layers: int, kv_width: int, set_tokens: Sequence[int], *, 
     return numbers + len(set_tokens) * (2 * layers + ids) * _TENSOR_NAME_BYTES
 
 
-def prefill_bytes(hidden: int, widest: int, prompt_tokens: int) -> int:
+def prefill_bytes(width: int, widest: int, prompt_tokens: int, *, gated: bool = False) -> int:
     """Bytes of activations while a prompt is read, at their peak: the widest product twice, six widths.
 
+    `width`: of the residual stream, or of all heads' queries where that is more. A `gated` MLP, whose widest
+    product is cut in two, takes that three times and nine widths.
     Layers follow each other, so their number doesn't matter. Measured: docs/results/resident-memory.md.
     """
-    return (2 * widest + 6 * hidden) * 4 * prompt_tokens
+    numbers = 3 * widest + 9 * width if gated else 2 * widest + 6 * width
+    return numbers * 4 * prompt_tokens

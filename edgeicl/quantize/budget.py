@@ -19,7 +19,7 @@ from types import MappingProxyType
 
 from edgeicl.errors import BudgetError, DataError
 from edgeicl.models.anatomy import Anatomy
-from edgeicl.numerics.size import kv_cache_bytes, prefill_bytes
+from edgeicl.numerics.size import kv_cache_bytes
 from edgeicl.quantize.allocation import Limit, SizeTable, allocate, plan_bytes
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.manifest import Deviation
@@ -28,6 +28,7 @@ from edgeicl.specs.target import Target
 # model.onnx without tensors: names, attributes and shapes. Found: 6,717 bytes at 1 layer, 51,178 at 12.
 _GRAPH_BYTES = 4096
 _GRAPH_BYTES_PER_LAYER = 4608
+_GRAPH_BYTES_OF_HEAD_NORMS = 2048  # in each layer, where queries and keys are normed. Found: 1,500
 # generation_config.json, genai_config.json and tokenizer_config.json. Found: 1.2 kB.
 _CONFIG_BYTES = 2048
 # task.json beside its texts: keys, and the tokens of each word, at most one a byte, each on a line of its own.
@@ -188,7 +189,8 @@ def weight_budget(
             )
         )
     configs = _CONFIG_BYTES + len(json.dumps(dict(anatomy.config), indent=1))
-    graph = _GRAPH_BYTES + _GRAPH_BYTES_PER_LAYER * anatomy.layers
+    per_layer = _GRAPH_BYTES_PER_LAYER + (_GRAPH_BYTES_OF_HEAD_NORMS if anatomy.head_norms else 0)
+    graph = _GRAPH_BYTES + per_layer * anatomy.layers
     budget = WeightBudget(
         target=target.name,
         artifact_limit_bytes=target.budget.artifact_bytes,
@@ -196,7 +198,7 @@ def weight_budget(
         other_tensor_bytes=anatomy.fixed_tensor_bytes + 4 * label_rows * anatomy.embedding_width,
         other_file_bytes=tokenizer_bytes + task_bytes + graph + configs + prefix_bytes,
         kv_cache_bytes=kv_cache_bytes(anatomy.layers, anatomy.kv_width, context),
-        prefill_bytes=prefill_bytes(anatomy.hidden, anatomy.widest, context),
+        prefill_bytes=anatomy.activation_bytes(context),
         runtime_overhead_bytes=target.runtime_overhead_bytes,
         prefix_bytes=prefix_bytes,
         computed_bytes=anatomy.computed_bytes,

@@ -125,7 +125,7 @@ def plan_space(
     offered = offered_formats(anatomy.groups, formats)
 
     def multiplied(group: WeightGroup) -> bool:
-        return group.name != EMBEDDING or (anatomy.tied and not label_head)
+        return anatomy.multiplies(group) and not (label_head and group.name == EMBEDDING)
 
     def held(group: WeightGroup, format_: Format) -> int:
         looked_up = group.name == EMBEDDING

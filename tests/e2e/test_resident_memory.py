@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeicl.specs.quant_plan import Format
-from tests.resident_memory import FORMATS, memory, shape
+from tests.resident_memory import FORMATS, GPT2_SHAPE, gated_shape, memory, shape
 
 CONFIG = shape(hidden=512, layers=4, vocabulary=24_000)
 # What a session takes beside all that is counted: docs/results/resident-memory.md.
@@ -31,6 +32,17 @@ def test_a_head_of_labels_alone_holds_the_table_once(format_: Format, tmp_path: 
     saved = full.held - labels.held
     assert saved > 6_000_000
     assert full.peak - labels.peak > saved - 6_000_000
+
+
+@pytest.mark.parametrize("prompt_tokens", [32, 1024])
+@pytest.mark.parametrize(
+    "config",
+    [GPT2_SHAPE, gated_shape("llama", tied=False), gated_shape("qwen3", head_size=128)],
+    ids=["gpt2", "llama", "qwen3"],
+)
+def test_other_architectures(config: dict[str, Any], prompt_tokens: int, tmp_path: Path) -> None:
+    found = memory(config, FORMATS[1], prompt_tokens=prompt_tokens, folder=tmp_path)
+    assert LEAST_SESSION_BYTES < found.session < MOST_SESSION_BYTES
 
 
 def test_the_bytes_of_the_files_do_not_explain_it(tmp_path: Path) -> None:

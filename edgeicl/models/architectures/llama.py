@@ -68,7 +68,7 @@ def anatomy(config: Mapping[str, Any]) -> Anatomy:
     problems = [rotary_problem(config), head_size_problem(width, heads, ROTARY_HEAD_SIZE_MULTIPLE)]
     full = checked(config, defaults, _REQUIRED[model_type], [found for found in problems if found])
     layers, positions = int(full["num_hidden_layers"]), int(full["max_position_embeddings"])
-    head_size = width // heads
+    head_size, head_norms = width // heads, model_type == "qwen3"
     kv_heads = int(full.get("num_key_value_heads") or heads)
     return Anatomy(
         model_type=model_type,
@@ -82,9 +82,10 @@ def anatomy(config: Mapping[str, Any]) -> Anatomy:
         positions=positions,
         vocabulary=int(full["vocab_size"]),
         groups=_groups(full, heads * head_size, kv_heads * head_size),
-        others=_others(layers, hidden, head_size if model_type == "qwen3" else None),
+        others=_others(layers, hidden, head_size if head_norms else None),
         special_ids=special_ids(full, _SPECIAL[model_type]),
         prefix="model.",
+        head_norms=head_norms,
         computed_bytes=2 * 4 * positions * (head_size // 2),
     )
 

@@ -17,7 +17,7 @@ class LlamaBody:
     def __init__(self, anatomy: Anatomy, others: Others, positions: Tensor) -> None:
         self._others = others
         self._epsilon = float(anatomy.config["rms_norm_eps"])
-        self._head_size = anatomy.head_size
+        self._head_size, self._head_norms = anatomy.head_size, anatomy.head_norms
         self._widths = [anatomy.heads * anatomy.head_size, anatomy.kv_width, anatomy.kv_width]
         angles = positions[:, None].float() * inverse_frequencies(anatomy.config, anatomy.head_size)
         self._cos, self._sin = angles.cos()[:, None], angles.sin()[:, None]  # [T, 1, head size / 2]
@@ -45,7 +45,7 @@ class LlamaBody:
     def _turned(self, rows: Tensor, norm: str) -> Tensor:
         """Rows [T, heads * head size], each head normed if it has a norm, and turned by its position."""
         heads = rows.view(len(rows), -1, self._head_size)
-        if f"{norm}.weight" in self._others:
+        if self._head_norms:
             heads = self._norm(norm, heads)
         first, second = heads.chunk(2, dim=-1)
         turned = (first * self._cos - second * self._sin, second * self._cos + first * self._sin)

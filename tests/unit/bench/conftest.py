@@ -57,7 +57,8 @@ def build_artifact(
     stored: dict[str, Any] = {name: weights[name] for name in anatomy_of(config).others}
     groups = anatomy_of(config).groups
     for group in groups:
-        matrix = np.concatenate([weights[name] for name in group.weights]) * np.float32(scale)
+        parts = [weights[name].T if group.transposed else weights[name] for name in group.weights]
+        matrix = np.ascontiguousarray(np.concatenate(parts)) * np.float32(scale)
         if format_.quantized:
             rounded = round_to_nearest(matrix, format_)
             stored |= {f"{group.name}.codes": rounded.codes, f"{group.name}.scales": rounded.scales}

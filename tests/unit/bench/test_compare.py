@@ -129,7 +129,7 @@ def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
 
 def test_random_checkpoints_are_the_same_every_time(tmp_path: Path) -> None:
     config = {
-        "model_type": "opt", "hidden_size": 8, "ffn_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "model_type": "opt", "hidden_size": 8, "ffn_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 1,
         "vocab_size": 10, "max_position_embeddings": 6,
     }  # fmt: skip
     first = load_file(write_random_checkpoint(tmp_path / "1", config) / "model.safetensors")

@@ -199,6 +199,33 @@ def test_genai_config_on_paper() -> None:
     assert written["search"]["max_length"] == 2048
 
 
+def test_several_tokens_may_end_a_text() -> None:
+    """Llama 3 names three; what is padded with is the first of them, unless the configuration says."""
+    config = {"model_type": "llama", "num_key_value_heads": 8, "bos_token_id": 7, "eos_token_id": [8, 9, 10]}
+    written = genai_config(anatomy_of(config), context_tokens=512, threads=1)["model"]
+    assert (written["bos_token_id"], written["eos_token_id"], written["pad_token_id"]) == (7, [8, 9, 10], 8)
+    decoder = written["decoder"]
+    assert (decoder["num_attention_heads"], decoder["num_key_value_heads"], decoder["head_size"]) == (
+        32,
+        8,
+        128,
+    )
+
+
+def test_generation_is_compared_up_to_any_token_that_ends_a_text(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = json.loads((artifact / "genai_config.json").read_text())
+    content["model"]["eos_token_id"] = [8, 9]
+    (artifact / "genai_config.json").write_text(json.dumps(content))
+    run = GenaiRun([[5, 6, 9]], [], "")
+    monkeypatch.setattr(generation_checks, "run_genai", lambda *_: run)
+    monkeypatch.setattr(generation_checks, "genai_version", lambda: "1")
+    assert check_genai(artifact, [[1]], [[5, 6, 9, 4]], []) == []
+    with pytest.raises(ParityError, match="generates"):
+        check_genai(artifact, [[1]], [[5, 6, 7, 9]], [])
+
+
 def test_configuration_keeps_the_model_and_drops_its_history(artifact: Path, student: Path) -> None:
     config = json.loads((artifact / "config.json").read_text())
     source = model_config(student)

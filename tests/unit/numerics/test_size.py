@@ -45,6 +45,13 @@ def test_what_a_process_holds_on_paper() -> None:
         assert held_bytes(4, 64, Format(bits=bits), looked_up=True) == 2048
 
 
+def test_a_table_that_is_only_looked_up_is_held_as_it_is_stored() -> None:
+    """The embedding beside an untied head: no kernel packs it."""
+    for format_ in (Format(bits=4, block_size=32), Format(bits=16), Format(bits=32)):
+        stored = group_bytes(4, 64, format_)
+        assert held_bytes(4, 64, format_, looked_up=True, multiplied=False) == stored
+
+
 def test_a_block_that_does_not_divide_the_row_is_refused() -> None:
     with pytest.raises(DataError, match="rows of 96 weights don't divide into the blocks of int4/block64"):
         group_bytes(4, 96, Format(bits=4, block_size=64))
@@ -53,4 +60,6 @@ def test_a_block_that_does_not_divide_the_row_is_refused() -> None:
 def test_cache_and_activations() -> None:
     # 3 tokens, each an inner layer of 8 twice and a width of 2 six times
     assert prefill_bytes(2, 8, 3) == 3 * (16 + 12) * 4
+    # a gate and what passes through it: 8 together, three times, and a width of 2 nine times
+    assert prefill_bytes(2, 8, 3, gated=True) == 3 * (24 + 18) * 4
     assert kv_cache_bytes(12, 768, 1) == 2 * 12 * 768 * 4
