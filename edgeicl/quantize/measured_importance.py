@@ -20,6 +20,7 @@ from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.jaccard import jaccard_losses, layer_similarities
 from edgeicl.quantize.plan_file import fits
 from edgeicl.quantize.sensitivity import Sensitivity
+from edgeicl.quantize.solver import QUANTIZERS
 from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.specs.importance import FormatLosses, ImportanceTable
 from edgeicl.specs.quant_plan import Format
@@ -82,6 +83,7 @@ def importance_table(
             "format": format_.model_dump(mode="json"),
             "calibration": digest_of([list(sequence) for sequence in student.sequences]),
             "prefix": student.prefix_digest,
+            "solver": settings.solver if settings.importance == "sensitivity" else None,
         }
 
         def build(folder: Path, format_: Format = format_) -> None:
@@ -102,7 +104,8 @@ def _measured(student: Student, format_: Format, settings: Quantize) -> Importan
     matrices = student.weights.matrices
     with track(f"{method} of {format_}", len(groups)) as advance:
         if method == "sensitivity":
-            losses = student.sensitivity.losses(groups, matrices, format_, advance=advance)
+            quantizer = QUANTIZERS[settings.solver]
+            losses = student.sensitivity.losses(groups, matrices, format_, quantizer=quantizer, advance=advance)
         else:
             losses = jaccard_losses(groups, matrices, format_, student.similarities, advance=advance)
     return ImportanceTable(

@@ -30,7 +30,8 @@ from edgeicl.quantize.curve import size_curve
 from edgeicl.quantize.jaccard import importance
 from edgeicl.quantize.measured_importance import Student, importance_table
 from edgeicl.quantize.plan_file import fits, read_plan
-from edgeicl.quantize.stored_weights import stored_tensors, stored_values
+from edgeicl.quantize.solver import QUANTIZERS, solved
+from edgeicl.quantize.stored_weights import Stored, read_again, stored_tensors
 from edgeicl.quantize.student_weights import read_config, read_weights
 from edgeicl.specs.importance import ImportanceTable
 from edgeicl.specs.local_path import local_path
@@ -162,7 +163,7 @@ def quantize(
         "file_bytes": budget.other_file_bytes,
     }
 
-    planning = _Planning(source, table, stored, held, units, budget, target.formats)
+    planning = _Planning(source, table, stored, held, units, budget, target.formats, settings.solver)
 
     def build(folder: Path) -> None:
         if store.workers.is_writer:
@@ -206,6 +207,7 @@ class _Planning:
     units: Mapping[str, str]
     budget: WeightBudget
     formats: Sequence[Format]
+    solver: str
 
     def write(self, folder: Path, edited: Plan | None) -> None:
         """Writes plan, importance, curve and weights; the plan is `edited` if there is one."""
@@ -228,7 +230,7 @@ class _Planning:
             ("curve.json", curve),
         ):
             (folder / name).write_text(spec.model_dump_json(indent=1) + "\n")
-        save_file(stored_tensors(self.student.weights, plan), folder / "weights.safetensors")
+        save_file(stored_tensors(self.student.weights, self._solved(plan)), folder / "weights.safetensors")
 
     def _best(self, limits: Sequence[Limit]) -> Plan:
         # No unit is without a format: blocks are powers of two, so the least that fits one group fits them all.
@@ -237,9 +239,11 @@ class _Planning:
         return {group: by_unit[unit] for group, unit in self.units.items()}
 
     def _measured_loss(self, plan: Plan) -> float:
-        matrices = self.student.weights.matrices
-        stored = {name: torch.from_numpy(stored_values(matrices[name], f)) for name, f in plan.items()}
-        return self.student.sensitivity.loss(stored)
+        values = {name: torch.from_numpy(read_again(found)) for name, found in self._solved(plan).items()}
+        return self.student.sensitivity.loss(values)
+
+    def _solved(self, plan: Plan) -> dict[str, Stored]:
+        return solved(self.student.weights, plan, QUANTIZERS[self.solver])
 
     def _described(self, plan: Plan) -> QuantPlan:
         losses = self.table.losses()

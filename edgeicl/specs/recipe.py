@@ -22,7 +22,11 @@ class Quantize(Spec):
         description="What weighs a group: the measured rise of KL, or the Jaccard similarity of LSAQ.",
     )
     top_k: int = Field(10, ge=1, description="Tokens in each set of the Jaccard importance (LSAQ).")
-    solver: Literal["rtn"] = Field("rtn", description="How weights become codes; rtn: round to nearest.")
+    solver: Literal["rtn", "hqq"] = Field(
+        "rtn",
+        description="How weights become codes: round to nearest with searched scales, or half-quadratic "
+        "quantization.",
+    )
     calibration_examples: int = Field(
         32, ge=1, description="Examples of `train` on which importance is measured."
     )
