@@ -7,7 +7,7 @@ them. It is compared with transformers' own OPT in the tests.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -85,11 +85,23 @@ class CalibratedDecoder:
         return tokens + self._others[f"{DECODER}.embed_positions.weight"][self._positions]
 
     @torch.inference_mode()
-    def layer(self, index: int, hidden: Tensor, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Output of one decoder layer for its input [T, H]."""
+    def layer(
+        self,
+        index: int,
+        hidden: Tensor,
+        replaced: Mapping[str, Tensor] | None = None,
+        *,
+        before: Callable[[str, Tensor], None] = lambda group, inputs: None,
+    ) -> Tensor:
+        """Output of one decoder layer for its input [T, H].
+
+        `before` gets the name and the input rows [T, K] of each group before it is computed; what it puts into
+        `replaced` then counts.
+        """
 
         def linear(name: str, rows: Tensor) -> Tensor:
             group = f"layers.{index}.{name}"
+            before(group, rows)
             return F.linear(rows, self._matrix(group, replaced), self._biases.get(group))
 
         at = f"{DECODER}.layers.{index}"
@@ -104,8 +116,13 @@ class CalibratedDecoder:
     ) -> Tensor:
         """[M, V] logits of rows [M, H] of a hidden state."""
         if final_norm:
-            hidden = self._norm(f"{DECODER}.final_layer_norm", hidden)
+            hidden = self.head_inputs(hidden)
         return F.linear(hidden, self._matrix(EMBEDDING, replaced))
+
+    @torch.inference_mode()
+    def head_inputs(self, hidden: Tensor) -> Tensor:
+        """Input rows [M, H] of the head for rows of the last layer's output."""
+        return self._norm(f"{DECODER}.final_layer_norm", hidden)
 
     def layer_inputs(self) -> list[Tensor]:
         """Inputs of all layers and the last one's output, each [T, H], with no group replaced."""

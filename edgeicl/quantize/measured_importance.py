@@ -6,7 +6,7 @@ that was killed goes on with the next format.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,8 @@ from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.jaccard import jaccard_losses, layer_similarities
 from edgeicl.quantize.plan_file import fits
 from edgeicl.quantize.sensitivity import Sensitivity
-from edgeicl.quantize.solver import QUANTIZERS
+from edgeicl.quantize.solver import SolverName, solve
+from edgeicl.quantize.stored_weights import Stored
 from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.specs.importance import FormatLosses, ImportanceTable
 from edgeicl.specs.quant_plan import Format
@@ -45,6 +46,7 @@ class Student:
     digest: str
     sequences: Sequence[Sequence[int]]
     top_k: int
+    solver: SolverName
     prefix: NDArray[Any] | None = None
     prefix_digest: str | None = None
 
@@ -68,6 +70,10 @@ class Student:
         """Jaccard similarity of each decoder layer."""
         return layer_similarities(self.decoder, top_k=self.top_k)
 
+    def stored(self, plan: Mapping[str, Format]) -> dict[str, Stored]:
+        """Every group as the solver stores it in its format of the plan."""
+        return solve(self.solver, self.weights, plan, self.decoder)
+
 
 def importance_table(
     student: Student, formats: Sequence[Format], *, settings: Quantize, store: Store
@@ -83,7 +89,7 @@ def importance_table(
             "format": format_.model_dump(mode="json"),
             "calibration": digest_of([list(sequence) for sequence in student.sequences]),
             "prefix": student.prefix_digest,
-            "solver": settings.solver if settings.importance == "sensitivity" else None,
+            "solver": student.solver if settings.importance == "sensitivity" else None,
         }
 
         def build(folder: Path, format_: Format = format_) -> None:
@@ -104,8 +110,9 @@ def _measured(student: Student, format_: Format, settings: Quantize) -> Importan
     matrices = student.weights.matrices
     with track(f"{method} of {format_}", len(groups)) as advance:
         if method == "sensitivity":
-            quantizer = QUANTIZERS[settings.solver]
-            losses = student.sensitivity.losses(groups, matrices, format_, quantizer=quantizer, advance=advance)
+            losses = student.sensitivity.losses(
+                groups, matrices, format_, solver=student.solver, advance=advance
+            )
         else:
             losses = jaccard_losses(groups, matrices, format_, student.similarities, advance=advance)
     return ImportanceTable(

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from edgeicl.models.anatomy import WeightGroup
-from edgeicl.numerics.affine import round_to_nearest
 from edgeicl.quantize.decoder import CalibratedDecoder
-from edgeicl.quantize.stored_weights import Floats, Quantizer, stored_values
+from edgeicl.quantize.solver import SolverName, alone
+from edgeicl.quantize.stored_weights import Floats, stored_values
 from edgeicl.specs.quant_plan import Format
 
 READ_POSITIONS_PER_SEQUENCE = 4
@@ -56,7 +56,7 @@ class Sensitivity:
         matrices: Mapping[str, Floats],
         format_: Format,
         *,
-        quantizer: Quantizer = round_to_nearest,
+        solver: SolverName = "rtn",
         advance: Callable[[int], None] = lambda n: None,
     ) -> dict[str, float]:
         """Group -> loss in nats with that group alone stored in the format; `advance(1)` after each.
@@ -68,6 +68,7 @@ class Sensitivity:
             if format_.bits == 32:
                 found[group.name] = 0.0
             else:
+                quantizer = alone(solver, group, self._decoder, self._states)
                 stored = stored_values(matrices[group.name], format_, quantizer)
                 found[group.name] = self.loss({group.name: torch.from_numpy(stored)})
             advance(1)

@@ -25,13 +25,12 @@ from edgeicl.quantize.allocation import (
     smallest_bytes,
 )
 from edgeicl.quantize.budget import WeightBudget, require_room, task_file_bytes, weight_budget
-from edgeicl.quantize.calibration import calibration_sequences
+from edgeicl.quantize.calibration import calibration_sequences, calibration_text
 from edgeicl.quantize.curve import size_curve
 from edgeicl.quantize.jaccard import importance
 from edgeicl.quantize.measured_importance import Student, importance_table
 from edgeicl.quantize.plan_file import fits, read_plan
-from edgeicl.quantize.solver import QUANTIZERS, solved
-from edgeicl.quantize.stored_weights import Stored, read_again, stored_tensors
+from edgeicl.quantize.stored_weights import read_again, stored_tensors
 from edgeicl.quantize.student_weights import read_config, read_weights
 from edgeicl.specs.importance import ImportanceTable
 from edgeicl.specs.local_path import local_path
@@ -45,6 +44,8 @@ from edgeicl.tasks.verbalizer import verbalizer_tokens
 log = logging.getLogger(__name__)
 
 Plan = Mapping[str, Format]
+
+TEXT_BLOCK_TOKENS = 128
 
 
 def quantize(
@@ -142,12 +143,23 @@ def quantize(
             prefix_tokens=max(map(len, sets)),
             query_tokens=max(map(len, sequences)) + max(map(len, labels)),
         )
+    if settings.calibration_text is not None:
+        room = int(config["max_position_embeddings"]) - max(map(len, sets), default=0)
+        sequences += calibration_text(
+            settings.calibration_text,
+            student,
+            blocks=settings.calibration_text_blocks,
+            block_tokens=min(TEXT_BLOCK_TOKENS, room),
+            seed=recipe.seed,
+            base_folder=base_folder,
+        )
     source = Student(
         load=lambda: read_weights(student),
         groups=groups,
         digest=student_digest,
         sequences=sequences,
         top_k=settings.top_k,
+        solver=settings.solver,
         prefix=sets[0] if sets else None,
         prefix_digest=file_sha256(prefix) if prefix else None,
     )
@@ -163,7 +175,7 @@ def quantize(
         "file_bytes": budget.other_file_bytes,
     }
 
-    planning = _Planning(source, table, stored, held, units, budget, target.formats, settings.solver)
+    planning = _Planning(source, table, stored, held, units, budget, target.formats)
 
     def build(folder: Path) -> None:
         if store.workers.is_writer:
@@ -207,7 +219,6 @@ class _Planning:
     units: Mapping[str, str]
     budget: WeightBudget
     formats: Sequence[Format]
-    solver: str
 
     def write(self, folder: Path, edited: Plan | None) -> None:
         """Writes plan, importance, curve and weights; the plan is `edited` if there is one."""
@@ -230,7 +241,9 @@ class _Planning:
             ("curve.json", curve),
         ):
             (folder / name).write_text(spec.model_dump_json(indent=1) + "\n")
-        save_file(stored_tensors(self.student.weights, self._solved(plan)), folder / "weights.safetensors")
+        save_file(
+            stored_tensors(self.student.weights, self.student.stored(plan)), folder / "weights.safetensors"
+        )
 
     def _best(self, limits: Sequence[Limit]) -> Plan:
         # No unit is without a format: blocks are powers of two, so the least that fits one group fits them all.
@@ -239,11 +252,10 @@ class _Planning:
         return {group: by_unit[unit] for group, unit in self.units.items()}
 
     def _measured_loss(self, plan: Plan) -> float:
-        values = {name: torch.from_numpy(read_again(found)) for name, found in self._solved(plan).items()}
+        values = {
+            name: torch.from_numpy(read_again(found)) for name, found in self.student.stored(plan).items()
+        }
         return self.student.sensitivity.loss(values)
-
-    def _solved(self, plan: Plan) -> dict[str, Stored]:
-        return solved(self.student.weights, plan, QUANTIZERS[self.solver])
 
     def _described(self, plan: Plan) -> QuantPlan:
         losses = self.table.losses()

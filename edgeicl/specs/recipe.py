@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from edgeicl.specs.distillation import Distill
 from edgeicl.specs.icl import same_question
+from edgeicl.specs.source import TextSource
 from edgeicl.specs.spec import Name, Spec
 from edgeicl.specs.task import Task
 from edgeicl.specs.tuning_task import TuningTask
@@ -22,14 +23,20 @@ class Quantize(Spec):
         description="What weighs a group: the measured rise of KL, or the Jaccard similarity of LSAQ.",
     )
     top_k: int = Field(10, ge=1, description="Tokens in each set of the Jaccard importance (LSAQ).")
-    solver: Literal["rtn", "hqq"] = Field(
+    solver: Literal["rtn", "hqq", "gptq"] = Field(
         "rtn",
-        description="How weights become codes: round to nearest with searched scales, or half-quadratic "
-        "quantization.",
+        description="How weights become codes: round to nearest with searched scales, half-quadratic "
+        "quantization, or GPTQ with the calibration texts.",
     )
     calibration_examples: int = Field(
-        32, ge=1, description="Examples of `train` on which importance is measured."
+        32,
+        ge=1,
+        description="Examples of `train` on which importance is measured, and GPTQ's inputs come from.",
     )
+    calibration_text: TextSource | None = Field(
+        None, description="Plain text for the same, beside the examples; for a student that writes text."
+    )
+    calibration_text_blocks: int = Field(16, ge=1, description="Pieces of 128 tokens drawn from that text.")
     plan: str | None = Field(None, description="A plan file to use as it is, instead of allocating.")
 
 
