@@ -24,10 +24,10 @@ from edgeicl.quantize.allocation import (
     plan_bytes,
     smallest_bytes,
 )
+from edgeicl.quantize.block_losses import importance
 from edgeicl.quantize.budget import WeightBudget, require_room, task_file_bytes, weight_budget
 from edgeicl.quantize.calibration import calibration_sequences, calibration_text
 from edgeicl.quantize.curve import size_curve
-from edgeicl.quantize.jaccard import importance
 from edgeicl.quantize.measured_importance import Student, importance_table
 from edgeicl.quantize.plan_file import fits, read_plan
 from edgeicl.quantize.stored_weights import read_again, stored_tensors
@@ -99,7 +99,7 @@ def quantize(
         g.name: {f: held_bytes(*g.shape, f, looked_up=g.name == EMBEDDING) for f in formats}
         for g, formats in offered.items()
     }
-    # LSAQ rates whole decoder blocks, so a block's groups share one format; sensitivity tells groups apart.
+    # Only sensitivity tells groups apart: the other methods rate whole blocks, whose groups share one format.
     units = {
         group.name: group.name
         if settings.importance == "sensitivity" or group.layer is None
@@ -158,12 +158,14 @@ def quantize(
         groups=groups,
         digest=student_digest,
         sequences=sequences,
+        importance=settings.importance,
         top_k=settings.top_k,
+        lsaq=settings.lsaq,
         solver=settings.solver,
         prefix=sets[0] if sets else None,
         prefix_digest=file_sha256(prefix) if prefix else None,
     )
-    table, digests = importance_table(source, target.formats, settings=settings, store=store)
+    table, digests = importance_table(source, target.formats, store=store)
     inputs = {
         "importance": digests,
         "student": student_digest,
@@ -273,7 +275,7 @@ class _Planning:
         )
 
     def _importance(self, group: WeightGroup, losses: LossTable) -> float:
-        """1 - J of the layer; or what the group loses in the worst of its formats."""
-        if self.table.jaccard is not None:
-            return importance(group, self.table.jaccard)
+        """That of the block; or what the group loses in the worst of its formats."""
+        if self.table.blocks is not None:
+            return importance(group, self.table.blocks)
         return max(losses[group.name].values())
