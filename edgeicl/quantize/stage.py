@@ -268,7 +268,8 @@ class _Planning:
             self._best(limits),
             merged(self.stored, self.units),
             self._of_units(limits),
-            measure=lambda by_unit: self.student.plan_loss(self._of_groups(by_unit)),
+            measure=lambda plan: self.student.plan_loss(self._of_groups(plan)),
+            near=lambda plan, other: self.student.plan_loss.near(self._of_groups(plan), self._of_groups(other)),
             rounds=self.refine_rounds,
         )
         return self._of_groups(found.plan), found.losses
