@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ def size_curve(
     *,
     loss_unit: str,
     measure: Callable[[Plan], float],
+    refinement: Sequence[float] = (),
 ) -> SizeCurve:
     """The curve from the smallest plan to the largest one.
 
@@ -32,6 +33,7 @@ def size_curve(
         losses: Group -> format -> loss, for the formats that fit.
         space: The plans that there are. Each format that fits every group gives a uniform point.
         measure: KL in nats of the whole model stored by a plan; asked for the chosen and the uniform plans.
+        refinement: Measured losses on the way to the chosen plan: see `refinement.Refined`.
     """
     stored, budget = space.stored, space.budget
 
@@ -60,5 +62,6 @@ def size_curve(
         loss_unit=loss_unit,
         artifact_budget_bytes=budget.artifact_limit_bytes,
         resident_budget_bytes=budget.resident_limit_bytes,
+        refinement=tuple(refinement),
         points=tuple(sorted(points, key=lambda p: (p.artifact_bytes, p.kind, p.label))),
     )

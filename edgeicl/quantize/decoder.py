@@ -8,7 +8,7 @@ own model in the tests.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,9 @@ from edgeicl.errors import DataError
 from edgeicl.models.anatomy import EMBEDDING, HEAD
 from edgeicl.quantize.bodies.table import BODIES
 from edgeicl.quantize.student_weights import StudentWeights
+
+Listener = Callable[[str, Tensor], None]
+"""Gets a weight group's name, and its input rows [T, K]."""
 
 
 class CalibratedDecoder:
@@ -65,7 +68,6 @@ class CalibratedDecoder:
         self.groups = weights.groups
         self.layers = anatomy.layers
         self._heads, self._kv_heads, self._head_size = anatomy.heads, anatomy.kv_heads, anatomy.head_size
-        self._head = EMBEDDING if anatomy.tied else HEAD
         places = [torch.arange(len(before)), *(len(before) + torch.arange(length) for length in lengths)]
         self._matrices = {name: torch.from_numpy(matrix) for name, matrix in weights.matrices.items()}
         self._biases = {name: torch.from_numpy(bias) for name, bias in weights.biases.items()}
@@ -73,7 +75,8 @@ class CalibratedDecoder:
         self._body = BODIES[anatomy.model_type](anatomy, others, torch.cat(places))
         self._label_head = None
         if head_tokens is not None:
-            self._label_head = self._matrices[self._head][list(head_tokens)]
+            self._label_head = self._matrices[EMBEDDING][list(head_tokens)]
+        self.head = None if head_tokens is not None else EMBEDDING if anatomy.tied else HEAD
 
     def read_positions(self, per_sequence: int) -> Tensor:
         """Rows [M] of `per_sequence` tokens of each sequence, evenly spaced; its last token is one of them."""
@@ -86,18 +89,31 @@ class CalibratedDecoder:
         return torch.tensor(rows)
 
     @torch.inference_mode()
-    def embed(self, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Input of the first layer, [T, H]."""
+    def embed(
+        self, replaced: Mapping[str, Tensor] | None = None, *, before: Listener = lambda group, inputs: None
+    ) -> Tensor:
+        """Input of the first layer, [T, H]; `before` as for `layer`."""
         table = self._matrix(EMBEDDING, replaced)
         tokens = torch.cat([self._vectors, table[self.tokens]])
-        return self._body.embed(tokens, partial(self._linear, replaced))
+        return self._body.embed(tokens, partial(self._linear, replaced, before))
 
     @torch.inference_mode()
-    def layer(self, index: int, hidden: Tensor, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Output of one decoder layer for its input [T, H]."""
+    def layer(
+        self,
+        index: int,
+        hidden: Tensor,
+        replaced: Mapping[str, Tensor] | None = None,
+        *,
+        before: Listener = lambda group, inputs: None,
+    ) -> Tensor:
+        """Output of one decoder layer for its input [T, H].
+
+        `before` gets the name and the input rows [T, K] of each group before it is computed; what it puts into
+        `replaced` then counts.
+        """
 
         def linear(name: str, rows: Tensor) -> Tensor:
-            return self._linear(replaced, f"layers.{index}.{name}", rows)
+            return self._linear(replaced, before, f"layers.{index}.{name}", rows)
 
         return self._body.layer(index, hidden, linear, self._attend)
 
@@ -106,15 +122,26 @@ class CalibratedDecoder:
         self, hidden: Tensor, replaced: Mapping[str, Tensor] | None = None, *, final_norm: bool = True
     ) -> Tensor:
         """[M, V] logits of rows [M, H] of a hidden state."""
-        hidden = self._body.finish(hidden, partial(self._linear, replaced), norm=final_norm)
-        return F.linear(hidden, self._matrix(self._head, replaced))
+        inputs = self.head_inputs(hidden, replaced, final_norm=final_norm)
+        return F.linear(inputs, self._matrix(EMBEDDING if HEAD not in self._matrices else HEAD, replaced))
 
     def predictions(self, hidden: Tensor, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
         """[M, V] logits of rows [M, H] of the last state, or [M, L] where the artifact has those alone."""
         if self._label_head is None:
             return self.logits(hidden, replaced)
-        hidden = self._body.finish(hidden, partial(self._linear, replaced), norm=True)
-        return F.linear(hidden, self._label_head)
+        return F.linear(self.head_inputs(hidden, replaced), self._label_head)
+
+    @torch.inference_mode()
+    def head_inputs(
+        self,
+        hidden: Tensor,
+        replaced: Mapping[str, Tensor] | None = None,
+        *,
+        final_norm: bool = True,
+        before: Listener = lambda group, inputs: None,
+    ) -> Tensor:
+        """[M, E] what the head reads for rows [M, H] of the last layer's output; `before` as for `layer`."""
+        return self._body.finish(hidden, partial(self._linear, replaced, before), norm=final_norm)
 
     def layer_inputs(self) -> list[Tensor]:
         """Inputs of all layers and the last one's output, each [T, H], with no group replaced."""
@@ -126,7 +153,10 @@ class CalibratedDecoder:
     def _matrix(self, group: str, replaced: Mapping[str, Tensor] | None) -> Tensor:
         return replaced[group] if replaced is not None and group in replaced else self._matrices[group]
 
-    def _linear(self, replaced: Mapping[str, Tensor] | None, group: str, rows: Tensor) -> Tensor:
+    def _linear(
+        self, replaced: Mapping[str, Tensor] | None, before: Listener, group: str, rows: Tensor
+    ) -> Tensor:
+        before(group, rows)
         return F.linear(rows, self._matrix(group, replaced), self._biases.get(group))
 
     def _attend(self, projected: Tensor) -> Tensor:

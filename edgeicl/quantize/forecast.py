@@ -19,10 +19,10 @@ from edgeicl.models.anatomy import WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.model_folder import model_config
 from edgeicl.quantize.allocation import merged, plan_bytes
-from edgeicl.quantize.jaccard import relative_error
+from edgeicl.quantize.block_losses import relative_error
 from edgeicl.quantize.measured_importance import unmeasured
 from edgeicl.quantize.plan_space import Plan, PlanSpace
-from edgeicl.quantize.stage import calibrated, edited_plan, sized
+from edgeicl.quantize.stage_inputs import calibrated, edited_plan, sized
 from edgeicl.specs.forecast import ForecastSize, TargetForecast
 from edgeicl.specs.quant_plan import Format
 from edgeicl.specs.recipe import Recipe
@@ -74,7 +74,7 @@ def forecast(
             base_folder=base_folder,
             prefix=prefix,
         )
-        missing = unmeasured(source, target.formats, settings=recipe.quantize, store=store)
+        missing = unmeasured(source, target.formats, store=store)
     offered = [format_ for by_format in space.stored.values() for format_ in by_format]
     to_measure = sum(format_ in missing for format_ in offered)
     budget = space.budget

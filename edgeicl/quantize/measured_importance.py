@@ -6,7 +6,7 @@ that was killed goes on with the next format.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,19 +16,27 @@ from numpy.typing import NDArray
 
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.progress import track
+from edgeicl.quantize.block_influence import block_influences
+from edgeicl.quantize.block_losses import block_losses
 from edgeicl.quantize.decoder import CalibratedDecoder
-from edgeicl.quantize.jaccard import jaccard_losses, layer_similarities
+from edgeicl.quantize.jaccard import layer_similarities
 from edgeicl.quantize.plan_file import fits
+from edgeicl.quantize.plan_loss import PlanLoss
 from edgeicl.quantize.sensitivity import Sensitivity
+from edgeicl.quantize.solver import SolverName, solve
+from edgeicl.quantize.stored_weights import Stored
 from edgeicl.quantize.student_weights import StudentWeights
-from edgeicl.specs.importance import FormatLosses, ImportanceTable
+from edgeicl.quantize.weight_outliers import outlier_importances
+from edgeicl.specs.importance import FormatLosses, ImportanceMethod, ImportanceTable
 from edgeicl.specs.quant_plan import Format
-from edgeicl.specs.recipe import Quantize
+from edgeicl.specs.recipe import Lsaq
 from edgeicl.store import Store, digest_of
 
 UNITS = {
     "sensitivity": "KL(fp32 || quantized) in nats, mean over read positions of the calibration sequences",
-    "jaccard": "(1 - Jaccard similarity of the layer) * relative squared error of the weights",
+    "jaccard": "(1 - Jaccard similarity of the block) * relative squared error of the weights",
+    "cosine": "(1 - cosine of the block's input and output) * relative squared error of the weights",
+    "zscore": "(least z-score density of all blocks / the block's) * relative squared error of the weights",
 }
 
 
@@ -44,7 +52,10 @@ class Student:
     groups: Sequence[WeightGroup]
     digest: str
     sequences: Sequence[Sequence[int]]
+    importance: ImportanceMethod
     top_k: int
+    lsaq: Lsaq
+    solver: SolverName
     prefix: NDArray[Any] | None = None
     prefix_digest: str | None = None
     head_tokens: tuple[int, ...] | None = None
@@ -65,13 +76,30 @@ class Student:
         return Sensitivity(self.decoder)
 
     @cached_property
-    def similarities(self) -> tuple[float, ...]:
-        """Jaccard similarity of each decoder layer."""
-        return layer_similarities(self.decoder, top_k=self.top_k)
+    def block_importances(self) -> tuple[float, ...]:
+        """Importance of every decoder block, 0 to 1, by a method that rates blocks."""
+        if self.importance == "cosine":
+            return block_influences(self.decoder)
+        if self.importance == "zscore":
+            return outlier_importances(self.weights)
+        similarities = layer_similarities(
+            self.decoder, top_k=self.top_k, final_norm=self.lsaq.final_norm, sets_over=self.lsaq.sets_over
+        )
+        return tuple(1.0 - similarity for similarity in similarities)
+
+    @cached_property
+    def plan_loss(self) -> PlanLoss:
+        """Measures whole plans."""
+        return PlanLoss(self.solver, self.weights, self.decoder, self.sensitivity)
+
+    def stored(self, plan: Mapping[str, Format]) -> dict[str, Stored]:
+        """Every group as the solver stores it in its format of the plan."""
+        with track("rounding weights", len(plan)) as advance:
+            return solve(self.solver, self.weights, plan, self.decoder, advance=advance)
 
 
 def importance_table(
-    student: Student, formats: Sequence[Format], *, settings: Quantize, store: Store
+    student: Student, formats: Sequence[Format], *, store: Store
 ) -> tuple[ImportanceTable, tuple[str, ...]]:
     """Losses of every group in every format that fits it, and the digests of the stage outputs they are in."""
     parts: list[ImportanceTable] = []
@@ -80,50 +108,51 @@ def importance_table(
 
         def build(folder: Path, format_: Format = format_) -> None:
             if store.workers.is_writer:
-                table = _measured(student, format_, settings)
+                table = _measured(student, format_)
                 (folder / "importance.json").write_text(table.model_dump_json(indent=1) + "\n")
 
-        output = store.run("importance", _inputs(student, format_, settings), build)
+        output = store.run("importance", _inputs(student, format_), build)
         parts.append(ImportanceTable.model_validate_json((output.path / "importance.json").read_bytes()))
         digests.append(output.digest)
     merged = parts[0].model_copy(update={"formats": tuple(entry for part in parts for entry in part.formats)})
     return merged, tuple(digests)
 
 
-def unmeasured(
-    student: Student, formats: Sequence[Format], *, settings: Quantize, store: Store
-) -> list[Format]:
+def unmeasured(student: Student, formats: Sequence[Format], *, store: Store) -> list[Format]:
     """The formats whose losses `importance_table` would not find in the store."""
-    return [f for f in formats if not store.holds("importance", _inputs(student, f, settings))]
+    return [f for f in formats if not store.holds("importance", _inputs(student, f))]
 
 
-def _inputs(student: Student, format_: Format, settings: Quantize) -> dict[str, Any]:
+def _inputs(student: Student, format_: Format) -> dict[str, Any]:
     """For the store: what the losses in a format depend on."""
     return {
         "student": student.digest,
-        "method": settings.importance,
-        "top_k": student.top_k if settings.importance == "jaccard" else None,
+        "method": student.importance,
+        "lsaq": [student.top_k, student.lsaq.model_dump()] if student.importance == "jaccard" else None,
         "format": format_.model_dump(mode="json"),
         "calibration": digest_of([list(sequence) for sequence in student.sequences]),
         "prefix": student.prefix_digest,
+        "solver": student.solver if student.importance == "sensitivity" else None,
         "head_tokens": student.head_tokens,
     }
 
 
-def _measured(student: Student, format_: Format, settings: Quantize) -> ImportanceTable:
+def _measured(student: Student, format_: Format) -> ImportanceTable:
     groups = [group for group in student.groups if fits(group, format_)]
-    method = settings.importance
+    method = student.importance
     matrices = student.weights.matrices
     with track(f"{method} of {format_}", len(groups)) as advance:
         if method == "sensitivity":
-            losses = student.sensitivity.losses(groups, matrices, format_, advance=advance)
+            losses = student.sensitivity.losses(
+                groups, matrices, format_, solver=student.solver, advance=advance
+            )
         else:
-            losses = jaccard_losses(groups, matrices, format_, student.similarities, advance=advance)
+            losses = block_losses(groups, matrices, format_, student.block_importances, advance=advance)
     return ImportanceTable(
         method=method,
         unit=UNITS[method],
         calibration_sequences=len(student.sequences),
         calibration_tokens=sum(len(sequence) for sequence in student.sequences),
-        jaccard=student.similarities if method == "jaccard" else None,
+        blocks=None if method == "sensitivity" else student.block_importances,
         formats=(FormatLosses(format=format_, losses=losses),),
     )

@@ -90,9 +90,19 @@ class PlanSpace:
     def best(self, losses: LossTable, limits: Sequence[Limit]) -> dict[str, Format]:
         """Group -> format with the least sum of losses (group -> format -> loss) within `limits`."""
         # No unit is without a format: blocks are powers of two, so the least that fits one group fits them all.
-        of_units = [Limit(merged(limit.sizes, self.units), limit.limit_bytes) for limit in limits]
-        by_unit = allocate(merged(losses, self.units), of_units)
+        return self.of_groups(allocate(merged(losses, self.units), self.of_units(limits)))
+
+    def of_units(self, limits: Sequence[Limit]) -> list[Limit]:
+        """Limits of groups as limits of units."""
+        return [Limit(merged(limit.sizes, self.units), limit.limit_bytes) for limit in limits]
+
+    def of_groups(self, by_unit: Plan) -> dict[str, Format]:
+        """Group -> format, from unit -> format."""
         return {group: by_unit[unit] for group, unit in self.units.items()}
+
+    def by_unit(self, plan: Plan) -> dict[str, Format]:
+        """Unit -> format, from group -> format."""
+        return {unit: plan[group] for group, unit in self.units.items()}
 
     def uniform(self) -> dict[Format, dict[str, Format]]:
         """The plan of each format that all groups can have."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.quantize.decoder import CalibratedDecoder
+from edgeicl.quantize.solver import SolverName, alone
 from edgeicl.quantize.stored_weights import Floats, stored_values
 from edgeicl.specs.quant_plan import Format
 
@@ -56,6 +57,7 @@ class Sensitivity:
         matrices: Mapping[str, Floats],
         format_: Format,
         *,
+        solver: SolverName = "rtn",
         advance: Callable[[int], None] = lambda n: None,
     ) -> dict[str, float]:
         """Group -> loss in nats with that group alone stored in the format; `advance(1)` after each.
@@ -67,7 +69,8 @@ class Sensitivity:
             if format_.bits == 32:
                 found[group.name] = 0.0
             else:
-                stored = stored_values(matrices[group.name], format_)
+                quantizer = alone(solver, group, self._decoder, self._states)
+                stored = stored_values(matrices[group.name], format_, quantizer)
                 found[group.name] = self.loss({group.name: torch.from_numpy(stored)})
             advance(1)
         return found

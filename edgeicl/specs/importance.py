@@ -9,6 +9,8 @@ from pydantic import Field
 from edgeicl.specs.quant_plan import Format
 from edgeicl.specs.spec import Spec
 
+ImportanceMethod = Literal["sensitivity", "jaccard", "cosine", "zscore"]
+
 
 class FormatLosses(Spec):
     """Loss of every group that the format fits, one group at a time."""
@@ -21,12 +23,12 @@ class ImportanceTable(Spec):
     """`importance.json`."""
 
     version: Literal[1] = 1
-    method: Literal["sensitivity", "jaccard"]
+    method: ImportanceMethod
     unit: str
     calibration_sequences: int
     calibration_tokens: int
-    jaccard: tuple[float, ...] | None = Field(
-        None, description="Jaccard similarity of each decoder layer's input and output tokens; low matters."
+    blocks: tuple[float, ...] | None = Field(
+        None, description="Importance of each decoder block, 0 to 1, where the method rates blocks."
     )
     formats: tuple[FormatLosses, ...]
 

@@ -58,7 +58,7 @@ class QuantPlan(Spec):
 
     version: Literal[1] = Field(1, description="Version of the plan format.")
     model_digest: str = Field(description="Digest of the weights that the plan was made for.")
-    importance: str = Field(description="How the importances were come by: sensitivity or jaccard.")
+    importance: str = Field(description="How the importances were come by: the recipe's method.")
     groups: tuple[GroupPlan, ...] = Field(min_length=1, description="Every weight group of the model, once.")
     predicted_weight_bytes: int = Field(description="Of the file of weights.")
     predicted_artifact_bytes: int = Field(description="Of every file that the budget counts; an upper bound.")

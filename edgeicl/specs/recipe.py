@@ -9,22 +9,48 @@ from pydantic import Field, model_validator
 
 from edgeicl.specs.distillation import Distill
 from edgeicl.specs.icl import same_question
+from edgeicl.specs.importance import ImportanceMethod
+from edgeicl.specs.source import TextSource
 from edgeicl.specs.spec import Name, Spec
 from edgeicl.specs.task import Task
 from edgeicl.specs.tuning_task import TuningTask
 
 
+class Lsaq(Spec):
+    """What LSAQ's paper leaves open about its Jaccard similarity, beside `top_k`."""
+
+    final_norm: bool = Field(True, description="Whether the final norm precedes the head, as in the model.")
+    sets_over: Literal["sequence", "position"] = Field(
+        "sequence", description="Tokens of a set: those of all positions of a sequence, or of one position."
+    )
+
+
 class Quantize(Spec):
     """How precision is chosen and weights are rounded."""
 
-    importance: Literal["sensitivity", "jaccard"] = Field(
+    importance: ImportanceMethod = Field(
         "sensitivity",
-        description="What weighs a group: the measured rise of KL, or the Jaccard similarity of LSAQ.",
+        description="What weighs a group: the measured rise of KL; or what weighs a whole block: the Jaccard "
+        "similarity of LSAQ, the cosine of its input and output, the z-scores of its weights.",
     )
     top_k: int = Field(10, ge=1, description="Tokens in each set of the Jaccard importance (LSAQ).")
-    solver: Literal["rtn"] = Field("rtn", description="How weights become codes; rtn: round to nearest.")
+    lsaq: Lsaq = Lsaq()
+    solver: Literal["rtn", "hqq", "gptq"] = Field(
+        "rtn",
+        description="How weights become codes: round to nearest with searched scales, half-quadratic "
+        "quantization, or GPTQ with the calibration texts.",
+    )
     calibration_examples: int = Field(
-        32, ge=1, description="Examples of `train` on which importance is measured."
+        32,
+        ge=1,
+        description="Examples of `train` on which importance is measured, and GPTQ's inputs come from.",
+    )
+    calibration_text: TextSource | None = Field(
+        None, description="Plain text for the same, beside the examples; for a student that writes text."
+    )
+    calibration_text_blocks: int = Field(16, ge=1, description="Pieces of 128 tokens drawn from that text.")
+    refine: int = Field(
+        0, ge=0, description="Rounds of measuring whole plans around the allocated one and taking better ones."
     )
     plan: str | None = Field(None, description="A plan file to use as it is, instead of allocating.")
 

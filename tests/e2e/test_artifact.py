@@ -190,11 +190,15 @@ def test_an_infeasible_budget_names_the_smallest_size(program: Program, tmp_path
     assert not (tmp_path / "small").exists()
 
 
-def test_jaccard_importance_builds_too(program: Program, tmp_path: Path) -> None:
-    done = program.run(*small_compile(tmp_path / "lsaq", "--set", "quantize.importance=jaccard"))
+@pytest.mark.parametrize("method", ["jaccard", "zscore"])
+def test_importance_of_blocks_builds_too(program: Program, tmp_path: Path, method: str) -> None:
+    done = program.run(
+        *small_compile(tmp_path / method, "--set", f"quantize.importance={method}"),
+        *("--set", "quantize.lsaq={final_norm: false, sets_over: position}"),
+    )
     assert done.returncode == 0, done.stderr
-    built = Manifest.model_validate_json((tmp_path / "lsaq/edgeicl.json").read_bytes())
-    assert built.plan.importance == "jaccard"
+    built = Manifest.model_validate_json((tmp_path / method / "edgeicl.json").read_bytes())
+    assert built.plan.importance == method
 
 
 def test_the_repository_is_left_as_it_was(artifact: Path) -> None:

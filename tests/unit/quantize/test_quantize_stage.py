@@ -262,21 +262,22 @@ def test_a_format_that_does_not_fit_a_group_is_not_offered_there(tmp_path: Path)
         _run(folder, tmp_path / "store", _target([INT4, INT8], artifact_bytes=LARGEST_BYTES))
 
 
-def test_jaccard_gives_each_block_one_format_and_more_bits_where_j_is_low(student: Path, store: Path) -> None:
+@pytest.mark.parametrize("method", ["jaccard", "cosine"])
+def test_more_bits_for_the_block_that_says_more(student: Path, store: Path, method: str) -> None:
     seen = set()
     for groups in (12_160, 15_000, 17_000, 19_000, 21_888):
         target = _target([INT4, INT8], artifact_bytes=_artifact_bytes(student, groups))
-        output = _run(student, store, target, importance="jaccard")
+        output = _run(student, store, target, importance=method)
         plan, table = _plan(output), json.loads((output.path / "importance.json").read_text())
-        similarities = ImportanceTable.model_validate(table).jaccard
-        assert similarities is not None
+        of_blocks = ImportanceTable.model_validate(table).blocks
+        assert of_blocks is not None
         bits = [
             {entry.format.bits for entry in plan.groups if entry.group.startswith(f"layers.{i}.")}
             for i in (0, 1)
         ]
         assert [len(found) for found in bits] == [1, 1]
-        assert plan.groups[0].importance == pytest.approx(1 - similarities[0])
-        assert similarities[0] < similarities[1]
+        assert plan.groups[0].importance == of_blocks[0]
+        assert of_blocks[0] > of_blocks[1]
         seen.add((*bits[0], *bits[1]))
     assert seen == {(4, 4), (8, 4), (8, 8)}  # never more bits for the layer that says less
 

@@ -1,0 +1,87 @@
+"""GPTQ over a whole student: each group rounded with the inputs that it has at the calibration sequences.
+
+For a final plan, groups are taken in the order of computation: a group's inputs come from the groups before it
+as they are stored (arXiv 2210.17323, section 5). For importance a group is rounded alone, with the inputs that
+it has in the fp32 student.
+
+A tied embedding is read twice, as a table and as the head. GPTQ for the head's inputs puts errors into rows
+where the head doesn't notice them, and the table does; dampening weighs the two, being what an error costs
+whatever its direction. How much of it is best was measured (docs/results/solvers.md). The head's inputs are
+those in fp32, as the table is needed before anything else can be computed. A table that is no head is rounded
+to nearest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from edgeicl.models.anatomy import EMBEDDING, HEAD, WeightGroup
+from edgeicl.numerics.affine import QuantizedMatrix, round_to_nearest
+from edgeicl.numerics.gptq import DAMPENING, gptq
+from edgeicl.quantize.decoder import CalibratedDecoder
+from edgeicl.quantize.stored_weights import Floats, Quantizer, Stored, read_again, stored_matrix
+from edgeicl.quantize.student_weights import StudentWeights
+from edgeicl.specs.quant_plan import Format
+
+EMBEDDING_DAMPENING = 0.3
+
+
+def rounded_in_order(
+    weights: StudentWeights,
+    plan: Mapping[str, Format],
+    decoder: CalibratedDecoder,
+    *,
+    advance: Callable[[int], None] = lambda n: None,
+) -> dict[str, Stored]:
+    """Every group of the plan as it is stored; `advance(1)` after each.
+
+    `decoder` is the student at the calibration sequences.
+    """
+    found: dict[str, Stored] = {}
+    values: dict[str, Tensor] = {}
+
+    def round_group(group: str, inputs: Tensor | None) -> None:
+        found[group] = stored_matrix(weights.matrices[group], plan[group], for_inputs(group, inputs))
+        values[group] = torch.from_numpy(read_again(found[group]))
+        advance(1)
+
+    table_is_head = decoder.head == EMBEDDING
+    round_group(EMBEDDING, decoder.head_inputs(decoder.layer_inputs()[-1]) if table_is_head else None)
+    hidden = decoder.embed(values, before=round_group)
+    for index in range(decoder.layers):
+        hidden = decoder.layer(index, hidden, values, before=round_group)
+    inputs = decoder.head_inputs(hidden, values, before=round_group)
+    if decoder.head == HEAD:
+        round_group(HEAD, inputs)
+    return {group: found[group] for group in plan}
+
+
+def inputs_alone(decoder: CalibratedDecoder, states: Sequence[Tensor], group: WeightGroup) -> Tensor | None:
+    """Input rows [T, K] of the group in the fp32 student whose layers have the inputs `states`.
+
+    None for a table that tokens are merely looked up in.
+    """
+    seen: dict[str, Tensor] = {}
+    if group.layer is not None:
+        decoder.layer(group.layer, states[group.layer], before=seen.__setitem__)
+        return seen[group.name]
+    decoder.embed(before=seen.__setitem__)
+    inputs = decoder.head_inputs(states[-1], before=seen.__setitem__)
+    return inputs if group.name == decoder.head else seen.get(group.name)
+
+
+def for_inputs(group: str, inputs: Tensor | None) -> Quantizer:
+    """What rounds the group for its input rows [T, K]; to nearest where there are none."""
+    if inputs is None:
+        return round_to_nearest
+
+    def quantizer(matrix: Floats, format_: Format) -> QuantizedMatrix:
+        exact = inputs.double()
+        moments = (exact.T @ exact / len(exact)).numpy()
+        dampening = EMBEDDING_DAMPENING if group == EMBEDDING else DAMPENING
+        return gptq(matrix, format_, moments, dampening=dampening)
+
+    return quantizer

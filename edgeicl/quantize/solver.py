@@ -1,0 +1,57 @@
+"""Solvers: how the weights of a plan become codes.
+
+- rtn: to the nearest level, each block's scale by least squared error (`numerics.affine`).
+- hqq: half-quadratic quantization (`numerics.hqq`).
+- gptq: for the inputs that each group has at the calibration sequences (`calibrated_rounding`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from edgeicl.models.anatomy import WeightGroup
+from edgeicl.numerics.affine import round_to_nearest
+from edgeicl.numerics.hqq import half_quadratic
+from edgeicl.quantize.calibrated_rounding import for_inputs, inputs_alone, rounded_in_order
+from edgeicl.quantize.decoder import CalibratedDecoder
+from edgeicl.quantize.stored_weights import Quantizer, Stored, stored_matrix
+from edgeicl.quantize.student_weights import StudentWeights
+from edgeicl.specs.quant_plan import Format
+
+SolverName = Literal["rtn", "hqq", "gptq"]
+
+# The solvers that round a group without regard to its inputs, and so to the other groups.
+EACH_ALONE: dict[str, Quantizer] = {"rtn": round_to_nearest, "hqq": half_quadratic}
+
+
+def solve(
+    solver: SolverName,
+    weights: StudentWeights,
+    plan: Mapping[str, Format],
+    decoder: CalibratedDecoder,
+    *,
+    advance: Callable[[int], None] = lambda n: None,
+) -> dict[str, Stored]:
+    """Every group of the plan as it is stored; `advance(1)` after each.
+
+    `decoder` is the student at the calibration sequences.
+    """
+    if solver == "gptq":
+        return rounded_in_order(weights, plan, decoder, advance=advance)
+    found = {}
+    for group, format_ in plan.items():
+        found[group] = stored_matrix(weights.matrices[group], format_, EACH_ALONE[solver])
+        advance(1)
+    return found
+
+
+def alone(
+    solver: SolverName, group: WeightGroup, decoder: CalibratedDecoder, states: Sequence[Tensor]
+) -> Quantizer:
+    """What rounds the group while all others are in fp32; `states` are `decoder.layer_inputs()`."""
+    if solver == "gptq":
+        return for_inputs(group.name, inputs_alone(decoder, states, group))
+    return EACH_ALONE[solver]

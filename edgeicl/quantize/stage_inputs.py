@@ -1,0 +1,173 @@
+"""What the quantize stage works on, taken from recipe, target and student before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeicl.errors import DataError
+from edgeicl.models.architectures.table import anatomy_of
+from edgeicl.models.loading import load_tokenizer
+from edgeicl.models.model_folder import model_config
+from edgeicl.numerics.size import prefix_file_bytes
+from edgeicl.quantize.budget import require_room, task_file_bytes, weight_budget
+from edgeicl.quantize.calibration import calibration_sequences, calibration_text
+from edgeicl.quantize.measured_importance import Student
+from edgeicl.quantize.plan_file import read_plan
+from edgeicl.quantize.plan_space import PlanSpace, plan_space
+from edgeicl.quantize.student_weights import read_weights
+from edgeicl.specs.local_path import local_path
+from edgeicl.specs.manifest import Deviation
+from edgeicl.specs.prefix import read_prefix_source
+from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.recipe import Recipe
+from edgeicl.specs.target import Target
+from edgeicl.store import file_sha256
+from edgeicl.tasks.verbalizer import label_columns, verbalizer_tokens
+
+TEXT_BLOCK_TOKENS = 128
+
+
+def sized(
+    recipe: Recipe, target: Target, *, student: Path, prefix_tokens: Sequence[int], prefix_ids: bool
+) -> tuple[PlanSpace, tuple[Deviation, ...]]:
+    """What plans there are for the model in `student`, whose weights aren't read, and what each takes.
+
+    `prefix_tokens` are of each set that stands before a query; `prefix_ids`: whether token ids are stored too.
+
+    Raises:
+        DataError: a model that is unsupported, a group that none of the target's formats fits, or a limit of
+            decoding for an artifact that doesn't.
+    """
+    anatomy, task = anatomy_of(model_config(student)), recipe.task
+    columns = head_tokens(recipe, student)
+    if columns is not None and not anatomy.tied:
+        raise DataError(
+            f"{student} is a {anatomy.model_type} model with a head of its own; found emit.head: verbalizers, "
+            "expected a head that is tied to the embedding",
+            next_step="set emit.head: full",
+        )
+    if columns is not None and target.budget.decode_ms is not None:
+        raise DataError(
+            f"target {target.name} has budget.decode_ms {target.budget.decode_ms:g}; found emit.head: "
+            "verbalizers, with which nothing is decoded",
+            next_step="set budget.decode_ms: null, or emit.head: full",
+        )
+    budget, clamped = weight_budget(
+        target,
+        anatomy,
+        tokenizer_bytes=len(load_tokenizer(student).to_str().encode()),
+        task_bytes=task_file_bytes(
+            task.pattern, task.verbalizers, task.separator, label_rows=len(columns or ())
+        ),
+        prefix_bytes=prefix_file_bytes(
+            anatomy.layers,
+            anatomy.kv_width,
+            prefix_tokens,
+            bits=recipe.emit.prefix_bits,
+            ids=prefix_ids,
+        ),
+        label_rows=len(columns or ()),
+    )
+    # Only sensitivity tells groups apart: the other methods rate whole blocks, whose groups share one format.
+    by_block = recipe.quantize.importance != "sensitivity"
+    space = plan_space(
+        anatomy,
+        target.formats,
+        budget,
+        by_block=by_block,
+        label_head=columns is not None,
+        calibration=target.calibration,
+        decode_limit_ms=target.budget.decode_ms,
+    )
+    return space, clamped
+
+
+def head_tokens(recipe: Recipe, student: Path) -> tuple[int, ...] | None:
+    """The tokens that the artifact has logits of; None: all of the vocabulary. DataError as `label_columns`."""
+    if recipe.emit.head == "full":
+        return None
+    return label_columns(verbalizer_tokens(recipe.task.verbalizers, load_tokenizer(student)))
+
+
+def calibrated(
+    recipe: Recipe,
+    target: Target,
+    *,
+    student: Path,
+    student_digest: str,
+    base_folder: Path,
+    prefix: Path | None,
+) -> Student:
+    """The student with the sequences that its importance is measured on; no weight is read yet.
+
+    Raises:
+        DataError: data that can't be read, or a context that doesn't hold the prefix and a query behind it.
+    """
+    settings, task = recipe.quantize, recipe.task
+    anatomy = anatomy_of(model_config(student))
+    sets = read_prefix_source(prefix) if prefix else []
+    sequences = calibration_sequences(
+        task,
+        student,
+        examples=settings.calibration_examples,
+        seed=recipe.seed,
+        base_folder=base_folder,
+        behind_prefix=bool(sets),
+    )
+    if sets:
+        labels = verbalizer_tokens(task.verbalizers, load_tokenizer(student)).values()
+        require_room(
+            target,
+            anatomy.positions,
+            prefix_tokens=max(map(len, sets)),
+            query_tokens=max(map(len, sequences)) + max(map(len, labels)),
+        )
+    if settings.calibration_text is not None:
+        room = anatomy.positions - max(map(len, sets), default=0)
+        sequences += calibration_text(
+            settings.calibration_text,
+            student,
+            blocks=settings.calibration_text_blocks,
+            block_tokens=min(TEXT_BLOCK_TOKENS, room),
+            seed=recipe.seed,
+            base_folder=base_folder,
+        )
+    return Student(
+        load=lambda: read_weights(student),
+        groups=anatomy.groups,
+        digest=student_digest,
+        sequences=sequences,
+        importance=settings.importance,
+        top_k=settings.top_k,
+        lsaq=settings.lsaq,
+        solver=settings.solver,
+        prefix=sets[0] if sets else None,
+        prefix_digest=file_sha256(prefix) if prefix else None,
+        head_tokens=head_tokens(recipe, student),
+    )
+
+
+def edited_plan(
+    recipe: Recipe,
+    target: Target,
+    space: PlanSpace,
+    *,
+    student: Path,
+    student_digest: str | None,
+    base_folder: Path,
+) -> dict[str, Format] | None:
+    """The plan file of the recipe, if it has one.
+
+    Raises:
+        SpecError: a plan file that doesn't suit the model or the target.
+        BudgetError: the plan file breaks a limit; or, without one, every plan does.
+    """
+    if recipe.quantize.plan is None:
+        space.require_any()
+        return None
+    path = local_path(recipe.quantize.plan, base_folder)
+    groups = anatomy_of(model_config(student)).groups
+    plan = read_plan(path, groups=groups, formats=target.formats, model_digest=student_digest)
+    space.require(plan, what=f"the plan {recipe.quantize.plan}")
+    return plan
