@@ -12,7 +12,7 @@ fp32, as the table is needed before anything else can be computed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -20,7 +20,6 @@ from torch import Tensor
 from edgeicl.models.anatomy import EMBEDDING, WeightGroup
 from edgeicl.numerics.affine import QuantizedMatrix
 from edgeicl.numerics.gptq import DAMPENING, gptq
-from edgeicl.progress import track
 from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.stored_weights import Floats, Quantizer, Stored, read_again, stored_matrix
 from edgeicl.quantize.student_weights import StudentWeights
@@ -30,22 +29,28 @@ EMBEDDING_DAMPENING = 0.3
 
 
 def rounded_in_order(
-    weights: StudentWeights, plan: Mapping[str, Format], decoder: CalibratedDecoder
+    weights: StudentWeights,
+    plan: Mapping[str, Format],
+    decoder: CalibratedDecoder,
+    *,
+    advance: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Stored]:
-    """Every group of the plan as it is stored; `decoder` is the student at the calibration sequences."""
+    """Every group of the plan as it is stored; `advance(1)` after each.
+
+    `decoder` is the student at the calibration sequences.
+    """
     found: dict[str, Stored] = {}
     values: dict[str, Tensor] = {}
-    with track("rounding weights", len(plan)) as advance:
 
-        def round_group(group: str, inputs: Tensor) -> None:
-            found[group] = stored_matrix(weights.matrices[group], plan[group], for_inputs(group, inputs))
-            values[group] = torch.from_numpy(read_again(found[group]))
-            advance(1)
+    def round_group(group: str, inputs: Tensor) -> None:
+        found[group] = stored_matrix(weights.matrices[group], plan[group], for_inputs(group, inputs))
+        values[group] = torch.from_numpy(read_again(found[group]))
+        advance(1)
 
-        round_group(EMBEDDING, decoder.head_inputs(decoder.layer_inputs()[-1]))
-        hidden = decoder.embed(values)
-        for index in range(decoder.layers):
-            hidden = decoder.layer(index, hidden, values, before=round_group)
+    round_group(EMBEDDING, decoder.head_inputs(decoder.layer_inputs()[-1]))
+    hidden = decoder.embed(values)
+    for index in range(decoder.layers):
+        hidden = decoder.layer(index, hidden, values, before=round_group)
     return {group: found[group] for group in plan}
 
 

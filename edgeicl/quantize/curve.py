@@ -31,6 +31,7 @@ def size_curve(
     smallest_bytes: int,
     best: Callable[[int], Plan],
     measure: Callable[[Plan], float],
+    refinement: Sequence[float] = (),
 ) -> SizeCurve:
     """The curve from the smallest plan to the largest one.
 
@@ -42,6 +43,7 @@ def size_curve(
         smallest_bytes: Bytes of the groups in the smallest artifact there is.
         best: The best plan within so many bytes of weight groups in the artifact.
         measure: KL in nats of the whole model stored by a plan; asked for the chosen and the uniform plans.
+        refinement: Measured losses on the way to the chosen plan: see `refinement.Refined`.
     """
 
     def point(kind: Kind, label: str, plan: Plan, measured_loss: float | None = None) -> CurvePoint:
@@ -69,5 +71,6 @@ def size_curve(
         loss_unit=loss_unit,
         artifact_budget_bytes=budget.artifact_limit_bytes,
         resident_budget_bytes=budget.resident_limit_bytes,
+        refinement=tuple(refinement),
         points=tuple(sorted(points, key=lambda p: (p.artifact_bytes, p.kind, p.label))),
     )

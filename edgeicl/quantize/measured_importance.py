@@ -21,6 +21,7 @@ from edgeicl.quantize.block_losses import block_losses
 from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.jaccard import layer_similarities
 from edgeicl.quantize.plan_file import fits
+from edgeicl.quantize.plan_loss import PlanLoss
 from edgeicl.quantize.sensitivity import Sensitivity
 from edgeicl.quantize.solver import SolverName, solve
 from edgeicl.quantize.stored_weights import Stored
@@ -84,9 +85,15 @@ class Student:
         )
         return tuple(1.0 - similarity for similarity in similarities)
 
+    @cached_property
+    def plan_loss(self) -> PlanLoss:
+        """Measures whole plans."""
+        return PlanLoss(self.solver, self.weights, self.decoder, self.sensitivity)
+
     def stored(self, plan: Mapping[str, Format]) -> dict[str, Stored]:
         """Every group as the solver stores it in its format of the plan."""
-        return solve(self.solver, self.weights, plan, self.decoder)
+        with track("rounding weights", len(plan)) as advance:
+            return solve(self.solver, self.weights, plan, self.decoder, advance=advance)
 
 
 def importance_table(

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from torch import Tensor
@@ -15,7 +15,6 @@ from torch import Tensor
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.numerics.affine import round_to_nearest
 from edgeicl.numerics.hqq import half_quadratic
-from edgeicl.progress import track
 from edgeicl.quantize.calibrated_rounding import for_inputs, inputs_alone, rounded_in_order
 from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.stored_weights import Quantizer, Stored, stored_matrix
@@ -24,20 +23,28 @@ from edgeicl.specs.quant_plan import Format
 
 SolverName = Literal["rtn", "hqq", "gptq"]
 
-_WITHOUT_INPUTS: dict[str, Quantizer] = {"rtn": round_to_nearest, "hqq": half_quadratic}
+# The solvers that round a group without regard to its inputs, and so to the other groups.
+EACH_ALONE: dict[str, Quantizer] = {"rtn": round_to_nearest, "hqq": half_quadratic}
 
 
 def solve(
-    solver: SolverName, weights: StudentWeights, plan: Mapping[str, Format], decoder: CalibratedDecoder
+    solver: SolverName,
+    weights: StudentWeights,
+    plan: Mapping[str, Format],
+    decoder: CalibratedDecoder,
+    *,
+    advance: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Stored]:
-    """Every group of the plan as it is stored; `decoder` is the student at the calibration sequences."""
+    """Every group of the plan as it is stored; `advance(1)` after each.
+
+    `decoder` is the student at the calibration sequences.
+    """
     if solver == "gptq":
-        return rounded_in_order(weights, plan, decoder)
+        return rounded_in_order(weights, plan, decoder, advance=advance)
     found = {}
-    with track("rounding weights", len(plan)) as advance:
-        for group, format_ in plan.items():
-            found[group] = stored_matrix(weights.matrices[group], format_, _WITHOUT_INPUTS[solver])
-            advance(1)
+    for group, format_ in plan.items():
+        found[group] = stored_matrix(weights.matrices[group], format_, EACH_ALONE[solver])
+        advance(1)
     return found
 
 
@@ -47,4 +54,4 @@ def alone(
     """What rounds the group while all others are in fp32; `states` are `decoder.layer_inputs()`."""
     if solver == "gptq":
         return for_inputs(group.name, inputs_alone(decoder, states, group))
-    return _WITHOUT_INPUTS[solver]
+    return EACH_ALONE[solver]

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors.numpy import save_file
 
 from edgeicl.errors import DataError
@@ -30,7 +29,8 @@ from edgeicl.quantize.calibration import calibration_sequences, calibration_text
 from edgeicl.quantize.curve import size_curve
 from edgeicl.quantize.measured_importance import Student, importance_table
 from edgeicl.quantize.plan_file import fits, read_plan
-from edgeicl.quantize.stored_weights import read_again, stored_tensors
+from edgeicl.quantize.refinement import refine
+from edgeicl.quantize.stored_weights import stored_tensors
 from edgeicl.quantize.student_weights import read_config, read_weights
 from edgeicl.specs.importance import ImportanceTable
 from edgeicl.specs.local_path import local_path
@@ -170,6 +170,7 @@ def quantize(
         "importance": digests,
         "student": student_digest,
         "solver": settings.solver,
+        "refine": settings.refine,
         "plan": {name: f.model_dump(mode="json") for name, f in edited.items()} if edited else None,
         "formats": [f.model_dump(mode="json") for f in target.formats],
         "budget": target.budget.model_dump(mode="json"),
@@ -177,7 +178,7 @@ def quantize(
         "file_bytes": budget.other_file_bytes,
     }
 
-    planning = _Planning(source, table, stored, held, units, budget, target.formats)
+    planning = _Planning(source, table, stored, held, units, budget, target.formats, settings.refine)
 
     def build(folder: Path) -> None:
         if store.workers.is_writer:
@@ -221,10 +222,17 @@ class _Planning:
     units: Mapping[str, str]
     budget: WeightBudget
     formats: Sequence[Format]
+    refine_rounds: int
 
     def write(self, folder: Path, edited: Plan | None) -> None:
         """Writes plan, importance, curve and weights; the plan is `edited` if there is one."""
-        plan = self._best(self.budget.limits(self.stored, self.held)) if edited is None else edited
+        refinement: tuple[float, ...] = ()
+        if edited is not None:
+            plan = edited
+        elif self.refine_rounds:
+            plan, refinement = self._refined()
+        else:
+            plan = self._of_groups(self._best(self.budget.limits(self.stored, self.held)))
         curve = size_curve(
             plan,
             self.table.losses(),
@@ -234,8 +242,9 @@ class _Planning:
             formats=self.formats,
             loss_unit=self.table.unit,
             smallest_bytes=smallest_bytes(merged(self.stored, self.units)),
-            best=lambda limit_bytes: self._best([Limit(self.stored, limit_bytes)]),
-            measure=self._measured_loss,
+            best=lambda limit_bytes: self._of_groups(self._best([Limit(self.stored, limit_bytes)])),
+            measure=self.student.plan_loss,
+            refinement=refinement,
         )
         for name, spec in (
             ("plan.json", self._described(plan)),
@@ -248,16 +257,28 @@ class _Planning:
         )
 
     def _best(self, limits: Sequence[Limit]) -> Plan:
+        """A format for every unit."""
         # No unit is without a format: blocks are powers of two, so the least that fits one group fits them all.
-        of_units = [Limit(merged(limit.sizes, self.units), limit.limit_bytes) for limit in limits]
-        by_unit = allocate(merged(self.table.losses(), self.units), of_units)
-        return {group: by_unit[unit] for group, unit in self.units.items()}
+        return allocate(merged(self.table.losses(), self.units), self._of_units(limits))
 
-    def _measured_loss(self, plan: Plan) -> float:
-        values = {
-            name: torch.from_numpy(read_again(found)) for name, found in self.student.stored(plan).items()
-        }
-        return self.student.sensitivity.loss(values)
+    def _refined(self) -> tuple[Plan, tuple[float, ...]]:
+        """The best plan of groups after refinement, and the losses that were measured on the way."""
+        limits = self.budget.limits(self.stored, self.held)
+        found = refine(
+            self._best(limits),
+            merged(self.stored, self.units),
+            self._of_units(limits),
+            measure=lambda plan: self.student.plan_loss(self._of_groups(plan)),
+            near=lambda plan, other: self.student.plan_loss.near(self._of_groups(plan), self._of_groups(other)),
+            rounds=self.refine_rounds,
+        )
+        return self._of_groups(found.plan), found.losses
+
+    def _of_units(self, limits: Sequence[Limit]) -> list[Limit]:
+        return [Limit(merged(limit.sizes, self.units), limit.limit_bytes) for limit in limits]
+
+    def _of_groups(self, by_unit: Plan) -> Plan:
+        return {group: by_unit[unit] for group, unit in self.units.items()}
 
     def _described(self, plan: Plan) -> QuantPlan:
         losses = self.table.losses()

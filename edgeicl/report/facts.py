@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -289,9 +289,18 @@ def curve_facts(curve: SizeCurve, manifest: Manifest) -> Facts:
     headers = ("plan", "artifact bytes", "resident bytes", "predicted loss", "measured KL, nats")
     note = (
         f"Predicted loss: {curve.loss_unit}. Bytes are predicted, an upper bound: the artifact takes "
-        f"{artifact_bytes(manifest):,}."
+        f"{artifact_bytes(manifest):,}.{_refinement_text(curve.refinement)}"
     )
     return Facts("Size and loss", headers, shown, note, folded)
+
+
+def _refinement_text(losses: Sequence[float]) -> str:
+    """What measuring whole plans around the allocated one has changed, where that was asked for."""
+    if not losses:
+        return ""
+    if len(losses) == 1:
+        return " Refinement found no plan of less measured KL than the allocated one."
+    return f" Refinement took the measured KL from {losses[0]:.4g} to {losses[-1]:.4g} nats."
 
 
 def unquantized_text(plan: QuantPlan) -> str | None:

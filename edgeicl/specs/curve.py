@@ -29,4 +29,9 @@ class SizeCurve(Spec):
     loss_unit: str = Field(description="What `predicted_loss` counts.")
     artifact_budget_bytes: int | None = None
     resident_budget_bytes: int | None = None
+    refinement: tuple[float, ...] = Field(
+        (),
+        description="Measured loss of the plan as allocated, and after each round of refinement that found a "
+        "better one; empty where none was asked for.",
+    )
     points: tuple[CurvePoint, ...]

@@ -49,6 +49,9 @@ class Quantize(Spec):
         None, description="Plain text for the same, beside the examples; for a student that writes text."
     )
     calibration_text_blocks: int = Field(16, ge=1, description="Pieces of 128 tokens drawn from that text.")
+    refine: int = Field(
+        0, ge=0, description="Rounds of measuring whole plans around the allocated one and taking better ones."
+    )
     plan: str | None = Field(None, description="A plan file to use as it is, instead of allocating.")
 
 

@@ -96,6 +96,14 @@ def test_the_best_plans_for_other_sizes_are_folded() -> None:
         assert "best of 850 bytes" in folded.split("</details>")[0]
 
 
+def test_refinement_is_told_with_the_loss_before_and_after() -> None:
+    assert "efinement" not in curve_facts(CURVE, FULL).note
+    better = curve_facts(CURVE.model_copy(update={"refinement": (0.02, 0.015, 0.0125)}), FULL)
+    assert better.note.endswith("Refinement took the measured KL from 0.02 to 0.0125 nats.")
+    same = curve_facts(CURVE.model_copy(update={"refinement": (0.02,)}), FULL)
+    assert same.note.endswith("Refinement found no plan of less measured KL than the allocated one.")
+
+
 def test_what_a_query_costs_is_told_in_shares() -> None:
     cost = QueryCost(
         query_tokens=13,

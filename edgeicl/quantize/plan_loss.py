@@ -1,0 +1,83 @@
+"""What a whole plan really loses, measured: all its groups stored at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from edgeicl.models.anatomy import WeightGroup
+from edgeicl.quantize.decoder import CalibratedDecoder
+from edgeicl.quantize.sensitivity import Sensitivity
+from edgeicl.quantize.solver import SolverName, alone, solve
+from edgeicl.quantize.stored_weights import read_again, stored_values
+from edgeicl.quantize.student_weights import StudentWeights
+from edgeicl.specs.quant_plan import Format
+
+
+class PlanLoss:
+    """KL(fp32 || stored) in nats, mean over the read positions of the calibration sequences.
+
+    No plan is measured twice, and groups whose format is the same as in the plan measured before are not
+    rounded anew, unless the solver rounds them for what comes out of the others.
+    """
+
+    def __init__(
+        self,
+        solver: SolverName,
+        weights: StudentWeights,
+        decoder: CalibratedDecoder,
+        sensitivity: Sensitivity,
+    ) -> None:
+        self._solver = solver
+        self._weights = weights
+        self._decoder = decoder
+        self._sensitivity = sensitivity
+        self._plan: dict[str, Format] = {}
+        self._values: dict[str, Tensor] = {}
+        self._measured: dict[frozenset[tuple[str, Format]], float] = {}
+
+    def __call__(self, plan: Mapping[str, Format]) -> float:
+        """The loss of the plan, a format for every group."""
+        key = frozenset(plan.items())
+        if key not in self._measured:
+            self._store(plan)
+            self._measured[key] = self._sensitivity.loss(self._values)
+        return self._measured[key]
+
+    def near(self, plan: Mapping[str, Format], changed: Mapping[str, Format]) -> float:
+        """About the loss of `changed`: its groups that have another format in `plan` are rounded alone.
+
+        That is exact but for gptq, which would round every later group anew: a hundred times the work.
+        """
+        if self._solver != "gptq":
+            return self(changed)
+        self._store(plan)
+        rounded = {
+            group.name: self._alone(group, changed[group.name])
+            for group in self._weights.groups
+            if changed[group.name] != plan[group.name]
+        }
+        return self._sensitivity.loss({**self._values, **rounded})
+
+    def _store(self, plan: Mapping[str, Format]) -> None:
+        if self._plan == plan:
+            return
+        if self._solver == "gptq":
+            stored = solve(self._solver, self._weights, plan, self._decoder)
+            self._values = {group: torch.from_numpy(read_again(matrix)) for group, matrix in stored.items()}
+        else:
+            for group in self._weights.groups:
+                if self._plan.get(group.name) != plan[group.name]:
+                    self._values[group.name] = self._alone(group, plan[group.name])
+        self._plan = dict(plan)
+
+    def _alone(self, group: WeightGroup, format_: Format) -> Tensor:
+        quantizer = alone(self._solver, group, self._decoder, self._states)
+        return torch.from_numpy(stored_values(self._weights.matrices[group.name], format_, quantizer))
+
+    @cached_property
+    def _states(self) -> list[Tensor]:
+        return self._decoder.layer_inputs() if self._solver == "gptq" else []
