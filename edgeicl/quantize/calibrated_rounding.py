@@ -1,8 +1,8 @@
 """GPTQ over a whole student: each group rounded with the inputs that it has at the calibration sequences.
 
 For a final plan, groups are taken in the order of computation: a group's inputs come from the groups before it
-as they are stored (arXiv 2210.17323, section 5). For importance a group is rounded alone, with the inputs that
-it has in the fp32 student.
+as they are stored, which arXiv 2210.17323 does block by block. For importance a group is rounded alone, with
+the inputs that it has in the fp32 student.
 
 The embedding is read twice, as a table and as the head. GPTQ for the head's inputs puts errors into rows where
 the head doesn't notice them, and the table does; dampening weighs the two, being what an error costs whatever
