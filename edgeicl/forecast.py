@@ -7,7 +7,7 @@ the student that the recipe names. A model on the hub is fetched, and one in ano
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,11 +43,13 @@ def forecast_job(job: Job, *, cache: Path | None = None) -> tuple[Forecast, list
             StageAhead(stage="rest of the recipe layer", state="after that"),
         ]
     stages = [*(StageAhead(stage=name, state="in the store") for name in store.found), *ahead]
+    student = _Student.known(distilled) if distilled is not None else _Student.expected(job, store)
     forecasts: list[TargetForecast] = []
     errors: list[BudgetError] = []
     for target in job.targets:
-        found, refused = _for_target(job, target, distilled, store)
-        forecasts.append(found)
+        found, refused = _for_target(job, target, student, store)
+        ahead_of_target = () if refused is not None else _stages(job, target, distilled, store)
+        forecasts.append(found.model_copy(update={"stages": ahead_of_target}))
         errors += [refused] if refused is not None else []
     whole = Forecast(
         recipe=job.recipe.name,
@@ -58,35 +60,52 @@ def forecast_job(job: Job, *, cache: Path | None = None) -> tuple[Forecast, list
     return whole, errors
 
 
-def _for_target(
-    job: Job, target: Target, distilled: DistillResult | None, store: ReadOnlyStore
-) -> tuple[TargetForecast, BudgetError | None]:
-    from edgeicl.distill.expected_prefix import expected_prefix
-    from edgeicl.distill.task_run import TaskRun
-    from edgeicl.quantize.forecast import forecast
-    from edgeicl.specs.prefix import read_prefix_source
+@dataclass(frozen=True)
+class _Student:
+    """What will be compiled, as far as it is known; the arguments of `quantize.forecast`."""
 
-    if distilled is None:
-        run = TaskRun(job.recipe, store, job.base_folder)
-        student, digest, prefix = run.student_folder, None, None
-        tokens, ids = expected_prefix(run)
-    else:
-        student, digest, prefix = distilled.student, distilled.digest, distilled.prefix
+    folder: Path
+    digest: str | None
+    prefix: Path | None
+    prefix_tokens: tuple[int, ...]
+    prefix_ids: bool
+
+    @staticmethod
+    def known(distilled: DistillResult) -> _Student:
+        """What the recipe layer has made."""
+        from edgeicl.specs.prefix import read_prefix_source
+
+        prefix = distilled.prefix
         sets = read_prefix_source(prefix) if prefix is not None else []
-        tokens, ids = tuple(map(len, sets)), any(values.ndim == 1 for values in sets)
-    found, error = forecast(
+        ids = any(values.ndim == 1 for values in sets)
+        return _Student(distilled.student, distilled.digest, prefix, tuple(map(len, sets)), ids)
+
+    @staticmethod
+    def expected(job: Job, store: ReadOnlyStore) -> _Student:
+        """What it starts from, which has the shape of what it will make."""
+        from edgeicl.distill.expected_prefix import expected_prefix
+        from edgeicl.distill.task_run import TaskRun
+
+        run = TaskRun(job.recipe, store, job.base_folder)
+        return _Student(run.student_folder, None, None, *expected_prefix(run))
+
+
+def _for_target(
+    job: Job, target: Target, student: _Student, store: ReadOnlyStore
+) -> tuple[TargetForecast, BudgetError | None]:
+    from edgeicl.quantize.forecast import forecast
+
+    return forecast(
         job.recipe,
         target,
-        student=student,
-        student_digest=digest,
-        prefix=prefix,
-        prefix_tokens=tokens,
-        prefix_ids=ids,
+        student=student.folder,
+        student_digest=student.digest,
+        prefix=student.prefix,
+        prefix_tokens=student.prefix_tokens,
+        prefix_ids=student.prefix_ids,
         store=store,
         base_folder=job.base_folder,
     )
-    stages = () if error is not None else _stages(job, target, distilled, store)
-    return found.model_copy(update={"stages": stages}), error
 
 
 def _stages(

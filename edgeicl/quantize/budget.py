@@ -13,7 +13,7 @@ A prefix is in memory twice: the file as it is read, and one set of it in the KV
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -100,22 +100,8 @@ class WeightBudget:
 
         `further` are limits that aren't of bytes held or stored, by what the target calls them.
         """
-        kinds = [
-            (f"budget.{key}", asked, limit, total)
-            for (key, asked, total), limit in zip(
-                [
-                    entry
-                    for entry in (
-                        ("artifact_bytes", self.artifact_limit_bytes, self.artifact_bytes),
-                        ("resident_bytes", self.resident_limit_bytes, self.resident_bytes),
-                    )
-                    if entry[1] is not None
-                ],
-                self.limits(stored, held),
-                strict=True,
-            )
-        ]
-        limits = [*(limit for _, _, limit, _ in kinds), *further.values()]
+        asked = self._asked()
+        limits = [*self.limits(stored, held), *further.values()]
         try:
             allocate({unit: dict.fromkeys(by_format, 0.0) for unit, by_format in stored.items()}, limits)
             return
@@ -123,7 +109,7 @@ class WeightBudget:
             if len(limits) < 2:
                 raise
             cause = error
-        key, _, first, total = kinds[0]
+        (key, _, total), first = asked[0], limits[0]
         bytes_as_losses = {unit: {f: float(n) for f, n in sizes.items()} for unit, sizes in first.sizes.items()}
         try:
             smallest = plan_bytes(allocate(bytes_as_losses, limits[1:]), first.sizes)
@@ -131,13 +117,21 @@ class WeightBudget:
             replace(self, artifact_limit_bytes=None).require_together(stored, held, further)
             raise
         needed = total(smallest)
-        asked = " and ".join([*(f"{name} {value}" for name, value, _, _ in kinds), *further])
+        told = " and ".join([*(f"{name} {value}" for name, value, _ in asked), *further])
         raise BudgetError(
-            f"target {self.target}: no plan keeps {asked} at once; within the others the least that "
+            f"target {self.target}: no plan keeps {told} at once; within the others the least that "
             f"{key} would have to be is {needed} bytes ({format_byte_size(needed)})",
             smallest_bytes=needed,
             next_step=f"set {key} of target {self.target} to at least {needed}, or allow more of the others",
         ) from cause
+
+    def _asked(self) -> list[tuple[str, int, Callable[[int], int]]]:
+        """The limits given, as `limits` orders them: name, bytes, and what groups of some bytes take in all."""
+        kinds = (
+            ("budget.artifact_bytes", self.artifact_limit_bytes, self.artifact_bytes),
+            ("budget.resident_bytes", self.resident_limit_bytes, self.resident_bytes),
+        )
+        return [(name, limit, total) for name, limit, total in kinds if limit is not None]
 
     def _parts(self, kind: str, group_bytes: int) -> str:
         rest = (

@@ -108,3 +108,16 @@ def test_limits_that_can_only_be_kept_one_at_a_time_name_what_would_be_needed() 
         _budget(269, 4600).require_together(stored, held)
     assert caught.value.smallest_bytes == 270
     _budget(269, 4700).require_together(stored, held)
+
+
+def test_of_three_limits_the_two_that_conflict_are_named() -> None:
+    """int4 alone is fast enough, int8 in large blocks alone small enough in memory; files are no matter."""
+    int8 = Format(bits=8, block_size=256)
+    stored, held = {"a": {INT4: 100, int8: 150}}, {"a": {INT4: 300, int8: 200}}
+    reads = {"a": {INT4: 10, int8: 20}}
+    _budget(1000, 4700).require_together(stored, held, {"budget.decode_ms 5": Limit(reads, 15)})
+    with pytest.raises(
+        BudgetError, match=r"keeps budget\.resident_bytes 4600 and budget\.decode_ms 5 at"
+    ) as caught:
+        _budget(1000, 4600).require_together(stored, held, {"budget.decode_ms 5": Limit(reads, 15)})
+    assert both.value.smallest_bytes == 300 + 100 + 250 + 50 + 4000

@@ -56,7 +56,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("store")
 
 
-def test_sizes_are_within_5_percent_of_the_plan_that_is_chosen(student: Path, store: Path) -> None:
+def test_what_is_limited_is_within_5_percent_of_the_plan_that_is_chosen(student: Path, store: Path) -> None:
     by_file = [{"artifact_bytes": _artifact_bytes(student, groups)} for groups in (8_000, 15_000, 40_000)]
     by_file.append({"artifact_bytes": LARGEST_BYTES})
     ends, _ = foreseen(student, store, _target(ALL, **by_file[-1]))
@@ -72,8 +72,13 @@ def test_sizes_are_within_5_percent_of_the_plan_that_is_chosen(student: Path, st
             assert error is None
             assert found.best is not None
             assert found.best.fits
-            assert found.best.artifact_bytes == pytest.approx(plan.predicted_artifact_bytes, rel=0.05)
-            assert found.best.resident_bytes == pytest.approx(plan.predicted_resident_bytes, rel=0.05)
+            # What is limited is met; the other depends on which groups get the bits, here of random weights.
+            for kind, predicted in (
+                ("artifact_bytes", plan.predicted_artifact_bytes),
+                ("resident_bytes", plan.predicted_resident_bytes),
+            ):
+                tolerance = 0.05 if kind in budget else 0.15
+                assert getattr(found.best, kind) == pytest.approx(predicted, rel=tolerance)
             sizes.add(found.best.artifact_bytes)
     assert max(sizes) > 1.5 * min(sizes)  # negative control: no one size would do for all of these
 
