@@ -34,6 +34,7 @@ from edgeicl.quantize.measured_importance import Student, importance_table
 from edgeicl.quantize.plan_file import fits, read_plan
 from edgeicl.quantize.stored_weights import stored_tensors, stored_values
 from edgeicl.quantize.student_weights import read_weights
+from edgeicl.quantize.undivided_widths import left_in_floating_point
 from edgeicl.specs.importance import ImportanceTable
 from edgeicl.specs.local_path import local_path
 from edgeicl.specs.prefix import read_prefix_source
@@ -172,7 +173,8 @@ def quantize(
     def build(folder: Path) -> None:
         if store.workers.is_writer:
             planning.write(folder, edited)
-            listed = [deviation.model_dump(mode="json") for deviation in clamped]
+            found = (*clamped, *left_in_floating_point(target.formats, offered))
+            listed = [deviation.model_dump(mode="json") for deviation in found]
             (folder / "deviations.json").write_text(json.dumps(listed, indent=1) + "\n")
 
     return store.run("quantize", inputs, build)
