@@ -1,4 +1,4 @@
-"""Groups whose width no block divides, such as rows of 172: they are not quantized, and the artifact says so."""
+"""Groups whose width no block divides, such as 172: they are not quantized, and the artifact says so."""
 
 from __future__ import annotations
 
