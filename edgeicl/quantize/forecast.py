@@ -58,7 +58,9 @@ def forecast(
         SpecError, DataError: as `quantize`.
     """
     groups = anatomy_of(model_config(student)).groups
-    space, clamped = sized(recipe, target, student=student, prefix_tokens=prefix_tokens, prefix_ids=prefix_ids)
+    space, deviations = sized(
+        recipe, target, student=student, prefix_tokens=prefix_tokens, prefix_ids=prefix_ids
+    )
     best, error, tied = None, None, recipe.emit.head == "full"
     try:
         best = edited_plan(
@@ -99,7 +101,7 @@ def forecast(
         to_measure=to_measure,
         measured=len(offered) - to_measure,
         stages=(),
-        deviations=clamped,
+        deviations=deviations,
         problem=None if error is None else str(error),
     )
     return found, error

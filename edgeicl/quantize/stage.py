@@ -53,7 +53,7 @@ def quantize(
     """
     settings = recipe.quantize
     sets = read_prefix_source(prefix) if prefix else []
-    space, clamped = sized(
+    space, deviations = sized(
         recipe,
         target,
         student=student,
@@ -87,7 +87,7 @@ def quantize(
     def build(folder: Path) -> None:
         if store.workers.is_writer:
             planning.write(folder, edited)
-            listed = [deviation.model_dump(mode="json") for deviation in clamped]
+            listed = [deviation.model_dump(mode="json") for deviation in deviations]
             (folder / "deviations.json").write_text(json.dumps(listed, indent=1) + "\n")
 
     return store.run("quantize", inputs, build)

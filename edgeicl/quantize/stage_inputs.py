@@ -16,6 +16,7 @@ from edgeicl.quantize.measured_importance import Student
 from edgeicl.quantize.plan_file import read_plan
 from edgeicl.quantize.plan_space import PlanSpace, plan_space
 from edgeicl.quantize.student_weights import read_weights
+from edgeicl.quantize.undivided_widths import left_in_floating_point
 from edgeicl.specs.local_path import local_path
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.prefix import read_prefix_source
@@ -80,7 +81,8 @@ def sized(
         calibration=target.calibration,
         decode_limit_ms=target.budget.decode_ms,
     )
-    return space, clamped
+    offered = {group: list(space.stored[group.name]) for group in anatomy.groups}
+    return space, (*clamped, *left_in_floating_point(target.formats, offered))
 
 
 def head_tokens(recipe: Recipe, student: Path) -> tuple[int, ...] | None:

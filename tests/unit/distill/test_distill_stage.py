@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tokenizers import normalizers
-from transformers import GPT2Config, GPT2LMHeadModel, OPTForCausalLM
+from transformers import BloomConfig, BloomForCausalLM, OPTForCausalLM
 
 from edgeicl.distill import (
     baselines,
@@ -186,10 +186,10 @@ def test_a_query_that_the_student_can_not_read_is_refused_before_any_work(
 
 
 def test_a_student_that_can_not_be_compiled_is_refused_before_any_work(recipe: Recipe, tmp_path: Path) -> None:
-    other = tmp_path / "gpt2"
-    GPT2LMHeadModel(GPT2Config(vocab_size=264, n_embd=8, n_layer=1, n_head=1)).save_pretrained(other)
+    other = tmp_path / "bloom"
+    BloomForCausalLM(BloomConfig(vocab_size=264, hidden_size=8, n_layer=1, n_head=1)).save_pretrained(other)
     byte_tokenizer().save(str(other / "tokenizer.json"))
-    with pytest.raises(DataError, match="model type 'gpt2' is not supported"):
+    with pytest.raises(DataError, match="model type 'bloom' is not supported"):
         distill(
             changed(recipe, student={"model": str(other)}),
             store=Store(tmp_path / "cache"),

@@ -11,12 +11,14 @@ import pytest
 
 from edgeicl.emit.lowering import write_model
 from edgeicl.emit.parity import ParityCase, check_parity, parity_cases
+from edgeicl.emit.prefix import prefix_rows
 from edgeicl.emit.reference import all_logits, last_logits, reference_model
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import ParityError
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_model
 from edgeicl.models.model_folder import model_config
+from edgeicl.models.prefix_file import Rows
 from edgeicl.numerics.size import group_bytes
 from edgeicl.specs.quant_plan import Format
 from tests.unit.emit.tiny_opt import Tiny, write_quantized
@@ -85,6 +87,33 @@ def test_the_reference_is_the_student(variant: str, quantized: Quantized) -> Non
     np.testing.assert_allclose(found[mask == 1], expected[mask == 1], rtol=0, atol=1e-5)
     picked = last_logits(reference)(ids, mask)
     np.testing.assert_allclose(picked, found[[0, 1], [5, 2]], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "vectors"])
+@pytest.mark.parametrize("variant", ["gpt2", "llama", "opt-350m", "qwen3"])
+def test_agrees_behind_a_prefix(variant: str, kind: str, quantized: Quantized, tmp_path: Path) -> None:
+    """Up to the last position; without the prefix, or with its keys elsewhere, it doesn't."""
+    tiny = quantized(variant, INT4)
+    config, weights = model_config(tiny.student), QuantizedWeights(tiny.quantized)
+    write_model(tmp_path, config, weights)
+    random = np.random.default_rng(2)
+    before = random.integers(0, config["vocab_size"], 11)
+    if kind == "vectors":
+        width = anatomy_of(config).embedding_width
+        before = random.standard_normal((11, width), dtype=np.float32)
+    rows = prefix_rows(tmp_path, before)
+    ids = tuple(int(token) for token in random.integers(0, config["vocab_size"], POSITIONS - 11))
+    cases = (ParityCase("behind it", (ids,), 4), *parity_cases(config["vocab_size"], POSITIONS - 11, seed=0))
+    reference = all_logits(reference_model(config, weights), before)
+
+    def check(prefix: tuple[Rows, Rows] | None) -> None:
+        check_parity(tmp_path / "model.onnx", reference, cases, threads=1, scratch=tmp_path, prefix=prefix)
+
+    check((rows, rows))
+    keys_moved = {n: np.roll(values, n.endswith("key"), axis=1) for n, values in rows.items()}
+    for wrong in (None, (keys_moved, rows)):
+        with pytest.raises(ParityError, match="exact, behind it"):
+            check(wrong)
 
 
 def _changed(node: onnx.NodeProto, **attributes: float | str) -> None:

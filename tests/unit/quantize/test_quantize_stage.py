@@ -18,9 +18,10 @@ from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.affine import QuantizedMatrix, dequantize
 from edgeicl.numerics.size import group_bytes, held_bytes, prefill_bytes
 from edgeicl.quantize.budget import task_file_bytes, weight_budget
-from edgeicl.quantize.stage import quantize
+from edgeicl.quantize.stage import offered_formats, quantize
 from edgeicl.quantize.stored_weights import stored_values
 from edgeicl.quantize.student_weights import StudentWeights
+from edgeicl.quantize.undivided_widths import left_in_floating_point
 from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.importance import ImportanceTable
 from edgeicl.specs.quant_plan import QuantPlan
@@ -84,6 +85,22 @@ def _run(
         store=Store(store),
         base_folder=student,
     )
+
+
+def test_a_width_that_no_block_divides_is_told() -> None:
+    """172 is 4 times 43: a matrix with rows of 172 stays in fp32, and the artifact says so."""
+    sizes = {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2, "num_attention_heads": 4}
+    groups = anatomy_of({"model_type": "llama", "vocab_size": 96, **sizes}).groups
+    target = _target(ALL, artifact_bytes=1)
+    (found,) = left_in_floating_point(target.formats, offered_formats(groups, target.formats))
+    assert found.where == "layers.0.mlp.down (172 columns), layers.1.mlp.down (172 columns)"
+    assert "fp32" in found.got
+    assert "int" not in found.got
+    divided = [group for group in groups if group.shape[1] != 172]
+    assert left_in_floating_point(target.formats, offered_formats(divided, target.formats)) == ()
+    quantized = tuple(format_ for format_ in target.formats if format_.quantized)
+    with pytest.raises(DataError, match=r"fits layers\.0\.mlp\.down \(172 columns\), layers\.1"):
+        offered_formats(groups, quantized)
 
 
 def _artifact_bytes(student: Path, groups: int) -> int:
