@@ -120,4 +120,4 @@ def test_of_three_limits_the_two_that_conflict_are_named() -> None:
         BudgetError, match=r"keeps budget\.resident_bytes 4600 and budget\.decode_ms 5 at"
     ) as caught:
         _budget(1000, 4600).require_together(stored, held, {"budget.decode_ms 5": Limit(reads, 15)})
-    assert both.value.smallest_bytes == 300 + 100 + 250 + 50 + 4000
+    assert caught.value.smallest_bytes == 300 + 100 + 250 + 50 + 4000
