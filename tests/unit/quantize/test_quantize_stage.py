@@ -18,7 +18,8 @@ from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.affine import QuantizedMatrix, dequantize
 from edgeicl.numerics.size import group_bytes, held_bytes, prefill_bytes
 from edgeicl.quantize.budget import task_file_bytes, weight_budget
-from edgeicl.quantize.stage import offered_formats, quantize
+from edgeicl.quantize.plan_space import offered_formats
+from edgeicl.quantize.stage import quantize
 from edgeicl.quantize.stored_weights import stored_values
 from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.quantize.undivided_widths import left_in_floating_point
