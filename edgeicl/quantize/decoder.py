@@ -102,7 +102,7 @@ class CalibratedDecoder:
     ) -> Tensor:
         """[M, V] logits of rows [M, H] of a hidden state."""
         hidden = self._body.finish(hidden, partial(self._linear, replaced), norm=final_norm)
-        return F.linear(hidden, self._matrix(self._head, replaced))
+        return self._linear(replaced, self._head, hidden)
 
     def layer_inputs(self) -> list[Tensor]:
         """Inputs of all layers and the last one's output, each [T, H], with no group replaced."""
