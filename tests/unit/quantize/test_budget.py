@@ -80,7 +80,7 @@ def test_opt_125m_on_paper() -> None:
 
 
 def test_fewer_heads_of_keys_and_rotary_tables_on_paper() -> None:
-    """SmolLM-135M: 3 of 9 heads of 64 have keys; tables of 2048 positions; a gate and what passes through it."""
+    """SmolLM-135M: 3 of 9 heads of 64 have keys; tables of 2048 positions; a gate and what passes it."""
     anatomy = anatomy_of(
         {
             "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
