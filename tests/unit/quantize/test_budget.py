@@ -79,6 +79,25 @@ def test_opt_125m_on_paper() -> None:
     assert [(d.what, d.asked, d.got) for d in deviations] == [("context_tokens", "4096", "2048")]
 
 
+def test_fewer_heads_of_keys_and_rotary_tables_on_paper() -> None:
+    """SmolLM-135M: 3 of 9 heads of 64 have keys; tables of 2048 positions; a gate and what passes it."""
+    anatomy = anatomy_of(
+        {
+            "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+            "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152,
+        }
+    )  # fmt: skip
+    found, _ = weight_budget(_target(resident_bytes="1 GB"), anatomy, tokenizer_bytes=0, task_bytes=0)
+    assert found.other_tensor_bytes == 4 * 61 * 576
+    assert found.kv_cache_bytes == 2 * 30 * 3 * 64 * 4 * 2048
+    assert found.computed_bytes == 2 * 2048 * 32 * 4
+    assert found.prefill_bytes == 4 * 2048 * (3 * 2 * 1536 + 9 * 576)
+    parts = found.other_tensor_bytes + found.kv_cache_bytes + found.computed_bytes + found.prefill_bytes
+    assert found.resident_bytes(0) == parts + 60_000_000
+    with pytest.raises(BudgetError, match=r"runtime 60000000, tables of positions 524288"):
+        found.require(stored_bytes=0, held_bytes=10**9, what="the plan")
+
+
 def test_a_context_that_the_model_has_is_no_deviation() -> None:
     anatomy = anatomy_of({"model_type": "opt", "max_position_embeddings": 4096})
     assert weight_budget(_target(resident_bytes="1 GB"), anatomy, tokenizer_bytes=0, task_bytes=0)[1] == ()
