@@ -15,8 +15,10 @@ def test_an_artifact_of_each_solver_passes_its_checks(program: Program, tmp_path
     text = 'quantize.calibration_text={source: "builtin:nli", split: train, limit: 200}'
     done = program.run(
         *small_compile(tmp_path / solver, "--set", f"quantize.solver={solver}", "--set", text),
+        *("--set", "quantize.refine=1"),
     )
     assert done.returncode == 0, done.stderr
     manifest = Manifest.model_validate_json((tmp_path / solver / "edgeicl.json").read_bytes())
     assert any(entry.format.quantized for entry in manifest.plan.groups)
+    assert "Refinement " in (tmp_path / solver / "report.md").read_text()
     assert f"solver: {solver}" in (tmp_path / solver / "recipe.resolved.yaml").read_text()
