@@ -96,4 +96,6 @@ def test_two_processes_train_the_same_students(program: Program, built: Path, tm
 def test_an_option_of_another_method_is_refused_with_its_name(program: Program) -> None:
     done = program.run("check", "quickstart", "--set", "distill.method=none", "--set", OPTIONS[0], "--json")
     assert done.returncode == 2
-    assert "method none has no student.adapter" in json.dumps(json.loads(done.stdout))
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert problem["key"] == "distill.student.adapter"
+    assert problem["found"] == "method none does not read it"

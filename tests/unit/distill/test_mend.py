@@ -228,9 +228,9 @@ def test_what_can_not_run_is_refused_before_any_work(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mend": None}, "needs the section mend"),
-        ({"teacher": {"model": "builtin:nli-teacher"}}, "has no teacher"),
-        ({"objective": {"kl": 0.5}}, "does not read objective"),
+        ({"mend": None}, "mend: missing; expected the section mend"),
+        ({"teacher": {"model": "builtin:nli-teacher"}}, "teacher: given; expected none"),
+        ({"objective": {"kl": 0.5}}, "objective: method mend does not read it"),
         ({"text": None}, "expected plain text in distill.text"),
     ],
 )
