@@ -3,7 +3,7 @@
     EdgeiclError          1   anything below that has no code of its own
     |-- SpecError         2   a recipe, target, plan or option that can't be used; lists every problem
     |-- GainError         3   the teacher gains nothing from demonstrations
-    |-- BudgetError       4   no plan fits the target's memory
+    |-- BudgetError       4   no plan keeps the target's limits of memory and time
     |-- QualityError      5   the artifact is worse than the recipe's limits allow
     |-- ParityError       6   the artifact computes something else than the model it was made from
     |-- DataError         7   data or a model that is missing, unreadable or doesn't fit
@@ -82,7 +82,7 @@ class GainError(EdgeiclError):
 
 
 class BudgetError(EdgeiclError):
-    """No plan fits the target's memory. `smallest_bytes` is the size that would."""
+    """No plan keeps the target's limits. `smallest_bytes` is the least that the broken one would need."""
 
     exit_code = 4
 

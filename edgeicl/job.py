@@ -77,6 +77,13 @@ def resolve(
             continue
         with _collected(errors):
             loaded.append(load_spec(file, Target, overrides=target_overrides))
+    for target in loaded:
+        if wanted is not None and wanted.emit.head == "verbalizers" and target.budget.decode_ms is not None:
+            found = f"verbalizers, and budget.decode_ms of target {target.name} is {target.budget.decode_ms:g}"
+            problem = Problem(
+                "emit.head", found, "expected full, as nothing is decoded without; or decode_ms: null"
+            )
+            errors.append(SpecError(str(path), [problem], next_step="change one of both"))
     repeated = sorted({target.name for target in loaded if [t.name for t in loaded].count(target.name) > 1})
     if repeated:
         problem = Problem("targets", f"{', '.join(repeated)} twice", "expected each target once", line=1)

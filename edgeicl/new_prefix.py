@@ -15,6 +15,8 @@ from edgeicl.artifact import write_manifest
 from edgeicl.bench.artifact import Artifact
 from edgeicl.compressor import compressor_folder
 from edgeicl.errors import BudgetError, DataError
+from edgeicl.models.architectures.table import anatomy_of
+from edgeicl.models.model_folder import model_config
 from edgeicl.replacement import replacing
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.catalog import load_target
@@ -199,7 +201,7 @@ def _check(artifact: Artifact, use: PrefixUse, sets: Sequence[NDArray[Any]]) -> 
             f"{use.longest_query_tokens} tokens fits behind it",
             next_step="give fewer or shorter demonstrations",
         )
-    width = artifact.heads * artifact.head_size
+    width = anatomy_of(model_config(artifact.path)).embedding_width
     for values in sets:
         if values.ndim == 1 and not 0 <= values.min() <= values.max() < artifact.vocabulary:
             raise DataError(f"a token {values.max()} is outside the vocabulary of {artifact.vocabulary}")

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from edgeicl.errors import DataError, IntegrityError
+from edgeicl.models.anatomy import EMBEDDING
+from edgeicl.models.architectures.table import anatomy_of
+from edgeicl.models.model_folder import model_config
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.models.prefix_file import Rows, prefix_tokens, read_prefix
 from edgeicl.specs.manifest import (
@@ -29,9 +32,6 @@ from edgeicl.store import digest_of, file_sha256
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-# Stored with the weights, but a token reads one row of it only.
-_POSITIONS = "embed_positions"
 
 SpecType = TypeVar("SpecType", bound=Spec)
 
@@ -103,9 +103,20 @@ class Artifact:
 
     @property
     def weight_bytes_per_token(self) -> int:
-        """Bytes of weights that one token reads: all, the tied embedding once as the head, one position row."""
-        rows = (entry for entry in self.manifest.ledger if entry.file == WEIGHTS_FILE)
-        return sum(entry.bytes for entry in rows if _POSITIONS not in entry.name)
+        """Bytes of weights that one token reads: all but tables of which it reads a row.
+
+        Those are the positions, and an embedding that is not the head too.
+        """
+        anatomy = anatomy_of(model_config(self.path))
+        lookups = {name for name, shape in anatomy.others.items() if len(shape) == 2}
+        looked_up = EMBEDDING if not anatomy.tied or not self.generates else None
+        return sum(
+            entry.bytes
+            for entry in self.manifest.ledger
+            if entry.file == WEIGHTS_FILE
+            and entry.name not in lookups
+            and (entry.group is None or entry.group != looked_up)
+        )
 
     def cache_bytes(self, depth_tokens: float) -> int:
         """Bytes of fp32 keys and values that one token reads at `depth_tokens` of context."""

@@ -40,6 +40,8 @@ _SHAPE = (
     "head_size",
     "vocabulary",
     "positions",
+    "embedding_width",
+    "tied",
 )
 _TASK = "text-generation-with-past"
 _EXPORT_TIMEOUT_S = 3600

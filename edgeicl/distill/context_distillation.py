@@ -17,7 +17,7 @@ from edgeicl.distill.context_task import ContextTask
 from edgeicl.distill.demonstration_sets import averaged
 from edgeicl.distill.gain import certain_gain
 from edgeicl.distill.label_reader import LabelReader
-from edgeicl.distill.on_policy import on_policy_loss
+from edgeicl.distill.on_policy import end_tokens, on_policy_loss
 from edgeicl.distill.predictions import PREDICTIONS, write_predictions
 from edgeicl.distill.result import DistillResult
 from edgeicl.distill.student import MODEL, best_student, build_student, read_held_out_kl
@@ -193,7 +193,7 @@ class ContextDistillation:
                     contexts=[self.task.contexts[name] for name in self.task.sets[seed]],
                     tokens=self.settings.on_policy.tokens,
                     temperature=self.settings.on_policy.temperature,
-                    end_token=student.model.config.eos_token_id,
+                    end_tokens=end_tokens(student.model.config.eos_token_id),
                     weight=objective.on_policy,
                     seed=self.recipe.seed,
                 )

@@ -32,7 +32,7 @@ def on_policy_loss(
     contexts: Sequence[Sequence[int]],
     tokens: int,
     temperature: float,
-    end_token: int | None,
+    end_tokens: Sequence[int],
     weight: float,
     seed: int,
 ) -> Loss:
@@ -43,7 +43,7 @@ def on_policy_loss(
         leading: Stands before a query of the student, alone.
         contexts: Each stands before a query of the teacher: a demonstration set with its leading tokens. Their
             keys and values are computed here, once; of several, the probabilities are averaged.
-        end_token: What is sampled after it does not count.
+        end_tokens: What is sampled after one of them does not count.
     """
     prefixes = [encode_prefix(teacher.model, context) for context in contexts]
 
@@ -60,7 +60,7 @@ def on_policy_loss(
         )
         rows = [[*prompt, *w] for prompt, w in zip(prompts, goes_on, strict=True)]
         divergence = reverse_kl(module(padded_pass(rows, student.device, read=tokens)), judged)
-        counts = _until_end(written, end_token)
+        counts = _until_end(written, end_tokens)
         return weight * (divergence * counts).sum(-1) / counts.sum(-1)
 
     return loss
@@ -90,9 +90,12 @@ def teacher_log_probabilities(
     return torch.cat(found)
 
 
-def _until_end(written: Tensor, end_token: int | None) -> Tensor:
+def end_tokens(configured: int | list[int] | None) -> list[int]:
+    """The tokens that end a text, of which a configuration may name none, one or several."""
+    return configured if isinstance(configured, list) else [] if configured is None else [configured]
+
+
+def _until_end(written: Tensor, end_tokens: Sequence[int]) -> Tensor:
     """1 for every token [B, T] up to the first end token, that one included; else 0."""
-    if end_token is None:
-        return torch.ones_like(written)
-    ended = (written == end_token).cumsum(-1)
-    return ((ended - (written == end_token).int()) == 0).int()
+    ends = torch.isin(written, torch.tensor(end_tokens, dtype=written.dtype, device=written.device)).int()
+    return ((ends.cumsum(-1) - ends) == 0).int()

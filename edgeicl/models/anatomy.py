@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from edgeicl.errors import DataError
 from edgeicl.numerics.size import prefill_bytes
 
 EMBEDDING = "embedding"
@@ -21,7 +22,7 @@ HEAD = "head"
 PROJECT_IN, PROJECT_OUT = "project_in", "project_out"
 """Between the width of the embedding and that of the residual stream, where the two differ."""
 LABEL_HEAD = "label_head.weight"
-"""The labels' rows of the head [L, H], stored in fp32 where the artifact has logits of these alone."""
+"""The labels' rows of the head [L, E], stored in fp32 where the artifact has logits of these alone."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,15 @@ class Anatomy:
     def tied(self) -> bool:
         """Whether the head is the embedding."""
         return all(group.name != HEAD for group in self.groups)
+
+    def require_tied(self, model: str) -> None:
+        """DataError, naming the `model`, for one whose labels' rows can't be its head."""
+        if not self.tied:
+            raise DataError(
+                f"{model} is a {self.model_type} model with a head of its own; found emit.head: verbalizers, "
+                "expected a head that is tied to the embedding",
+                next_step="set emit.head: full",
+            )
 
     @property
     def projected(self) -> bool:

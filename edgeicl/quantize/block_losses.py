@@ -7,8 +7,9 @@ Methods that look at a model rather than at what rounding does to it (`jaccard`,
 
 Blocks are alike in shape and nearly alike in relative error, so the best allocation gives the higher bits to
 the more important blocks, with as many of them as the budget allows. The four groups of a block share one
-format. The embedding, which none of the methods rates, has the highest possible importance, 1: every token
-passes through it twice. Q rounds to nearest whatever the solver: others seek a smaller loss of something else.
+format. Embedding, head and projections, which none of the methods rates, have the highest possible importance,
+1: every token passes through them. Q rounds to nearest whatever the solver: others seek a smaller loss of
+something else.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Floats = NDArray[np.float32]
 
 
 def importance(group: WeightGroup, of_blocks: Sequence[float]) -> float:
-    """That of the group's block; 1 for the embedding."""
+    """That of the group's block; 1 outside of blocks."""
     return 1.0 if group.layer is None else of_blocks[group.layer]
 
 

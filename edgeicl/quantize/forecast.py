@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeicl.errors import BudgetError
-from edgeicl.models.anatomy import WeightGroup
+from edgeicl.models.anatomy import EMBEDDING, HEAD, WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.model_folder import model_config
 from edgeicl.quantize.allocation import merged, plan_bytes
@@ -61,11 +61,11 @@ def forecast(
     space, deviations = sized(
         recipe, target, student=student, prefix_tokens=prefix_tokens, prefix_ids=prefix_ids
     )
-    best, error, tied = None, None, recipe.emit.head == "full"
+    best, error, full = None, None, recipe.emit.head == "full"
     try:
         best = edited_plan(
             recipe, target, space, student=student, student_digest=student_digest, base_folder=base_folder
-        ) or space.best(typical_losses(groups, space, tied_head=tied), space.limits)
+        ) or space.best(typical_losses(groups, space, full_head=full), space.limits)
     except BudgetError as raised:
         error = raised
     missing = list(target.formats)
@@ -108,19 +108,20 @@ def forecast(
 
 
 def typical_losses(
-    groups: Sequence[WeightGroup], space: PlanSpace, *, tied_head: bool
+    groups: Sequence[WeightGroup], space: PlanSpace, *, full_head: bool
 ) -> dict[str, dict[Format, float]]:
     """Group -> format -> relative squared error of normally distributed weights, times the group's weights.
 
-    Of a table that is the head too, times the number of layers: its error reaches the logits as it is, that of
+    Of what is the head, times the number of layers: its error reaches the logits as it is, that of
     a layer as one of so many contributions.
     """
     sample = np.random.default_rng(0).standard_normal(_SAMPLE).astype(np.float32)
     errors = {format_: relative_error(sample, format_) for format_ in space.formats}
+    own = any(group.name == HEAD for group in groups)
+    head = None if not full_head else HEAD if own else EMBEDDING
     layers = len({group.layer for group in groups if group.layer is not None})
     counts = {
-        group.name: group.shape[0] * group.shape[1] * (layers if tied_head and group.layer is None else 1)
-        for group in groups
+        group.name: group.shape[0] * group.shape[1] * (layers if group.name == head else 1) for group in groups
     }
     return {name: {f: counts[name] * errors[f] for f in offered} for name, offered in space.stored.items()}
 

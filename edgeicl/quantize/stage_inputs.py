@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeicl.errors import DataError
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.size import prefix_file_bytes
+from edgeicl.quantize.allocation import merged
 from edgeicl.quantize.budget import require_room, task_file_bytes, weight_budget
 from edgeicl.quantize.calibration import calibration_sequences, calibration_text
 from edgeicl.quantize.measured_importance import Student
@@ -37,23 +37,12 @@ def sized(
     `prefix_tokens` are of each set that stands before a query; `prefix_ids`: whether token ids are stored too.
 
     Raises:
-        DataError: a model that is unsupported, a group that none of the target's formats fits, or a limit of
-            decoding for an artifact that doesn't.
+        DataError: a model that is unsupported, or a group that none of the target's formats fits.
     """
     anatomy, task = anatomy_of(model_config(student)), recipe.task
     columns = head_tokens(recipe, student)
-    if columns is not None and not anatomy.tied:
-        raise DataError(
-            f"{student} is a {anatomy.model_type} model with a head of its own; found emit.head: verbalizers, "
-            "expected a head that is tied to the embedding",
-            next_step="set emit.head: full",
-        )
-    if columns is not None and target.budget.decode_ms is not None:
-        raise DataError(
-            f"target {target.name} has budget.decode_ms {target.budget.decode_ms:g}; found emit.head: "
-            "verbalizers, with which nothing is decoded",
-            next_step="set budget.decode_ms: null, or emit.head: full",
-        )
+    if columns is not None:
+        anatomy.require_tied(str(student))
     budget, clamped = weight_budget(
         target,
         anatomy,
@@ -81,7 +70,8 @@ def sized(
         calibration=target.calibration,
         decode_limit_ms=target.budget.decode_ms,
     )
-    offered = {group: list(space.stored[group.name]) for group in anatomy.groups}
+    shared = merged(space.stored, space.units)
+    offered = {group: list(shared[space.units[group.name]]) for group in anatomy.groups}
     return space, (*clamped, *left_in_floating_point(target.formats, offered))
 
 

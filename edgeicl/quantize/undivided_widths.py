@@ -24,6 +24,7 @@ def left_in_floating_point(
             where=", ".join(f"{group.name} ({group.shape[1]} columns)" for group in left),
             asked=f"one of {', '.join(map(str, quantized))}",
             got=f"one of {', '.join(map(str, dict.fromkeys(f for group in left for f in offered[group])))}",
-            why=f"no block of {', '.join(map(str, blocks))} divides the columns",
+            why=f"no block of {', '.join(map(str, blocks))} divides the columns, or those of a group that has "
+            "the same format",
         ),
     )

@@ -47,7 +47,7 @@ def _of_every_method(distill: Distill) -> Iterator[Rule]:
         yield "prefix", f"demonstrations with method {method}, which decides itself; expected method none"
     if method not in ("none", "mend") and distill.teacher is None:
         yield "teacher", f"missing; expected one: method {method} needs a teacher"
-    if method != "none" and objective.lm > 0 and distill.text is None:
+    if method in ("context", "icl") and objective.lm > 0 and distill.text is None:
         yield "objective.lm", f"{objective.lm:g}; expected plain text in distill.text with it"
     if method == "context" and distill.on_policy != OnPolicy() and not objective.on_policy:
         yield "on_policy", "set, and objective.on_policy is 0; expected more, or no on_policy"

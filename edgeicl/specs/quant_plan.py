@@ -64,7 +64,8 @@ class QuantPlan(Spec):
     predicted_artifact_bytes: int = Field(description="Of every file that the budget counts; an upper bound.")
     predicted_resident_bytes: int = Field(description="Of the running process, as the budget counts it.")
     predicted_decode_ms: float | None = Field(
-        None, description="Of a token at the end of the context; null where the target has no calibration."
+        None,
+        description="Of a token at the end of the context; null without calibration or decoding.",
     )
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from edgeicl.specs.broken_rules import BrokenRulesError
 from edgeicl.specs.distillation import Distill
 from edgeicl.specs.icl import same_question
 from edgeicl.specs.importance import ImportanceMethod
@@ -53,6 +54,14 @@ class Quantize(Spec):
         0, ge=0, description="Rounds of measuring whole plans around the allocated one and taking better ones."
     )
     plan: str | None = Field(None, description="A plan file to use as it is, instead of allocating.")
+
+    @model_validator(mode="after")
+    def _a_given_plan_stays(self) -> Quantize:
+        if self.plan is not None and self.refine:
+            raise BrokenRulesError(
+                [("refine", f"{self.refine} with a plan, which is used as it is; expected 0")]
+            )
+        return self
 
 
 class Emit(Spec):

@@ -12,7 +12,7 @@ from edgeicl.specs.spec import Name, Spec
 
 
 class Budget(Spec):
-    """What the result may take. `artifact` counts the files, `resident` the process that runs them."""
+    """What the result may take: `artifact` counts files, `resident` the process, `decode` a token's time."""
 
     artifact_bytes: ByteSize | None = Field(None, description="Bytes of all files that an app needs.")
     resident_bytes: ByteSize | None = Field(
@@ -35,7 +35,7 @@ class Budget(Spec):
 class BitsBandwidth(Spec):
     """What weights of one width are read at."""
 
-    bits: Literal[2, 4, 8, 16, 32] = Field(description="Of one weight.")
+    bits: Literal[2, 4, 8, 32] = Field(description="Of one weight in memory; fp16 is held in 32 bits.")
     bandwidth_bytes_per_second: float = Field(
         gt=0.0, description="At which weights of so many bits are read while tokens are decoded."
     )
@@ -55,6 +55,14 @@ class Calibration(Spec):
     )
     measurements: int = Field(ge=1, description="How many measurements stand behind the figure.")
     source: str = Field(description="Where the measurements come from.")
+
+    @field_validator("by_bits")
+    @classmethod
+    def _each_once(cls, by_bits: tuple[BitsBandwidth, ...]) -> tuple[BitsBandwidth, ...]:
+        widths = [entry.bits for entry in by_bits]
+        if len(set(widths)) != len(widths):
+            raise ValueError(f"bits {', '.join(map(str, widths))}; expected each once")
+        return by_bits
 
 
 class Target(Spec):

@@ -51,3 +51,18 @@ def test_a_target_that_a_wrong_recipe_names_is_looked_for_too(tmp_path: Path) ->
 def test_a_recipe_that_is_not_there_hides_no_bad_target() -> None:
     with pytest.raises(SpecError, match=r"there is no 'nope'[\s\S]*there is no 'neither'"):
         resolve("nope", targets=["neither"])
+
+
+def test_a_time_of_decoding_for_what_decodes_nothing_is_refused(tmp_path: Path) -> None:
+    calibration = "{bandwidth_bytes_per_second: 1.0e9, measurements: 1, source: made up}"
+    asked = ["budget.decode_ms=50", f"calibration={calibration}"]
+    with pytest.raises(SpecError, match=r"budget\.decode_ms of target tiny-cpu is 50") as caught:
+        resolve("quickstart", recipe_overrides=["emit.head=verbalizers"], target_overrides=asked, builds=False)
+    assert [problem.key for problem in caught.value.problems] == ["emit.head"]
+    resolve("quickstart", target_overrides=asked, builds=False)
+
+
+def test_refining_a_plan_that_is_given_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        resolve("quickstart", recipe_overrides=["quantize={plan: a.json, refine: 2}"], builds=False)
+    assert "quantize.refine" in [problem.key for problem in caught.value.problems]

@@ -21,9 +21,9 @@ from edgeicl.distill.preflight import check_models
 from edgeicl.distill.student import MODEL
 from edgeicl.distill.task_run import TaskRun
 from edgeicl.distill.teacher_targets import seed_name
-from edgeicl.errors import EdgeiclError
+from edgeicl.errors import DataError, EdgeiclError
 from edgeicl.models.loading import config_number, save_model
-from edgeicl.models.model_folder import weights_digest
+from edgeicl.models.model_folder import model_config, weights_digest
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.meta_kd import MetaKD
 from edgeicl.store import digest_of
@@ -143,6 +143,7 @@ class MetaTask:
         answer = max(map(len, self.tokens)) - 1
         query = max(self.run.predictor.longest_tokens, *map(len, self.rows)) + answer
         models = (self.run.teacher_folder, self.run.student_folder)
+        _require_one_width(models)
         missing = check_models(
             *models,
             self.encoder.tokens,
@@ -179,3 +180,16 @@ class MetaTask:
         if self.run.writes:
             save_model(reader.model, source, folder / MODEL)
             (folder / LOSSES).write_text(json.dumps(list(losses)) + "\n")
+
+
+def _require_one_width(models: Sequence[Path]) -> None:
+    """DataError for a model whose last state, which domains are told by, is not as wide as its others."""
+    for folder in models:
+        config = model_config(folder)
+        width = config.get("word_embed_proj_dim") or config.get("hidden_size")
+        if width != config.get("hidden_size", width):
+            raise DataError(
+                f"{folder}: hidden_size {config['hidden_size']} and word_embed_proj_dim {width}; method "
+                "meta_kd expects models of one width",
+                next_step="take another model, such as facebook/opt-125m or opt-1.3b",
+            )

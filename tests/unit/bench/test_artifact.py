@@ -11,6 +11,12 @@ import pytest
 
 from edgeicl.bench.artifact import open_artifact
 from edgeicl.errors import DataError, IntegrityError
+from edgeicl.models.architectures.table import anatomy_of
+from edgeicl.models.model_folder import model_config
+from edgeicl.numerics.size import group_bytes
+from edgeicl.specs.quant_plan import Format
+from tests.unit.bench.conftest import build_artifact, tiny_task, tiny_tokenizer
+from tests.unit.tiny_models import make_model
 
 Make = Callable[..., Path]
 
@@ -127,3 +133,18 @@ def test_what_people_read_may_be_edited_or_left_out(make_artifact: Make) -> None
     manifest["files"] |= dict.fromkeys(("report.md", "plan.json"), "0" * 64)
     (folder / "edgeicl.json").write_text(json.dumps(manifest))
     assert open_artifact(folder).path == folder
+
+
+@pytest.mark.parametrize(("variant", "head"), [("gpt2", False), ("gpt2-untied", True), ("llama", True)])
+def test_tables_of_which_a_token_reads_a_row_do_not_count(variant: str, head: bool, tmp_path: Path) -> None:
+    """Positions, and the embedding beside a head of its own; bytes by hand."""
+    config = model_config(make_model(tmp_path, variant))
+    format_ = Format(bits=8, block_size=32)
+    folder = build_artifact(
+        tmp_path / "artifact", config, format_, tiny_tokenizer(), tiny_task({"yes": "w0", "no": "w1"})
+    )
+    opened, anatomy = open_artifact(folder), anatomy_of(config)
+    all_bytes = (folder / "model.onnx.data").stat().st_size
+    positions = 4 * 64 * 64 if variant.startswith("gpt2") else 0
+    table = group_bytes(anatomy.vocabulary, 64, format_) if head else 0
+    assert opened.weight_bytes_per_token == all_bytes - positions - table

@@ -11,7 +11,7 @@ from transformers import OPTForCausalLM
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.label_training import train_on_labels
 from edgeicl.distill.objective import reverse_kl
-from edgeicl.distill.on_policy import on_policy_loss
+from edgeicl.distill.on_policy import end_tokens, on_policy_loss
 from edgeicl.distill.sampling import sample
 from tests.unit.distill.test_trainer import settings
 
@@ -88,7 +88,7 @@ def test_the_loss_by_a_second_implementation(opt: Callable[..., OPTForCausalLM])
     student, teacher = opt(seed=3), opt(seed=4)
     reader = LabelReader(student)
 
-    def values(end_token: int | None, examples: list[int], step: int = 5) -> list[float]:
+    def values(ends: list[int], examples: list[int], step: int = 5) -> list[float]:
         loss = on_policy_loss(
             reader,
             LabelReader(teacher),
@@ -97,22 +97,22 @@ def test_the_loss_by_a_second_implementation(opt: Callable[..., OPTForCausalLM])
             contexts=CONTEXTS,
             tokens=TOKENS,
             temperature=1.0,
-            end_token=end_token,
+            end_tokens=ends,
             weight=2.0,
             seed=1,
         )
         return loss(reader, np.array(examples), step).tolist()
 
-    found = values(None, [0, 1, 2])
+    found = values([], [0, 1, 2])
     drawn = np.stack([np.random.default_rng([1, 5, n]).random(TOKENS) for n in range(3)])
     texts = sample(student, [[*LEADING, *query] for query in QUERIES], drawn, temperature=1.0).tolist()
     each = [written_out(student, teacher, text, query) for text, query in zip(texts, QUERIES, strict=True)]
     assert found == pytest.approx([2 * np.mean(one) for one in each], abs=1e-4)
     # An end token ends what counts, itself included.
-    assert values(texts[1][1], [1])[0] == pytest.approx(2 * np.mean(each[1][:2]), abs=1e-4)
+    assert values([texts[1][1], 262], [1])[0] == pytest.approx(2 * np.mean(each[1][:2]), abs=1e-4)
     # Who shares the batch changes nothing; another step draws other texts.
-    assert values(None, [2, 1])[::-1] == pytest.approx(found[1:], abs=1e-5)
-    assert values(None, [0, 1, 2], step=6) != pytest.approx(found, abs=1e-3)
+    assert values([], [2, 1])[::-1] == pytest.approx(found[1:], abs=1e-5)
+    assert values([], [0, 1, 2], step=6) != pytest.approx(found, abs=1e-3)
 
 
 def test_no_loss_where_the_teacher_is_the_student(opt: Callable[..., OPTForCausalLM]) -> None:
@@ -125,7 +125,7 @@ def test_no_loss_where_the_teacher_is_the_student(opt: Callable[..., OPTForCausa
         contexts=[[*LEADING, 70]],
         tokens=TOKENS,
         temperature=1.0,
-        end_token=None,
+        end_tokens=[],
         weight=1.0,
         seed=0,
     )
@@ -139,7 +139,7 @@ def test_no_loss_where_the_teacher_is_the_student(opt: Callable[..., OPTForCausa
         contexts=[[70]],
         tokens=TOKENS,
         temperature=1.0,
-        end_token=None,
+        end_tokens=[],
         weight=1.0,
         seed=0,
     )
@@ -164,7 +164,7 @@ def test_training_on_it_comes_closer_to_the_teacher(opt: Callable[..., OPTForCau
                 contexts=CONTEXTS[:1],
                 tokens=2,
                 temperature=1.0,
-                end_token=None,
+                end_tokens=[],
                 weight=1.0,
                 seed=0,
             )
@@ -173,3 +173,7 @@ def test_training_on_it_comes_closer_to_the_teacher(opt: Callable[..., OPTForCau
         seed=0,
     )
     assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
+
+
+def test_none_one_or_several_tokens_end_a_text() -> None:
+    assert [end_tokens(configured) for configured in (None, 2, [2, 3])] == [[], [2], [2, 3]]

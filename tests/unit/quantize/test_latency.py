@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from edgeicl.errors import BudgetError, DataError, SpecError
+from edgeicl.errors import BudgetError, SpecError
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.quantize.budget import weight_budget
 from edgeicl.quantize.latency import read_bytes
 from edgeicl.quantize.plan_space import PlanSpace, plan_space
-from edgeicl.quantize.stage import quantize
 from edgeicl.specs.loading import parse_spec
 from edgeicl.specs.quant_plan import Format, QuantPlan
 from edgeicl.specs.target import Budget, Calibration, Target
-from edgeicl.store import Store
 from tests.unit.quantize.test_forecast import foreseen
-from tests.unit.quantize.test_quantize_stage import ALL, _recipe, _run, _target
+from tests.unit.quantize.test_quantize_stage import ALL, _run, _target
 
 INT4 = Format(bits=4, block_size=128)
 # 1 MB/s, and 2-bit weights at half of it.
@@ -123,14 +122,6 @@ def test_what_can_not_be_predicted_is_refused(student: Path, tmp_path: Path) -> 
     plain = calibrated(decode_ms=50.0).model_dump(mode="json") | {"calibration": None}
     with pytest.raises(SpecError, match=r"decode_ms is 50 and there is no calibration"):
         parse_spec(json.dumps(plain), Target, source="t.yaml", base_folder=tmp_path)
-    recipe = _recipe()
-    recipe = recipe.model_copy(update={"emit": recipe.emit.model_copy(update={"head": "verbalizers"})})
-    with pytest.raises(DataError, match="with which nothing is decoded"):
-        quantize(
-            recipe,
-            calibrated(decode_ms=50.0),
-            student=student,
-            student_digest="d",
-            store=Store(tmp_path),
-            base_folder=student,
-        )
+    twice = SLOW | {"by_bits": [{"bits": 4, "bandwidth_bytes_per_second": speed} for speed in (1e6, 2e6)]}
+    with pytest.raises(ValidationError, match="bits 4, 4; expected each once"):
+        Calibration.model_validate(twice)
