@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from edgeicl.errors import BudgetError
 from edgeicl.quantize.allocation import Limit, allocate
 from edgeicl.quantize.refinement import refine
-from edgeicl.specs.quant_plan import Format, QuantPlan
+from edgeicl.specs.quant_plan import Format
 from tests.unit.quantize.test_quantize_stage import (
     ALL,
-    LARGEST_BYTES,
     _artifact_bytes,
     _curve,
     _plan,
@@ -131,11 +130,3 @@ def test_blocks_keep_one_format_each(student: Path, tmp_path: Path) -> None:
     plan = _plan(_run(student, tmp_path, target, refine=2, importance="jaccard"))
     for layer in (0, 1):
         assert len({e.format for e in plan.groups if e.group.startswith(f"layers.{layer}.")}) == 1
-
-
-def test_an_edited_plan_is_not_refined(student: Path, tmp_path: Path) -> None:
-    target = _target(ALL, artifact_bytes=LARGEST_BYTES)
-    plan = _run(student, tmp_path, target).path / "plan.json"
-    output = _run(student, tmp_path, target, plan=str(plan), refine=2)
-    assert _plan(output).formats() == QuantPlan.model_validate_json(plan.read_bytes()).formats()
-    assert _curve(output).refinement == ()
