@@ -16,16 +16,7 @@ def usage(task: TaskFile) -> str:
     parts = [
         _BEHIND_PREFIX if behind else _ALONE,
         f"""```python
-import json
-
-import numpy as np
-import onnxruntime as ort
-{_PREFIX_IMPORT if behind else ""}from tokenizers import Tokenizer
-
-task = json.load(open("task.json"))
-tokenizer = Tokenizer.from_file("tokenizer.json")
-session = ort.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-{_PREFIX_CACHES if behind else _EMPTY_CACHE}
+{_opened(behind)}
 
 def label_scores(columns, cache):
     before = next(iter(cache.values())).shape[2]
@@ -56,16 +47,7 @@ def _label_usage(task: TaskFile) -> str:
     columns = ", ".join(f'"{column}": "..."' for column in pattern_columns(task.pattern))
     behind = task.prefix is not None
     code = f"""```python
-import json
-
-import numpy as np
-import onnxruntime as ort
-{_PREFIX_IMPORT if behind else ""}from tokenizers import Tokenizer
-
-task = json.load(open("task.json"))
-tokenizer = Tokenizer.from_file("tokenizer.json")
-session = ort.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-{_PREFIX_CACHES if behind else _EMPTY_CACHE}
+{_opened(behind)}
 
 def label_scores(columns, cache):
     before = next(iter(cache.values())).shape[2]
@@ -82,6 +64,20 @@ def label_scores(columns, cache):
 {_vote(columns) if behind else _one_answer(columns)}
 ```"""
     return "\n\n".join(["## Use", _BEHIND_PREFIX if behind else _ALONE, code, _LABELS_ALONE])
+
+
+def _opened(behind: bool) -> str:
+    """The start of both: task, tokenizer, session, and what goes into the cache."""
+    return f"""import json
+
+import numpy as np
+import onnxruntime as ort
+{_PREFIX_IMPORT if behind else ""}from tokenizers import Tokenizer
+
+task = json.load(open("task.json"))
+tokenizer = Tokenizer.from_file("tokenizer.json")
+session = ort.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+{_PREFIX_CACHES if behind else _EMPTY_CACHE}"""
 
 
 def _one_answer(columns: str) -> str:
