@@ -1,8 +1,8 @@
-"""The size-loss curve: the best plan for each size, every uniform plan, and the one that was chosen."""
+"""The size-loss curve: the best plan of each size, those that others would make, and the chosen one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from edgeicl.specs.curve import CurvePoint, SizeCurve
 
 ALLOCATED_POINTS = 16
 
-Kind = Literal["chosen", "uniform", "allocated"]
+Kind = Literal["chosen", "uniform", "rule", "allocated"]
 
 
 def size_curve(
@@ -24,6 +24,7 @@ def size_curve(
     *,
     loss_unit: str,
     measure: Callable[[Plan], float],
+    rules: Mapping[str, Plan],
     refinement: Sequence[float] = (),
 ) -> SizeCurve:
     """The curve from the smallest plan to the largest one.
@@ -32,7 +33,8 @@ def size_curve(
         chosen: Group -> format, the plan that will be used.
         losses: Group -> format -> loss, for the formats that fit.
         space: The plans that there are. Each format that fits every group gives a uniform point.
-        measure: KL in nats of the whole model stored by a plan; asked for the chosen and the uniform plans.
+        measure: KL in nats of the whole model stored by a plan; asked for all plans but the allocated.
+        rules: Name -> plan by another rule within the same limits: see `reference_plans`.
         refinement: Measured losses on the way to the chosen plan: see `refinement.Refined`.
     """
     stored, budget = space.stored, space.budget
@@ -50,6 +52,7 @@ def size_curve(
 
     points = [point("chosen", "chosen", chosen, measure(chosen))]
     points += [point("uniform", f"uniform {f}", plan, measure(plan)) for f, plan in space.uniform().items()]
+    points += [point("rule", name, plan, measure(plan)) for name, plan in rules.items()]
     largest = sum(max(by_format.values()) for by_format in stored.values())
     allocated: dict[int, Plan] = {}
     # Equal ratios: between 2 and 4 bits there is as much to see as between 16 and 32.

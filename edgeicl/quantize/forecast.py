@@ -14,14 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from edgeicl.errors import BudgetError
 from edgeicl.models.anatomy import EMBEDDING, HEAD, WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.model_folder import model_config
 from edgeicl.quantize.allocation import merged, plan_bytes
-from edgeicl.quantize.block_losses import relative_error
+from edgeicl.quantize.block_losses import typical_error
 from edgeicl.quantize.measured_importance import unmeasured
 from edgeicl.quantize.plan_space import Plan, PlanSpace
 from edgeicl.quantize.stage_inputs import calibrated, edited_plan, sized
@@ -30,8 +28,6 @@ from edgeicl.specs.quant_plan import Format
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.store import Store
-
-_SAMPLE = (64, 1024)  # rows of the largest block that a format may have, some 65,000 weights: error within 1 %
 
 
 def forecast(
@@ -115,15 +111,15 @@ def typical_losses(
     Of what is the head, times the number of layers: its error reaches the logits as it is, that of
     a layer as one of so many contributions.
     """
-    sample = np.random.default_rng(0).standard_normal(_SAMPLE).astype(np.float32)
-    errors = {format_: relative_error(sample, format_) for format_ in space.formats}
     own = any(group.name == HEAD for group in groups)
     head = None if not full_head else HEAD if own else EMBEDDING
     layers = len({group.layer for group in groups if group.layer is not None})
     counts = {
         group.name: group.shape[0] * group.shape[1] * (layers if group.name == head else 1) for group in groups
     }
-    return {name: {f: counts[name] * errors[f] for f in offered} for name, offered in space.stored.items()}
+    return {
+        name: {f: counts[name] * typical_error(f) for f in offered} for name, offered in space.stored.items()
+    }
 
 
 def _size(label: str, space: PlanSpace, plan: Plan) -> ForecastSize:

@@ -82,10 +82,17 @@ class Student:
             return block_influences(self.decoder)
         if self.importance == "zscore":
             return outlier_importances(self.weights)
-        similarities = layer_similarities(
-            self.decoder, top_k=self.top_k, final_norm=self.lsaq.final_norm, sets_over=self.lsaq.sets_over
+        return tuple(1.0 - similarity for similarity in self.block_similarities)
+
+    @cached_property
+    def block_similarities(self) -> tuple[float, ...]:
+        """LSAQ's Jaccard similarity of every decoder block, 0 to 1."""
+        decoder = self.decoder
+        if self.head_tokens is not None:  # what a state would say is a token of all, not one of few labels
+            decoder = CalibratedDecoder(self.weights, self.sequences, self.prefix)
+        return layer_similarities(
+            decoder, top_k=self.top_k, final_norm=self.lsaq.final_norm, sets_over=self.lsaq.sets_over
         )
-        return tuple(1.0 - similarity for similarity in similarities)
 
     @cached_property
     def plan_loss(self) -> PlanLoss:

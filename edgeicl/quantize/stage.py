@@ -14,6 +14,7 @@ from edgeicl.quantize.block_losses import importance
 from edgeicl.quantize.curve import size_curve
 from edgeicl.quantize.measured_importance import Student, importance_table
 from edgeicl.quantize.plan_space import Plan, PlanSpace
+from edgeicl.quantize.reference_plans import reference_plans
 from edgeicl.quantize.refinement import refine
 from edgeicl.quantize.stage_inputs import calibrated, edited_plan, sized
 from edgeicl.quantize.stored_weights import stored_tensors
@@ -115,6 +116,7 @@ class _Planning:
             space,
             loss_unit=self.table.unit,
             measure=self.student.plan_loss,
+            rules=reference_plans(self.student.groups, space, self.student.block_similarities),
             refinement=refinement,
         )
         for name, spec in (

@@ -52,6 +52,8 @@ def curve_svg(curve: SizeCurve) -> bytes:
                 fontsize=8,
                 color="#555555",
             )
+        for marker, rule in zip("^vP", (p for p in curve.points if p.kind == "rule"), strict=False):
+            axes.plot(*_xy([rule]), color="#4d7c0f", marker=marker, linestyle="", zorder=4, label=rule.label)
         chosen = [point for point in curve.points if point.kind == "chosen"]
         if chosen:
             axes.plot(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.comparison import Comparison, Ratio
-from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.manifest import PREFIX_FILE, Deviation, LedgerEntry, Manifest
 from edgeicl.specs.measurement import BenchResult, Conditions, Estimate, QueryCost
 from edgeicl.specs.quant_plan import QuantPlan
@@ -272,39 +271,6 @@ def provenance_facts(manifest: Manifest) -> Facts:
         *sorted(manifest.versions.items()),
     ]
     return Facts("Provenance", ("what", "digest or version"), tuple(rows))
-
-
-def curve_facts(curve: SizeCurve, manifest: Manifest) -> Facts:
-    """The chosen plan beside one format for all; the best plans for other sizes are folded."""
-    shown, folded = (
-        tuple(
-            (
-                point.label,
-                f"{point.artifact_bytes:,}",
-                f"{point.resident_bytes:,}",
-                f"{point.predicted_loss:.4g}",
-                "" if point.measured_loss is None else f"{point.measured_loss:.4g}",
-            )
-            for point in curve.points
-            if (point.kind == "allocated") is allocated
-        )
-        for allocated in (False, True)
-    )
-    headers = ("plan", "artifact bytes", "resident bytes", "predicted loss", "measured KL, nats")
-    note = (
-        f"Predicted loss: {curve.loss_unit}. Bytes are predicted, an upper bound: the artifact takes "
-        f"{artifact_bytes(manifest):,}.{_refinement_text(curve.refinement)}"
-    )
-    return Facts("Size and loss", headers, shown, note, folded)
-
-
-def _refinement_text(losses: Sequence[float]) -> str:
-    """What measuring whole plans around the allocated one has changed, where that was asked for."""
-    if not losses:
-        return ""
-    if len(losses) == 1:
-        return " Refinement found no plan of less measured KL than the allocated one."
-    return f" Refinement took the measured KL from {losses[0]:.4g} to {losses[-1]:.4g} nats."
 
 
 def unquantized_text(plan: QuantPlan) -> str | None:

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgeicl.report import accuracy_facts, facts
 from edgeicl.report.bit_map import BitMap, bit_map
+from edgeicl.report.curve_facts import curve_facts
 from edgeicl.report.curve_plot import curve_svg
 from edgeicl.report.facts import Facts
 from edgeicl.report.summary import summary_facts
@@ -66,7 +67,7 @@ def _tables(manifest: Manifest, curve: SizeCurve) -> list[Facts]:
         accuracy_facts.group_facts(manifest),
         accuracy_facts.paired_facts(manifest),
         facts.artifact_facts(manifest),
-        facts.curve_facts(curve, manifest),
+        curve_facts(curve, manifest),
         facts.size_facts(manifest),
         facts.parity_facts(manifest),
         None if manifest.bench is None else facts.bench_facts(manifest.bench),

@@ -12,8 +12,10 @@ from edgeicl.specs.spec import Spec
 class CurvePoint(Spec):
     """One way to store the model: what it takes, and what it is predicted (and was measured) to lose."""
 
-    label: str = Field(description="How the report names it: `chosen`, `uniform int4/block64`, or a budget.")
-    kind: Literal["chosen", "uniform", "allocated"]
+    label: str = Field(
+        description="How the report names it: `chosen`, `LSAQ`, `uniform int4/block64`, a budget."
+    )
+    kind: Literal["chosen", "uniform", "rule", "allocated"]
     artifact_bytes: int
     resident_bytes: int
     predicted_loss: float = Field(description="Sum over weight groups, in the curve's unit.")

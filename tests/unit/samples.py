@@ -164,6 +164,7 @@ CURVE = SizeCurve(
     points=(
         _point("uniform int4/block32", "uniform", 800, 0.4),
         _point("best of 850 bytes", "allocated", 850, 0.3),
+        _point("LSAQ", "rule", 990, 0.2, 0.25),
         _point("chosen", "chosen", 1000, 0.1, 0.12),
         _point("best of 1300 bytes", "allocated", 1300, 0.01),
     ),

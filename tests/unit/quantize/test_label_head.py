@@ -15,11 +15,13 @@ from edgeicl.errors import DataError
 from edgeicl.models.anatomy import EMBEDDING, LABEL_HEAD
 from edgeicl.numerics.size import group_bytes, held_bytes
 from edgeicl.quantize.decoder import CalibratedDecoder
+from edgeicl.quantize.measured_importance import Student
 from edgeicl.quantize.sensitivity import Sensitivity
 from edgeicl.quantize.stage import quantize
 from edgeicl.quantize.stored_weights import stored_values
 from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.specs.quant_plan import Format, QuantPlan
+from edgeicl.specs.recipe import Lsaq
 from edgeicl.store import Store
 from tests.unit.divergence import kl
 from tests.unit.quantize.test_quantize_stage import ALL, LARGEST_BYTES, _recipe, _target
@@ -109,3 +111,23 @@ def test_a_head_of_its_own_is_refused(tmp_path: Path) -> None:
     student = make_model(tmp_path, "llama")
     with pytest.raises(DataError, match=r"a llama model with a head of its own; found emit\.head: verbalizers"):
         run(student, tmp_path / "store", head="verbalizers")
+
+
+def test_jaccard_asks_the_whole_vocabulary(student: Path, weights: StudentWeights) -> None:
+    """Of two labels, the top 10 are always the same two: every block would seem to do nothing."""
+    full, labels = (
+        Student(
+            load=lambda: weights,
+            groups=weights.groups,
+            digest="d",
+            sequences=SEQUENCES,
+            importance="jaccard",
+            top_k=10,
+            lsaq=Lsaq(),
+            solver="rtn",
+            head_tokens=head_tokens,
+        )
+        for head_tokens in (None, (YES, NO))
+    )
+    assert labels.block_importances == full.block_importances
+    assert min(full.block_importances) > 0

@@ -10,10 +10,10 @@ import pytest
 
 from edgeicl.report.accuracy_facts import gain_text, one_answer_text
 from edgeicl.report.bit_map import bit_map
+from edgeicl.report.curve_facts import curve_facts
 from edgeicl.report.curve_plot import best_by_size, curve_svg
 from edgeicl.report.facts import (
     artifact_bytes,
-    curve_facts,
     method_facts,
     query_cost_text,
     size_facts,
@@ -87,7 +87,7 @@ def test_where_nothing_was_quantized_it_is_said() -> None:
 
 def test_the_best_plans_for_other_sizes_are_folded() -> None:
     table = curve_facts(CURVE, FULL)
-    assert [row[0] for row in table.rows] == ["uniform int4/block32", "chosen"]
+    assert [row[0] for row in table.rows] == ["uniform int4/block32", "LSAQ", "chosen"]
     assert [row[0] for row in table.folded] == ["best of 850 bytes", "best of 1300 bytes"]
     assert "Bytes are predicted, an upper bound: the artifact takes 1,000." in table.note
     for text in (report_html(FULL, CURVE), report_markdown(FULL, CURVE)):
@@ -241,14 +241,22 @@ def test_equal_builds_give_equal_bytes(tmp_path: Path) -> None:
 def test_the_plot_shows_the_curve_it_is_given() -> None:
     svg = curve_svg(CURVE)
     assert b"chosen plan" in svg
+    assert b"LSAQ" in svg
     assert b"artifact budget" in svg
     moved = CURVE.model_copy(update={"artifact_budget_bytes": None})
     assert b"artifact budget" not in curve_svg(moved)
     assert curve_svg(CURVE.model_copy(update={"points": ()}))
 
 
+def test_plans_by_another_rule_are_told_as_such() -> None:
+    told = "By another rule within the same limits, rounded alike: LSAQ."
+    assert told in report_markdown(FULL, CURVE)
+    none = CURVE.model_copy(update={"points": tuple(p for p in CURVE.points if p.kind != "rule")})
+    assert told not in report_markdown(FULL, none)
+
+
 def test_no_plan_lies_below_the_curve_and_single_formats_lie_above_what_they_cover() -> None:
-    small, best, chosen, large = CURVE.points
+    small, best, _, chosen, large = CURVE.points
     worse = small.model_copy(update={"artifact_bytes": 900, "predicted_loss": 0.35})
     assert best_by_size([large, worse, chosen, best, small]) == [small, best, chosen, large]
 
