@@ -7,10 +7,13 @@ the student that the recipe names. A model on the hub is fetched, and one in ano
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeicl.build_time import stage_seconds
 from edgeicl.errors import BudgetError
 from edgeicl.job import Job
 from edgeicl.pipeline import emitted, quantized
@@ -21,6 +24,7 @@ from edgeicl.stored import NotStoredError, ReadOnlyStore
 
 if TYPE_CHECKING:
     from edgeicl.distill.result import DistillResult
+    from edgeicl.distill.task_run import TaskRun
 
 
 def forecast_job(job: Job, *, cache: Path | None = None) -> tuple[Forecast, list[BudgetError]]:
@@ -29,26 +33,32 @@ def forecast_job(job: Job, *, cache: Path | None = None) -> tuple[Forecast, list
     Raises:
         SpecError, DataError, GainError: as the build would, as far as it is known now.
     """
+    from edgeicl.distill.passes_ahead import checked_tokens
     from edgeicl.distill.stage import distill
+    from edgeicl.distill.task_run import TaskRun
     from edgeicl.tasks.label_words import with_label_words
 
     job = replace(job, recipe=with_label_words(job.recipe, job.base_folder))
     store = ReadOnlyStore(cache or cache_root())
-    distilled, ahead = None, []
+    run = TaskRun(job.recipe, store, job.base_folder)
+    distilled: DistillResult | None = None
+    ahead: tuple[StageAhead, ...] = ()
     try:
         distilled = distill(job.recipe, store=store, base_folder=job.base_folder)
     except NotStoredError as missing:
-        ahead = [
-            StageAhead(stage=missing.stage, state="to be built"),
-            StageAhead(stage="rest of the recipe layer", state="after that"),
-        ]
+        ahead = _recipe_layer(run, store.found, missing.stage)
     stages = [*(StageAhead(stage=name, state="in the store") for name in store.found), *ahead]
-    student = _Student.known(distilled) if distilled is not None else _Student.expected(job, store)
+    student = _Student.known(distilled) if distilled is not None else _Student.expected(run)
     forecasts: list[TargetForecast] = []
     errors: list[BudgetError] = []
     for target in job.targets:
         found, refused = _for_target(job, target, student, store)
-        ahead_of_target = () if refused is not None else _stages(job, target, distilled, store)
+        ahead_of_target: tuple[StageAhead, ...] = ()
+        if refused is None:
+            seconds = stage_seconds(
+                job.recipe, target, found, student=student.folder, checked_tokens=checked_tokens(run)
+            )
+            ahead_of_target = _stages(job, target, distilled, store, seconds)
         forecasts.append(found.model_copy(update={"stages": ahead_of_target}))
         errors += [refused] if refused is not None else []
     whole = Forecast(
@@ -81,13 +91,32 @@ class _Student:
         return _Student(distilled.student, distilled.digest, prefix, tuple(map(len, sets)), ids)
 
     @staticmethod
-    def expected(job: Job, store: ReadOnlyStore) -> _Student:
+    def expected(run: TaskRun) -> _Student:
         """What it starts from, which has the shape of what it will make."""
         from edgeicl.distill.expected_prefix import expected_prefix
-        from edgeicl.distill.task_run import TaskRun
 
-        run = TaskRun(job.recipe, store, job.base_folder)
         return _Student(run.student_folder, None, None, *expected_prefix(run))
+
+
+def _recipe_layer(run: TaskRun, found: Sequence[str], missing: str) -> tuple[StageAhead, ...]:
+    """The stages from the one that is `missing` on; those after it by name where they are known."""
+    from edgeicl.distill.passes_ahead import passes_ahead
+    from edgeicl.models.pass_time import pass_seconds
+
+    logging.disable(logging.WARNING)  # what there is to say of the data, the stages have said
+    known = (passes_ahead(run) or [])[len(found) :]
+    logging.disable(logging.NOTSET)
+    if not known:
+        rest = StageAhead(stage="rest of the recipe layer", state="after that")
+        return (StageAhead(stage=missing, state="to be built"), rest)
+    return tuple(
+        StageAhead(
+            stage=name,
+            state="after that" if number else "to be built",
+            seconds=sum(map(pass_seconds, passes)),
+        )
+        for number, (name, passes) in enumerate(known)
+    )
 
 
 def _for_target(
@@ -109,7 +138,11 @@ def _for_target(
 
 
 def _stages(
-    job: Job, target: Target, distilled: DistillResult | None, store: ReadOnlyStore
+    job: Job,
+    target: Target,
+    distilled: DistillResult | None,
+    store: ReadOnlyStore,
+    seconds: Mapping[str, float],
 ) -> tuple[StageAhead, ...]:
     """The stages of one target. A benchmark is never taken from the store, and a report is written anew."""
     names = ("importance", "quantize", "emit")
@@ -123,5 +156,10 @@ def _stages(
     ahead: list[StageAhead] = []
     for number, name in enumerate(names):
         follows: StageState = "to be built" if distilled is not None and number == stored else "after that"
-        ahead.append(StageAhead(stage=name, state="in the store" if number < stored else follows))
-    return (*ahead, *(StageAhead(stage=name, state="every time") for name in ("benchmark", "report")))
+        ahead.append(
+            StageAhead(stage=name, state="in the store")
+            if number < stored
+            else StageAhead(stage=name, state=follows, seconds=seconds[name])
+        )
+    every_time = ("benchmark", "report")
+    return (*ahead, *(StageAhead(stage=n, state="every time", seconds=seconds[n]) for n in every_time))

@@ -103,6 +103,12 @@ def compile_job(
     return CompileResult(job.recipe, built, time.monotonic() - started)
 
 
+def bench_tokens(target: Target) -> tuple[int, int]:
+    """Tokens of the prompt, and tokens decoded after it, that a build is measured with."""
+    prompt = max(1, min(BENCH_PROMPT_TOKENS, target.context_tokens // 2))
+    return prompt, max(2, min(BENCH_DECODE_TOKENS, target.context_tokens - prompt - 1))
+
+
 def quantized(job: Job, target: Target, distilled: DistillResult, store: Store) -> StageOutput:
     """The stage that chooses bits for one target and rounds the student's weights."""
     from edgeicl.quantize.stage import quantize
@@ -226,9 +232,7 @@ class _Compiler:
                 ),
             )
             self.tell(deviations)
-        prompt_tokens = max(1, min(BENCH_PROMPT_TOKENS, target.context_tokens // 2))
-        decode_tokens = max(2, min(BENCH_DECODE_TOKENS, target.context_tokens - prompt_tokens - 1))
-        workload = Workload(threads, prompt_tokens, decode_tokens, BENCH_REPETITIONS, BENCH_WARMUP_REPETITIONS)
+        workload = Workload(threads, *bench_tokens(target), BENCH_REPETITIONS, BENCH_WARMUP_REPETITIONS)
         with self.steps.step(f"benchmark for {target.name}"):
             result = bench(folder, workload)
         notes = (whereabouts(result.conditions, target), *result.notes)

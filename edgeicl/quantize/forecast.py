@@ -64,16 +64,16 @@ def forecast(
         ) or space.best(typical_losses(groups, space, full_head=full), space.limits)
     except BudgetError as raised:
         error = raised
+    source = calibrated(
+        recipe,
+        target,
+        student=student,
+        student_digest=student_digest or "unknown",
+        base_folder=base_folder,
+        prefix=prefix,
+    )
     missing = list(target.formats)
     if student_digest is not None:
-        source = calibrated(
-            recipe,
-            target,
-            student=student,
-            student_digest=student_digest,
-            base_folder=base_folder,
-            prefix=prefix,
-        )
         missing = unmeasured(source, target.formats, store=store)
     offered = [format_ for by_format in space.stored.values() for format_ in by_format]
     to_measure = sum(format_ in missing for format_ in offered)
@@ -96,6 +96,7 @@ def forecast(
         groups=len(groups),
         to_measure=to_measure,
         measured=len(offered) - to_measure,
+        calibration_tokens=sum(map(len, source.sequences)),
         stages=(),
         deviations=deviations,
         problem=None if error is None else str(error),

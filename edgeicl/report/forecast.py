@@ -14,12 +14,12 @@ def forecast_text(forecast: Forecast) -> str:
     parts = [_of_target(forecast.recipe, target) for target in forecast.targets]
     ahead = [("recipe", *row) for row in _stage_rows(forecast.stages)]
     ahead += [(found.target, *row) for found in forecast.targets for row in _stage_rows(found.stages)]
-    parts.append(aligned(("stages of", "stage", "state"), ahead))
+    parts.append(aligned(("stages of", "stage", "state", "about"), ahead))
     parts += [
         f"deviation: {entry.where}: {entry.what}: asked {entry.asked}, got {entry.got}: {entry.why}"
         for entry in (*forecast.deviations, *(each for found in forecast.targets for each in found.deviations))
     ]
-    parts.append("time of the build: no estimate, because nothing has been measured; all else is predicted")
+    parts.append(_time_text(forecast))
     return "\n\n".join(parts)
 
 
@@ -62,12 +62,37 @@ def _of_target(recipe: str, found: TargetForecast) -> str:
     )
 
 
-def _stage_rows(stages: Iterable[StageAhead]) -> list[tuple[str, str]]:
+def _stage_rows(stages: Iterable[StageAhead]) -> list[tuple[str, str, str]]:
     """One row for stages of one name and state that follow each other."""
-    rows: dict[tuple[str, str], int] = {}
+    rows: dict[tuple[str, str], list[StageAhead]] = {}
     for entry in stages:
-        rows[entry.stage, entry.state] = rows.get((entry.stage, entry.state), 0) + 1
-    return [(f"{name} ({count})" if count > 1 else name, state) for (name, state), count in rows.items()]
+        rows.setdefault((entry.stage, entry.state), []).append(entry)
+    return [
+        (f"{name} ({len(alike)})" if len(alike) > 1 else name, state, _seconds(alike))
+        for (name, state), alike in rows.items()
+    ]
+
+
+def _seconds(stages: Iterable[StageAhead]) -> str:
+    known = [entry.seconds for entry in stages if entry.seconds is not None]
+    return _duration(sum(known)) if known else ""
+
+
+def _time_text(forecast: Forecast) -> str:
+    """The whole build's time, and what it leaves out."""
+    stages = [*forecast.stages, *(entry for found in forecast.targets for entry in found.stages)]
+    total = _duration(sum(entry.seconds or 0.0 for entry in stages))
+    unknown = [e.stage for e in stages if e.seconds is None and e.state != "in the store"]
+    without = f" without {', '.join(dict.fromkeys(unknown))}, which nothing is known of" if unknown else ""
+    return f"time of the build: about {total}{without}, from passes timed on this computer now"
+
+
+def _duration(seconds: float) -> str:
+    """In the unit that gives it one to three digits."""
+    for unit, in_seconds in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * in_seconds:
+            return f"{seconds / in_seconds:.0f} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def _limit(limit_bytes: int | None) -> str:

@@ -30,6 +30,9 @@ class StageAhead(Spec):
         description="to be built: the first that has no output in the store; after that: follows it, and is "
         "known to be built or not once it is there."
     )
+    seconds: float | None = Field(
+        None, description="That it will take here, estimated; null where nothing is, and for what is stored."
+    )
 
 
 class TargetForecast(Spec):
@@ -52,6 +55,7 @@ class TargetForecast(Spec):
     groups: int
     to_measure: int = Field(description="Losses of a group in a format that the build has to measure.")
     measured: int = Field(description="Those that are in the store.")
+    calibration_tokens: int = Field(description="On which they are measured.")
     stages: tuple[StageAhead, ...]
     deviations: tuple[Deviation, ...] = ()
     problem: str | None = Field(None, description="Why no plan fits, and what to do: the build's own message.")

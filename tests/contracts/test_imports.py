@@ -19,6 +19,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("recipe_commands", "compile_commands", "runtime_commands"),
     ("arguments", "forecast"),
+    ("build_time",),
     ("pipeline", "new_prefix"),
     ("compressor",),
     ("job",),

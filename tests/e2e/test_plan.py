@@ -34,7 +34,7 @@ def test_the_table_names_sizes_stages_and_what_memory_goes_to(program: Program, 
         "key/value cache",
         "teacher-gain",
         "to be built",
-        "time of the build: no",
+        "time of the build: about",
     ):
         assert words in done.stdout
     assert not (tmp_path / "cache").exists()
