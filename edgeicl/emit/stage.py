@@ -28,7 +28,7 @@ from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import BudgetError, DataError
 from edgeicl.models.anatomy import EMBEDDING
 from edgeicl.models.architectures.table import anatomy_of
-from edgeicl.models.checkpoint import HELD_BYTES, Checkpoint
+from edgeicl.models.checkpoint import Checkpoint
 from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.models.model_folder import model_config, weights_digest
 from edgeicl.models.onnx_decoder import OnnxDecoder
@@ -136,6 +136,7 @@ class _Emission:
         self.exact_rows: list[Rows] = []
         self.config = model_config(student)
         self.anatomy = anatomy_of(self.config)
+        self.checkpoint = Checkpoint(student, self.anatomy.prefix)
         self.weights = QuantizedWeights(quantized)
         self.tokenizer = load_tokenizer(student)
         task = recipe.task
@@ -229,7 +230,7 @@ class _Emission:
         """The student's own rows of the head for the labels' tokens, by token; None for a full head."""
         if self.head_tokens is None:
             return None
-        table = Checkpoint(self.student, self.anatomy.prefix).read(self.anatomy.group(EMBEDDING).weights[0])
+        table = self.checkpoint.read(self.anatomy.group(EMBEDDING).weights[0])
         return {token: table[token].float().numpy().copy() for token in self.head_tokens}
 
     def _provider(self) -> list[Deviation]:
@@ -279,7 +280,7 @@ class _Emission:
         columns = labels if self.head_tokens is None else [(column,) for column in range(len(labels))]
         longest = max(len(prompt) for rows in prompts.values() for prompt in rows) + self.longest_label
         decoder = self._decoder(self.set_tokens + longest, _ACCURACY_BATCH)
-        student = load_model(self.student) if self._fits_in_memory() else load_streamed(self.student)
+        student = load_model(self.student) if self.checkpoint.is_held else load_streamed(self.student)
         before: Sequence[NDArray[Any] | None] = [*self.sets] or [None]
         # out of domain it is reported, not limited: the limit is a promise about the task it was made for
         limits = {"in_domain": self.recipe.limits.accuracy_drop_points}
@@ -311,10 +312,6 @@ class _Emission:
                     )
                 )
         return tuple(results)
-
-    def _fits_in_memory(self) -> bool:
-        """Whether the student is held there, or read anew in every pass."""
-        return Checkpoint(self.student, self.anatomy.prefix).fp32_bytes <= HELD_BYTES
 
     def _decoder(self, context_tokens: int, batch_size: int = 1) -> OnnxDecoder:
         return OnnxDecoder(

@@ -6,8 +6,11 @@ of the mapping is in use.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -35,17 +38,14 @@ class Checkpoint:
         self._prefix = prefix
         self._places: dict[str, tuple[Path, tuple[int, ...]]] = {}
         for path in weight_files(folder):
-            try:
-                with safe_open(path, framework="pt") as file:
-                    for name in file.keys():  # noqa: SIM118 - a file handle, not a dict
-                        self._places[name] = (path, tuple(file.get_slice(name).get_shape()))
-            except (OSError, SafetensorError) as error:
-                raise DataError(f"{path} can't be read: {error}") from error
+            with _opened(path) as file:
+                for name in file.keys():  # noqa: SIM118 - a file handle, not a dict
+                    self._places[name] = (path, tuple(file.get_slice(name).get_shape()))
 
     @property
-    def fp32_bytes(self) -> int:
-        """What all of them take in fp32."""
-        return 4 * sum(prod(shape) for _, shape in self._places.values())
+    def is_held(self) -> bool:
+        """Whether all of them may lie in memory at once."""
+        return 4 * sum(prod(shape) for _, shape in self._places.values()) <= HELD_BYTES
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """Of a stored weight; None for one that isn't there."""
@@ -56,15 +56,24 @@ class Checkpoint:
         """A weight in the type it is stored in, mapped from the file until it is dropped.
 
         Raises:
-            DataError: there is none.
+            DataError: there is none, or its file can't be read any more.
         """
         stored = self._stored(name)
         if stored is None:
             raise DataError(f"{self.folder}: found no weights for {name}; expected every weight of the model")
-        with safe_open(self._places[stored][0], framework="pt") as file:
+        with _opened(self._places[stored][0]) as file:
             weight: Tensor = file.get_tensor(stored)
             return weight
 
     def _stored(self, name: str) -> str | None:
         known = (name, name.removeprefix(self._prefix))
         return next((stored for stored in known if stored in self._places), None)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:  # not "numpy", which knows no bfloat16
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} can't be read: {error}") from error

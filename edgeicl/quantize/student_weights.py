@@ -1,7 +1,7 @@
 """The student's weights as its groups: matrices stacked by rows, everything in fp32.
 
-Matrices of a student of up to `HELD_BYTES` are read once and stay in memory. Those of a larger one are read
-from its files whenever they are asked for, so that no more than a group's is there at a time.
+Matrices of a small student (`Checkpoint.is_held`) are read once and stay in memory. Those of a larger one are
+read from its files whenever they are asked for, so that no more than a group's is there at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import EMBEDDING, Anatomy, WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
-from edgeicl.models.checkpoint import HELD_BYTES, TIED_HEAD, Checkpoint
+from edgeicl.models.checkpoint import TIED_HEAD, Checkpoint
 from edgeicl.models.model_folder import model_config, weight_files
 from edgeicl.quantize.made_on_use import MadeOnUse
 
@@ -50,8 +50,8 @@ class StudentWeights:
         return isinstance(self.matrices, MadeOnUse)
 
 
-def read_weights(folder: Path, *, held_bytes: int = HELD_BYTES) -> StudentWeights:
-    """The weights in `folder` (config.json, *.safetensors); matrices of more than `held_bytes` are streamed.
+def read_weights(folder: Path) -> StudentWeights:
+    """The weights in `folder` (config.json, model.safetensors).
 
     Parameters may be named as the model with its head or the one without it names them (OPT: `model.decoder.`,
     `decoder.`); a tied head may be stored or left out.
@@ -82,7 +82,7 @@ def read_weights(folder: Path, *, held_bytes: int = HELD_BYTES) -> StudentWeight
 
     by_name = {group.name: group for group in groups}
     matrices: Mapping[str, Floats] = MadeOnUse(by_name, matrix)
-    if checkpoint.fp32_bytes <= held_bytes:
+    if checkpoint.is_held:
         matrices = {name: matrix(name) for name in by_name}
     return StudentWeights(
         anatomy=anatomy,
