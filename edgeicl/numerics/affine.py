@@ -127,7 +127,7 @@ def _least_error(
 ) -> tuple[Codes, Floats, Codes]:
     """Codes, scale and zero point of each block's best candidate (scale, zero point, fraction of the range)."""
     best_scale, best_zero, _ = candidates[0]
-    shifted, levels = np.empty_like(blocks), np.empty_like(blocks)  # written over and over: most time is memory's
+    shifted, levels = np.empty_like(blocks), np.empty_like(blocks)  # written over and over
     if len(candidates) > 1:
         best_error = np.full(best_scale.shape, np.inf, np.float32)
         for scale, zero, fraction in candidates:
