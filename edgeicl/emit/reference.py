@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from accelerate import init_empty_weights
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from transformers import DynamicCache
 
 from edgeicl.emit.weights import Floats, QuantizedWeights
-from edgeicl.models.anatomy import WeightGroup
+from edgeicl.models.anatomy import EMBEDDING, Anatomy, WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
+from edgeicl.models.checkpoint import TIED_HEAD
+from edgeicl.models.streamed_model import streamed_model
 
 Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -23,58 +24,55 @@ Array = npt.NDArray[Any]
 def reference_model(
     config: Mapping[str, Any], weights: QuantizedWeights, *, label_rows: Mapping[int, Floats] | None = None
 ) -> torch.nn.Module:
-    """The causal language model in fp32 and eval mode, every weight set to what the artifact's bytes mean.
+    """The causal language model in fp32 and eval mode, every weight what the artifact's bytes mean.
 
-    `label_rows` are the rows [H] of the head that the artifact stores apart, by token; the others are the
-    table's.
+    A pass holds the weights of one group at a time. `label_rows` are the rows [H] of the head that the
+    artifact stores apart, by token; the others are the table's.
     """
     anatomy = anatomy_of(config)
-    known = {key: value for key, value in anatomy.config.items() if key not in _NOT_FOR_THE_REFERENCE}
-    # parameters without memory until they are set; buffers, such as those of rotary positions, as they are
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**known))
-    model.tie_weights()
-    unset = set(dict(model.named_parameters()))
+    parameters = _Parameters(anatomy, weights)
 
-    def set_parameter(name: str, values: npt.NDArray[Any]) -> None:
-        _set(model, name, values)
-        unset.remove(name)
+    def read(name: str) -> torch.Tensor:
+        if name != TIED_HEAD or not anatomy.tied:
+            return parameters[name]
+        head = parameters[anatomy.group(EMBEDDING).weights[0]]
+        if label_rows is not None:
+            head = head.clone()
+            for token, row in label_rows.items():
+                head[token] = torch.from_numpy(row)
+        return head
 
-    for group in anatomy.groups:
-        for name, rows in zip(group.weights, _parts(group, weights.dense(group.name)), strict=True):
-            set_parameter(name, rows.T if group.transposed else rows)
-        if group.biases:
-            stacked = weights.tensor(f"{group.name}.bias")
-            for name, rows in zip(group.biases, _parts(group, stacked), strict=True):
-                set_parameter(name, rows)
-    for name in anatomy.others:
-        set_parameter(name, weights.tensor(name))
-    assert not unset, f"parameters left without values: {sorted(unset)}"
-    model.tie_weights()
-    if label_rows is not None:
-        head = model.lm_head.weight.detach().clone()
-        for token, row in label_rows.items():
-            head[token] = torch.from_numpy(row)
-        model.lm_head.weight = torch.nn.Parameter(head)  # no longer the table's own
-    reference: torch.nn.Module = model.eval()
+    reference: torch.nn.Module = streamed_model(anatomy.config, read)
     return reference
 
 
-# settings of how a model was stored or trained, which have no business in a comparison
-_NOT_FOR_THE_REFERENCE = ("torch_dtype", "dtype", "architectures", "transformers_version", "_name_or_path")
+class _Parameters:
+    """Values of the model's parameters by name, from the groups they are stacked in."""
 
+    def __init__(self, anatomy: Anatomy, weights: QuantizedWeights) -> None:
+        self._weights = weights
+        self._others = anatomy.others
+        self._places: dict[str, tuple[WeightGroup, int]] = {}
+        for group in anatomy.groups:
+            for names in (group.weights, group.biases):
+                self._places |= {name: (group, part) for part, name in enumerate(names)}
+        self._last: tuple[str, list[Array]] = ("", [])
 
-def _parts(group: WeightGroup, stacked: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """The rows of each of the group's parameters."""
-    return np.split(stacked, np.cumsum(group.parts)[:-1])
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name in self._others:
+            return torch.from_numpy(self._weights.tensor(name))
+        group, part = self._places[name]
+        rows = self._parts(group, bias=name in group.biases)[part]
+        return torch.from_numpy(rows.T if group.transposed else rows)
 
-
-def _set(model: torch.nn.Module, name: str, values: npt.NDArray[Any]) -> None:
-    shape = tuple(model.get_parameter(name).shape)
-    if shape != values.shape:
-        raise ValueError(f"{name} is {shape}, its values are {values.shape}")
-    module, _, kind = name.rpartition(".")
-    setattr(model.get_submodule(module), kind, torch.nn.Parameter(torch.tensor(values, dtype=torch.float32)))
+    def _parts(self, group: WeightGroup, *, bias: bool) -> list[Array]:
+        """The rows of each of the group's parameters; those of one group are asked for one after the other."""
+        stored = f"{group.name}.bias" if bias else group.name
+        if self._last[0] != stored:
+            self._last = ("", [])
+            stacked = self._weights.tensor(stored) if bias else self._weights.dense(stored)
+            self._last = (stored, np.split(stacked, np.cumsum(group.parts)[:-1]))
+        return self._last[1]
 
 
 def all_logits(model: torch.nn.Module, before: Array | None = None) -> Callable[[Ids, Ids], Logits]:

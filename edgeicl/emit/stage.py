@@ -26,11 +26,14 @@ from edgeicl.emit.prefix import prefix_deviations, prefix_use, write_prefix_file
 from edgeicl.emit.reference import all_logits, last_logits, reference_model
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import BudgetError, DataError
+from edgeicl.models.anatomy import EMBEDDING
 from edgeicl.models.architectures.table import anatomy_of
+from edgeicl.models.checkpoint import Checkpoint
 from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.models.model_folder import model_config, weights_digest
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.models.prefix_file import Rows, read_prefix
+from edgeicl.models.streamed_model import load_streamed
 from edgeicl.progress import track
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.manifest import (
@@ -133,6 +136,7 @@ class _Emission:
         self.exact_rows: list[Rows] = []
         self.config = model_config(student)
         self.anatomy = anatomy_of(self.config)
+        self.checkpoint = Checkpoint(student, self.anatomy.prefix)
         self.weights = QuantizedWeights(quantized)
         self.tokenizer = load_tokenizer(student)
         task = recipe.task
@@ -226,8 +230,8 @@ class _Emission:
         """The student's own rows of the head for the labels' tokens, by token; None for a full head."""
         if self.head_tokens is None:
             return None
-        table: Any = load_model(self.student).get_output_embeddings().weight
-        return {token: table[token].detach().float().numpy().copy() for token in self.head_tokens}
+        table = self.checkpoint.read(self.anatomy.group(EMBEDDING).weights[0])
+        return {token: table[token].float().numpy().copy() for token in self.head_tokens}
 
     def _provider(self) -> list[Deviation]:
         if self.target.provider == "cpu":
@@ -276,7 +280,7 @@ class _Emission:
         columns = labels if self.head_tokens is None else [(column,) for column in range(len(labels))]
         longest = max(len(prompt) for rows in prompts.values() for prompt in rows) + self.longest_label
         decoder = self._decoder(self.set_tokens + longest, _ACCURACY_BATCH)
-        student = load_model(self.student)
+        student = load_model(self.student) if self.checkpoint.is_held else load_streamed(self.student)
         before: Sequence[NDArray[Any] | None] = [*self.sets] or [None]
         # out of domain it is reported, not limited: the limit is a promise about the task it was made for
         limits = {"in_domain": self.recipe.limits.accuracy_drop_points}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,8 @@ class QuantizedWeights:
         self._path = folder / "weights.safetensors"
         self.plan = QuantPlan.model_validate_json((folder / "plan.json").read_text())
         self._formats: Mapping[str, Format] = self.plan.formats()
-        self._file: Any = safe_open(str(self._path), framework="np")
-        keys: Iterable[str] = self._file.keys()  # type: ignore[no-untyped-call]  # its library has no types
-        self._names = frozenset(keys)
+        with self._opened() as file:
+            self._shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
     def format(self, group: str) -> Format:
         """The group's format in the plan."""
@@ -40,18 +39,19 @@ class QuantizedWeights:
 
     def has(self, name: str) -> bool:
         """Whether a tensor of this name is stored."""
-        return name in self._names
+        return name in self._shapes
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a stored tensor, without reading it."""
         self._require(name)
-        return tuple(self._file.get_slice(name).get_shape())
+        return self._shapes[name]
 
     def tensor(self, name: str) -> npt.NDArray[Any]:
         """A stored tensor as it is."""
         self._require(name)
-        values: npt.NDArray[Any] = self._file.get_tensor(name)
-        return values
+        with self._opened() as file:
+            values: npt.NDArray[Any] = file.get_tensor(name)
+            return values
 
     def matrix(self, group: str) -> QuantizedMatrix:
         """Codes, scales and zero points of a group of 2, 4 or 8 bits."""
@@ -72,6 +72,10 @@ class QuantizedWeights:
             return dequantize(self.matrix(group))
         return self.tensor(f"{group}.weight").astype(np.float32)
 
+    def _opened(self) -> Any:
+        """The file anew for each tensor: what was read of a mapped file stays in memory while it is open."""
+        return safe_open(str(self._path), framework="np")
+
     def _require(self, name: str) -> None:
-        if name not in self._names:
+        if name not in self._shapes:
             raise DataError(f"{self._path} has no tensor {name!r}", next_step="run the quantize stage again")

@@ -117,6 +117,10 @@ class Anatomy:
     computed_bytes: int = 0
     head_norms: bool = False
 
+    def group(self, name: str) -> WeightGroup:
+        """The group of this name."""
+        return next(group for group in self.groups if group.name == name)
+
     @property
     def tied(self) -> bool:
         """Whether the head is the embedding."""
@@ -149,7 +153,7 @@ class Anatomy:
     @property
     def embedding_width(self) -> int:
         """Numbers of a token's embedding."""
-        return next(group.shape[1] for group in self.groups if group.name == EMBEDDING)
+        return self.group(EMBEDDING).shape[1]
 
     def multiplies(self, group: WeightGroup) -> bool:
         """Whether a product reads the group; tokens are merely looked up in the table beside an untied head."""

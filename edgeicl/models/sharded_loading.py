@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from edgeicl.errors import DataError
-from edgeicl.models.model_folder import weight_files
+from edgeicl.models.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,7 +44,7 @@ def load_sharded(folder: Path, dtype: torch.dtype, device: torch.device) -> PreT
         )
     for layer in layers:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
-    weights = _WeightFiles(folder, model.base_model_prefix)
+    weights = Checkpoint(folder, f"{model.base_model_prefix}.")
     state: dict[str, Any] = {}
     for name, parameter in model.named_parameters():
         state[name] = _part(weights.read(name), parameter, device)
@@ -75,25 +74,3 @@ def _part(whole: Tensor, parameter: nn.Parameter, device: torch.device) -> nn.Pa
     # Each process cuts out its own part; nothing is sent.
     cut = distribute_tensor(cast, parameter.device_mesh, parameter.placements, src_data_rank=None)
     return nn.Parameter(cut, requires_grad=False)
-
-
-class _WeightFiles:
-    """The stored weights of a folder, by the names that the model has for them."""
-
-    def __init__(self, folder: Path, prefix: str) -> None:
-        self.folder = folder
-        self._opened: list[Any] = [safe_open(path, framework="pt") for path in weight_files(folder)]
-        self._files = {name: file for file in self._opened for name in file.keys()}  # noqa: SIM118
-        self._prefix = f"{prefix}."
-
-    def read(self, name: str) -> Tensor:
-        """The whole weight; checkpoints of a base model leave out its prefix.
-
-        Raises:
-            DataError: there is none.
-        """
-        for stored in (name, name.removeprefix(self._prefix)):
-            if stored in self._files:
-                weight: Tensor = self._files[stored].get_tensor(stored)
-                return weight
-        raise DataError(f"{self.folder}: found no weights for {name}; expected every weight of the model")

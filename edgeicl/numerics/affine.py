@@ -127,12 +127,12 @@ def _least_error(
 ) -> tuple[Codes, Floats, Codes]:
     """Codes, scale and zero point of each block's best candidate (scale, zero point, fraction of the range)."""
     best_scale, best_zero, _ = candidates[0]
+    shifted, levels = np.empty_like(blocks), np.empty_like(blocks)  # written over and over
     if len(candidates) > 1:
         best_error = np.full(best_scale.shape, np.inf, np.float32)
         for scale, zero, fraction in candidates:
-            shifted = blocks / _nonzero(scale)[..., None]
-            levels = _levels(shifted, zero, bits)
-            shifted -= levels
+            np.divide(blocks, _nonzero(scale)[..., None], out=shifted)
+            shifted -= _levels(shifted, zero, bits, out=levels)
             # errors in units of the full scale, so that huge and tiny weights neither overflow nor vanish
             error = np.einsum("nbk,nbk->nb", shifted, shifted) * np.float32(fraction * fraction)
             better = error < best_error
@@ -140,14 +140,17 @@ def _least_error(
             best_scale = np.where(better, scale, best_scale)
             best_zero = np.where(better, zero, best_zero)
     best_scale = _nonzero(best_scale)
-    levels = _levels(blocks / best_scale[..., None], best_zero, bits)
-    codes = (levels + best_zero[..., None]).astype(np.uint8)
-    return codes, best_scale, best_zero
+    np.divide(blocks, best_scale[..., None], out=shifted)
+    _levels(shifted, best_zero, bits, out=levels)
+    levels += best_zero[..., None]
+    return levels.astype(np.uint8), best_scale, best_zero
 
 
-def _levels(shifted: Floats, zero: Codes, bits: int) -> Floats:
+def _levels(shifted: Floats, zero: Codes, bits: int, *, out: Floats) -> Floats:
     low = -zero.astype(np.float32)[..., None]
-    return np.clip(np.rint(shifted), low, low + np.float32((1 << bits) - 1))
+    np.rint(shifted, out=out)
+    np.maximum(out, low, out=out)
+    return np.minimum(out, low + np.float32((1 << bits) - 1), out=out)
 
 
 def _nonzero(scale: Floats) -> Floats:

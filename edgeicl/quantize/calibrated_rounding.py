@@ -13,7 +13,7 @@ to nearest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -30,13 +30,9 @@ EMBEDDING_DAMPENING = 0.3
 
 
 def rounded_in_order(
-    weights: StudentWeights,
-    plan: Mapping[str, Format],
-    decoder: CalibratedDecoder,
-    *,
-    advance: Callable[[int], None] = lambda n: None,
-) -> dict[str, Stored]:
-    """Every group of the plan as it is stored; `advance(1)` after each.
+    weights: StudentWeights, plan: Mapping[str, Format], decoder: CalibratedDecoder
+) -> Iterator[tuple[str, Stored]]:
+    """Every group of the plan as it is stored, in the order of computation; of a layer all at once.
 
     `decoder` is the student at the calibration sequences.
     """
@@ -46,17 +42,24 @@ def rounded_in_order(
     def round_group(group: str, inputs: Tensor | None) -> None:
         found[group] = stored_matrix(weights.matrices[group], plan[group], for_inputs(group, inputs))
         values[group] = torch.from_numpy(read_again(found[group]))
-        advance(1)
+
+    def done() -> Iterator[tuple[str, Stored]]:
+        """What no later computation reads."""
+        values.clear()
+        while found:
+            yield found.popitem()
 
     table_is_head = decoder.head == EMBEDDING
-    round_group(EMBEDDING, decoder.head_inputs(decoder.layer_inputs()[-1]) if table_is_head else None)
+    round_group(EMBEDDING, decoder.head_inputs(decoder.last_output()) if table_is_head else None)
     hidden = decoder.embed(values, before=round_group)
+    yield from done()
     for index in range(decoder.layers):
         hidden = decoder.layer(index, hidden, values, before=round_group)
+        yield from done()
     inputs = decoder.head_inputs(hidden, values, before=round_group)
     if decoder.head == HEAD:
         round_group(HEAD, inputs)
-    return {group: found[group] for group in plan}
+    yield from done()
 
 
 def inputs_alone(decoder: CalibratedDecoder, states: Sequence[Tensor], group: WeightGroup) -> Tensor | None:

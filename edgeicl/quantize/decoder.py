@@ -69,13 +69,13 @@ class CalibratedDecoder:
         self.layers = anatomy.layers
         self._heads, self._kv_heads, self._head_size = anatomy.heads, anatomy.kv_heads, anatomy.head_size
         places = [torch.arange(len(before)), *(len(before) + torch.arange(length) for length in lengths)]
-        self._matrices = {name: torch.from_numpy(matrix) for name, matrix in weights.matrices.items()}
+        self._matrices = weights.matrices
         self._biases = {name: torch.from_numpy(bias) for name, bias in weights.biases.items()}
         others = {name: torch.from_numpy(value) for name, value in weights.others.items()}
         self._body = BODIES[anatomy.model_type](anatomy, others, torch.cat(places))
         self._label_head = None
         if head_tokens is not None:
-            self._label_head = self._matrices[EMBEDDING][list(head_tokens)]
+            self._label_head = torch.from_numpy(self._matrices[EMBEDDING][list(head_tokens)])
         self.head = None if head_tokens is not None else EMBEDDING if anatomy.tied else HEAD
 
     def read_positions(self, per_sequence: int) -> Tensor:
@@ -143,6 +143,13 @@ class CalibratedDecoder:
         """[M, E] what the head reads for rows [M, H] of the last layer's output; `before` as for `layer`."""
         return self._body.finish(hidden, partial(self._linear, replaced, before), norm=final_norm)
 
+    def last_output(self) -> Tensor:
+        """The last layer's output [T, H] with no group replaced."""
+        hidden = self.embed()
+        for index in range(self.layers):
+            hidden = self.layer(index, hidden)
+        return hidden
+
     def layer_inputs(self) -> list[Tensor]:
         """Inputs of all layers and the last one's output, each [T, H], with no group replaced."""
         states = [self.embed()]
@@ -151,7 +158,9 @@ class CalibratedDecoder:
         return states
 
     def _matrix(self, group: str, replaced: Mapping[str, Tensor] | None) -> Tensor:
-        return replaced[group] if replaced is not None and group in replaced else self._matrices[group]
+        if replaced is not None and group in replaced:
+            return replaced[group]
+        return torch.from_numpy(self._matrices[group])
 
     def _linear(
         self, replaced: Mapping[str, Tensor] | None, before: Listener, group: str, rows: Tensor

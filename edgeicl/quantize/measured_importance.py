@@ -6,7 +6,7 @@ that was killed goes on with the next format.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from edgeicl.quantize.jaccard import layer_similarities
 from edgeicl.quantize.plan_file import fits
 from edgeicl.quantize.plan_loss import PlanLoss
 from edgeicl.quantize.sensitivity import Sensitivity
-from edgeicl.quantize.solver import SolverName, solve
+from edgeicl.quantize.solver import SolverName, solved
 from edgeicl.quantize.stored_weights import Stored
 from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.quantize.weight_outliers import outlier_importances
@@ -99,10 +99,12 @@ class Student:
         """Measures whole plans."""
         return PlanLoss(self.solver, self.weights, self.decoder, self.sensitivity)
 
-    def stored(self, plan: Mapping[str, Format]) -> dict[str, Stored]:
-        """Every group as the solver stores it in its format of the plan."""
+    def stored(self, plan: Mapping[str, Format]) -> Iterator[tuple[str, Stored]]:
+        """Each group as the solver stores it in its format of the plan, one after the other."""
         with track("rounding weights", len(plan)) as advance:
-            return solve(self.solver, self.weights, plan, self.decoder, advance=advance)
+            for group, matrix in solved(self.solver, self.weights, plan, self.decoder):
+                yield group, matrix
+                advance(1)
 
 
 def importance_table(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.quantize.decoder import CalibratedDecoder
+from edgeicl.quantize.made_on_use import MadeOnUse
 from edgeicl.quantize.sensitivity import Sensitivity
 from edgeicl.quantize.solver import SolverName, alone, solve
 from edgeicl.quantize.stored_weights import read_again, stored_values
@@ -21,7 +22,8 @@ class PlanLoss:
     """KL(fp32 || stored) in nats, mean over the read positions of the calibration sequences.
 
     No plan is measured twice, and groups whose format is the same as in the plan measured before are not
-    rounded anew, unless the solver rounds them for what comes out of the others.
+    rounded anew, unless the solver rounds them for what comes out of the others. Of a student whose weights are
+    streamed nothing is kept: groups are rounded when the computation comes to them.
     """
 
     def __init__(
@@ -36,7 +38,7 @@ class PlanLoss:
         self._decoder = decoder
         self._sensitivity = sensitivity
         self._plan: dict[str, Format] = {}
-        self._values: dict[str, Tensor] = {}
+        self._values: Mapping[str, Tensor] = {}
         self._measured: dict[frozenset[tuple[str, Format]], float] = {}
 
     def __call__(self, plan: Mapping[str, Format]) -> float:
@@ -68,10 +70,15 @@ class PlanLoss:
         if self._solver == "gptq":
             stored = solve(self._solver, self._weights, plan, self._decoder)
             self._values = {group: torch.from_numpy(read_again(matrix)) for group, matrix in stored.items()}
+        elif self._weights.streamed:
+            groups, formats = {group.name: group for group in self._weights.groups}, dict(plan)
+            self._values = MadeOnUse(groups, lambda name: self._alone(groups[name], formats[name]))
         else:
-            for group in self._weights.groups:
-                if self._plan.get(group.name) != plan[group.name]:
-                    self._values[group.name] = self._alone(group, plan[group.name])
+            kept = {name: values for name, values in self._values.items() if self._plan[name] == plan[name]}
+            self._values = {
+                group.name: kept[group.name] if group.name in kept else self._alone(group, plan[group.name])
+                for group in self._weights.groups
+            }
         self._plan = dict(plan)
 
     def _alone(self, group: WeightGroup, format_: Format) -> Tensor:

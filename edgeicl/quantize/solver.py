@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from torch import Tensor
@@ -28,24 +28,22 @@ EACH_ALONE: dict[str, Quantizer] = {"rtn": round_to_nearest, "hqq": half_quadrat
 
 
 def solve(
-    solver: SolverName,
-    weights: StudentWeights,
-    plan: Mapping[str, Format],
-    decoder: CalibratedDecoder,
-    *,
-    advance: Callable[[int], None] = lambda n: None,
+    solver: SolverName, weights: StudentWeights, plan: Mapping[str, Format], decoder: CalibratedDecoder
 ) -> dict[str, Stored]:
-    """Every group of the plan as it is stored; `advance(1)` after each.
+    """Every group of the plan as it is stored. `decoder` is the student at the calibration sequences."""
+    found = dict(solved(solver, weights, plan, decoder))
+    return {group: found[group] for group in plan}
 
-    `decoder` is the student at the calibration sequences.
-    """
+
+def solved(
+    solver: SolverName, weights: StudentWeights, plan: Mapping[str, Format], decoder: CalibratedDecoder
+) -> Iterator[tuple[str, Stored]]:
+    """What `solve` gives one group after the other, in an order of its own, so that none needs to be kept."""
     if solver == "gptq":
-        return rounded_in_order(weights, plan, decoder, advance=advance)
-    found = {}
+        yield from rounded_in_order(weights, plan, decoder)
+        return
     for group, format_ in plan.items():
-        found[group] = stored_matrix(weights.matrices[group], format_, EACH_ALONE[solver])
-        advance(1)
-    return found
+        yield group, stored_matrix(weights.matrices[group], format_, EACH_ALONE[solver])
 
 
 def alone(

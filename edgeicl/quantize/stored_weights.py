@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeicl.errors import DataError
+from edgeicl.models.anatomy import WeightGroup
 from edgeicl.numerics.affine import QuantizedMatrix, dequantize, round_to_nearest
-from edgeicl.quantize.student_weights import StudentWeights
+from edgeicl.quantize.tensors_file import Announced
 from edgeicl.specs.quant_plan import Format
 
 Floats = NDArray[np.float32]
@@ -41,18 +42,28 @@ def stored_values(matrix: Floats, format_: Format, quantizer: Quantizer = round_
     return read_again(stored_matrix(matrix, format_, quantizer))
 
 
-def stored_tensors(weights: StudentWeights, stored: Mapping[str, Stored]) -> dict[str, NDArray[Any]]:
-    """Tensors of `weights.safetensors` by name (see `quantize`) for every group as it is `stored`."""
-    tensors: dict[str, NDArray[Any]] = dict(weights.others)
-    for group, matrix in stored.items():
-        if isinstance(matrix, QuantizedMatrix):
-            tensors |= {f"{group}.codes": matrix.codes, f"{group}.scales": matrix.scales}
-            if matrix.zero_points is not None:
-                tensors[f"{group}.zero_points"] = matrix.zero_points
-        else:
-            tensors[f"{group}.weight"] = matrix
-        if group in weights.biases:
-            tensors[f"{group}.bias"] = weights.biases[group]
+def tensors_of(group: str, stored: Stored) -> dict[str, NDArray[Any]]:
+    """The group's tensors of `weights.safetensors` by name: see `quantize`."""
+    if not isinstance(stored, QuantizedMatrix):
+        return {f"{group}.weight": stored}
+    tensors: dict[str, NDArray[Any]] = {f"{group}.codes": stored.codes, f"{group}.scales": stored.scales}
+    if stored.zero_points is not None:
+        tensors[f"{group}.zero_points"] = stored.zero_points
+    return tensors
+
+
+def announced(group: WeightGroup, format_: Format) -> dict[str, Announced]:
+    """Type and shape of what `tensors_of` will give for the group in the format."""
+    rows, columns = group.shape
+    if format_.block_size is None:
+        return {f"{group.name}.weight": (f"F{format_.bits}", group.shape)}
+    blocks = (rows, columns // format_.block_size)
+    tensors: dict[str, Announced] = {
+        f"{group.name}.codes": ("U8", group.shape),
+        f"{group.name}.scales": ("F32", blocks),
+    }
+    if not format_.symmetric:
+        tensors[f"{group.name}.zero_points"] = ("U8", blocks)
     return tensors
 
 

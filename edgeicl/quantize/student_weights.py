@@ -1,7 +1,12 @@
-"""The student's weights as its groups: matrices stacked by rows, everything in fp32."""
+"""The student's weights as its groups: matrices stacked by rows, everything in fp32.
+
+Matrices of a small student (`Checkpoint.is_held`) are read once and stay in memory. Those of a larger one are
+read from its files whenever they are asked for, so that no more than a group's is there at a time.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +16,9 @@ from numpy.typing import NDArray
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import EMBEDDING, Anatomy, WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
-from edgeicl.models.model_folder import model_config
+from edgeicl.models.checkpoint import TIED_HEAD, Checkpoint
+from edgeicl.models.model_folder import model_config, weight_files
+from edgeicl.quantize.made_on_use import MadeOnUse
 
 Floats = NDArray[np.float32]
 
@@ -28,14 +35,19 @@ class StudentWeights:
     """
 
     anatomy: Anatomy
-    matrices: dict[str, Floats]
-    biases: dict[str, Floats]
-    others: dict[str, Floats]
+    matrices: Mapping[str, Floats]
+    biases: Mapping[str, Floats]
+    others: Mapping[str, Floats]
 
     @property
     def groups(self) -> tuple[WeightGroup, ...]:
         """The weight groups, in the order of computation."""
         return self.anatomy.groups
+
+    @property
+    def streamed(self) -> bool:
+        """Whether matrices are made anew whenever they are asked for."""
+        return isinstance(self.matrices, MadeOnUse)
 
 
 def read_weights(folder: Path) -> StudentWeights:
@@ -50,64 +62,60 @@ def read_weights(folder: Path) -> StudentWeights:
     """
     anatomy = anatomy_of(model_config(folder))
     groups = anatomy.groups
-    found = _read_safetensors(folder, anatomy.prefix)
+    if not weight_files(folder):
+        raise DataError(f"{folder} has no model.safetensors")
+    checkpoint = Checkpoint(folder, anatomy.prefix)
+    _require_sound(checkpoint, anatomy)
+
+    def values(name: str) -> Floats:
+        found: Floats = checkpoint.read(name).float().numpy()
+        return found
+
+    def stacked(parts: list[Floats]) -> Floats:
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def matrix(name: str) -> Floats:
+        group = by_name[name]
+        parts = [values(name) for name in group.weights]
+        # safetensors writes memory as it lies, so rows must lie one after the other
+        return np.ascontiguousarray(stacked([part.T for part in parts] if group.transposed else parts))
+
+    by_name = {group.name: group for group in groups}
+    matrices: Mapping[str, Floats] = MadeOnUse(by_name, matrix)
+    if checkpoint.is_held:
+        matrices = {name: matrix(name) for name in by_name}
+    return StudentWeights(
+        anatomy=anatomy,
+        matrices=matrices,
+        biases={g.name: stacked([values(name) for name in g.biases]).copy() for g in groups if g.biases},
+        others={name: values(name).copy() for name in anatomy.others},
+    )
+
+
+def _require_sound(checkpoint: Checkpoint, anatomy: Anatomy) -> None:
+    """DataError, naming all that is wrong; every parameter is read once."""
+    folder = checkpoint.folder
     shapes: dict[str, tuple[int, ...]] = dict(anatomy.others)
-    for group in groups:
+    for group in anatomy.groups:
         shapes |= group.parameter_shapes
     wrong = []
     for name, shape in shapes.items():
-        if name not in found:
+        found = checkpoint.shape(name)
+        if found is None:
             wrong.append(f"{name} is missing")
-        elif found[name].shape != shape:
-            wrong.append(f"{name} has shape {found[name].shape}, expected {shape}")
-        elif not np.isfinite(found[name]).all():
+        elif found != shape:
+            wrong.append(f"{name} has shape {found}, expected {shape}")
+        elif not checkpoint.read(name).isfinite().all():
             wrong.append(f"{name} holds NaN or infinity")
     if wrong:
         raise DataError(
             f"{folder}: the weights don't match config.json: {'; '.join(wrong)}",
             next_step="check that config.json and model.safetensors belong together",
         )
-    head = found.get("lm_head.weight") if anatomy.tied else None
-    (table,) = (group.weights[0] for group in groups if group.name == EMBEDDING)
-    if head is not None and not np.array_equal(head, found[table]):
-        raise DataError(
-            f"{folder}: lm_head.weight differs from the token embedding; but config.json ties them",
-            next_step="check that config.json and model.safetensors belong together",
-        )
-
-    def stacked(names: tuple[str, ...]) -> Floats:
-        return found[names[0]] if len(names) == 1 else np.concatenate([found[name] for name in names])
-
-    def matrix(group: WeightGroup) -> Floats:
-        if group.transposed:
-            found.update({name: found[name].T for name in group.weights})
-        # safetensors writes memory as it lies, so rows must lie one after the other
-        return np.ascontiguousarray(stacked(group.weights))
-
-    return StudentWeights(
-        anatomy=anatomy,
-        matrices={group.name: matrix(group) for group in groups},
-        biases={group.name: stacked(group.biases) for group in groups if group.biases},
-        others={name: found[name] for name in anatomy.others},
-    )
-
-
-def _read_safetensors(folder: Path, prefix: str) -> dict[str, Floats]:
-    from safetensors import SafetensorError, safe_open
-
-    files = sorted(folder.glob("model*.safetensors"))
-    if not files:
-        raise DataError(f"{folder} has no model.safetensors")
-    found: dict[str, Floats] = {}
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as tensors:  # not "numpy", which knows no bfloat16
-                for name in tensors.keys():  # noqa: SIM118 - a file handle, not a dict
-                    found[_canonical(name, prefix)] = tensors.get_tensor(name).float().numpy()
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"{path} can't be read: {error}") from error
-    return found
-
-
-def _canonical(name: str, prefix: str) -> str:
-    return name if name.startswith((prefix, "lm_head.")) else f"{prefix}{name}"
+    if anatomy.tied and checkpoint.shape(TIED_HEAD) is not None:
+        table = checkpoint.read(anatomy.group(EMBEDDING).weights[0])
+        if not checkpoint.read(TIED_HEAD).equal(table):
+            raise DataError(
+                f"{folder}: {TIED_HEAD} differs from the token embedding; but config.json ties them",
+                next_step="check that config.json and model.safetensors belong together",
+            )
