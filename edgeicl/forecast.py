@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgeicl.errors import BudgetError
 from edgeicl.job import Job
-from edgeicl.pipeline import emitted, quantized
+from edgeicl.pipeline import emitted, quantized, recovered
 from edgeicl.specs.forecast import Forecast, StageAhead, StageState, TargetForecast
 from edgeicl.specs.target import Target
 from edgeicl.store import cache_root
@@ -112,11 +112,13 @@ def _stages(
     job: Job, target: Target, distilled: DistillResult | None, store: ReadOnlyStore
 ) -> tuple[StageAhead, ...]:
     """The stages of one target. A benchmark is never taken from the store, and a report is written anew."""
-    names = ("importance", "quantize", "emit")
+    recovers = ["recover"] * (job.recipe.quantize.recover is not None)
+    names = ["importance", "quantize", *recovers, "emit"]
     stored = 0
     if distilled is not None:
         try:
-            emitted(job, target, distilled, quantized(job, target, distilled, store), store)
+            plan = recovered(job, target, distilled, quantized(job, target, distilled, store), store)
+            emitted(job, target, distilled, plan, store)
             stored = len(names)
         except NotStoredError as missing:
             stored = names.index(missing.stage)

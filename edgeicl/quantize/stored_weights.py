@@ -56,6 +56,22 @@ def stored_tensors(weights: StudentWeights, stored: Mapping[str, Stored]) -> dic
     return tensors
 
 
+def read_stored(tensors: Mapping[str, NDArray[Any]], plan: Mapping[str, Format]) -> dict[str, Stored]:
+    """Every group of the plan as it is stored, from what `stored_tensors` made."""
+    return {
+        group: QuantizedMatrix(
+            tensors[f"{group}.codes"],
+            tensors[f"{group}.scales"],
+            tensors.get(f"{group}.zero_points"),
+            format_.bits,
+            format_.block_size,
+        )
+        if format_.block_size is not None
+        else tensors[f"{group}.weight"]
+        for group, format_ in plan.items()
+    }
+
+
 def _halves(matrix: Floats) -> NDArray[np.float16]:
     largest = float(np.abs(matrix).max())
     if largest > _LARGEST_HALF:
