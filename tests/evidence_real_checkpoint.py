@@ -1,6 +1,6 @@
 """What a byte buys on a real checkpoint: our plans beside others', as perplexity and KL to fp32 on unseen text.
 
-    python -m tests.evidence_real_checkpoint MODEL_FOLDER TEXT_FILE [--separator TEXT]
+    python -m tests.evidence_real_checkpoint MODEL_FOLDER TEXT_FILE [--separator TEXT] [--budget FORMAT]
 
 prints a table of docs/results/real-checkpoint.md. Plans are made, and weights rounded, on the first documents
 of the text; perplexity and KL are of later ones, at every token. Budgets are the bytes of uniform formats,
@@ -79,7 +79,7 @@ BUDGETS = (
 
 MOST_TOKENS, CALIBRATION_DOCUMENTS, UNSEEN_DOCUMENTS = 256, 96, 64
 ROUNDS = 2
-PIECE_TOKENS, OWN_TEXTS = 128, 2048
+PIECE_TOKENS, OWN_TEXTS = 128, 1024
 """Of what recovery learns from."""
 
 
@@ -300,11 +300,11 @@ def rival(model: Model, name: str, limit_bytes: int) -> Found | None:
     return min(found, key=lambda one: model.measured(one.values)[1], default=None)
 
 
-def table(model: Model, recovery_steps: int) -> str:
+def table(model: Model, budgets: Sequence[Format], recovery_steps: int) -> str:
     """Every way to store the model within each budget."""
     exact = model.measured(model.weights.matrices)[0]
     rows = [("", "fp32", "", f"{exact:.3f}", "", "")]
-    for format_ in BUDGETS:
+    for format_ in budgets:
         limit_bytes = plan_bytes(model.uniform(format_), model.sizes)
         uniform = model.stored(f"uniform {format_}, round to nearest", "rtn", model.uniform(format_))
         least = model.measured(uniform.values)[1]
@@ -329,10 +329,13 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("text", type=Path)
     parser.add_argument("--separator", default="\n\n", help="between the documents of the text")
-    parser.add_argument("--recovery-steps", type=int, default=600, help="0: no row of recovered weights")
+    named = {str(format_): format_ for format_ in BUDGETS}
+    parser.add_argument("--budget", action="append", choices=named, help="a uniform format; all unless named")
+    parser.add_argument("--recovery-steps", type=int, default=400, help="0: no row of recovered weights")
     asked = parser.parse_args()
     text = TextSource(source=f"file:{asked.text.absolute()}", separator=asked.separator)
-    sys.stdout.write(table(Model(asked.model, text), asked.recovery_steps) + "\n")
+    budgets = [named[name] for name in asked.budget or named]
+    sys.stdout.write(table(Model(asked.model, text), budgets, asked.recovery_steps) + "\n")
 
 
 if __name__ == "__main__":
