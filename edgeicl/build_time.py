@@ -14,10 +14,17 @@ from edgeicl.models.pass_time import Passes, pass_seconds
 from edgeicl.pipeline import BENCH_REPETITIONS, BENCH_WARMUP_REPETITIONS, bench_tokens
 from edgeicl.quantize.rounding_time import rounding_seconds
 from edgeicl.specs.forecast import TargetForecast
-from edgeicl.specs.recipe import Recipe
+from edgeicl.specs.recipe import Quantize, Recipe
 from edgeicl.specs.target import Target
 
-_START_SECONDS = {"importance": 0.2, "quantize": 0.5, "emit": 3.0, "benchmark": 1.5, "report": 1.0}
+_START_SECONDS = {
+    "importance": 0.2,
+    "quantize": 0.5,
+    "recover": 0.5,
+    "emit": 3.0,
+    "benchmark": 1.5,
+    "report": 1.0,
+}
 _LAYERS_AFTER = 0.5  # of all, on average over groups: a group's loss is measured from its layer on
 
 
@@ -47,5 +54,18 @@ def stage_seconds(
         "emit": 2 * pass_seconds(Passes(student, checked_tokens)),
         "benchmark": (BENCH_REPETITIONS + BENCH_WARMUP_REPETITIONS) * once,
         "report": 0.0,
+        "recover": _recovery_seconds(settings, found, student),
     }
     return {stage: seconds + _START_SECONDS[stage] for stage, seconds in work.items()}
+
+
+def _recovery_seconds(settings: Quantize, found: TargetForecast, student: Path) -> float:
+    """Of steps in which the rounded student learns and the exact one reads the same; without the judging."""
+    recover = settings.recover
+    if recover is None:
+        return 0.0
+    reads_text = settings.calibration_text is not None
+    sequences = settings.calibration_examples + reads_text * settings.calibration_text_blocks
+    kinds = 1 + reads_text + (recover.own_texts > 0)  # a batch of each
+    tokens = recover.steps * recover.batch_size * kinds * found.calibration_tokens / sequences
+    return pass_seconds(Passes(student, tokens, trains=True)) + pass_seconds(Passes(student, tokens))

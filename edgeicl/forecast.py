@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from edgeicl.build_time import stage_seconds
 from edgeicl.errors import BudgetError
 from edgeicl.job import Job
-from edgeicl.pipeline import emitted, quantized
+from edgeicl.pipeline import emitted, quantized, recovered
 from edgeicl.specs.forecast import Forecast, StageAhead, StageState, TargetForecast
 from edgeicl.specs.target import Target
 from edgeicl.store import cache_root
@@ -145,11 +145,13 @@ def _stages(
     seconds: Mapping[str, float],
 ) -> tuple[StageAhead, ...]:
     """The stages of one target. A benchmark is never taken from the store, and a report is written anew."""
-    names = ("importance", "quantize", "emit")
+    recovers = ["recover"] * (job.recipe.quantize.recover is not None)
+    names = ["importance", "quantize", *recovers, "emit"]
     stored = 0
     if distilled is not None:
         try:
-            emitted(job, target, distilled, quantized(job, target, distilled, store), store)
+            plan = recovered(job, target, distilled, quantized(job, target, distilled, store), store)
+            emitted(job, target, distilled, plan, store)
             stored = len(names)
         except NotStoredError as missing:
             stored = names.index(missing.stage)

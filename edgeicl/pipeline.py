@@ -84,8 +84,9 @@ def compile_job(
     job = replace(job, recipe=with_label_words(job.recipe, job.base_folder))
     root = cache or cache_root()
     workers = launched_workers()
-    # Of each target: plan and quantize, emit and check, benchmark, report.
-    steps = Steps(1 + len(job.targets) * (3 + measure))
+    # Of each target: plan and quantize, recover, emit and check, benchmark, report.
+    recovers = job.recipe.quantize.recover is not None
+    steps = Steps(1 + len(job.targets) * (3 + recovers + measure))
     with _held(root, rebuild=rebuild, workers=workers):
         require_shared_cache(root, workers)
         with steps.step("distill") as step:
@@ -124,8 +125,30 @@ def quantized(job: Job, target: Target, distilled: DistillResult, store: Store) 
     )
 
 
+def recovered(
+    job: Job, target: Target, distilled: DistillResult, plan: StageOutput, store: Store
+) -> StageOutput:
+    """The stage that trains what `quantized` gave as it is stored; where the recipe has none, its output."""
+    settings = job.recipe.quantize.recover
+    if settings is None:
+        return plan
+    from edgeicl.quantize.recovery_stage import recovered as trained
+
+    return trained(
+        job.recipe,
+        settings,
+        student=distilled.student,
+        student_digest=distilled.digest,
+        quantized=plan,
+        targets=distilled.targets,
+        prefix=distilled.prefix,
+        store=store,
+        base_folder=job.base_folder,
+    )
+
+
 def emitted(job: Job, target: Target, distilled: DistillResult, plan: StageOutput, store: Store) -> StageOutput:
-    """The stage that writes and checks the artifact's files; `plan` is what `quantized` gave."""
+    """The stage that writes and checks the artifact's files; `plan` is what `recovered` gave."""
     from edgeicl.emit.stage import emit
 
     return emit(
@@ -159,7 +182,7 @@ class _Compiler:
 
     def build(self, target: Target, folder: Path) -> Built:
         """One artifact; what it is measured as is what is deployed."""
-        plan = self._quantize(target)
+        plan = self._recover(target, self._quantize(target))
         listed = json.loads((plan.path / "deviations.json").read_text())
         deviations = tuple(Deviation.model_validate(entry) for entry in listed)
         self.tell(deviations)
@@ -202,6 +225,14 @@ class _Compiler:
     def _quantize(self, target: Target) -> StageOutput:
         with self.steps.step(f"plan bits and quantize for {target.name}") as step:
             output = quantized(self.job, target, self.distilled, self.store)
+            step.reused = output.reused
+        return output
+
+    def _recover(self, target: Target, plan: StageOutput) -> StageOutput:
+        if self.job.recipe.quantize.recover is None:
+            return plan
+        with self.steps.step(f"recover for {target.name}") as step:
+            output = recovered(self.job, target, self.distilled, plan, self.store)
             step.reused = output.reused
         return output
 

@@ -1,6 +1,6 @@
 """What a byte buys on a real checkpoint: our plans beside others', as perplexity and KL to fp32 on unseen text.
 
-    python -m tests.evidence_real_checkpoint MODEL_FOLDER TEXT_FILE [--separator TEXT]
+    python -m tests.evidence_real_checkpoint MODEL_FOLDER TEXT_FILE [--separator TEXT] [--budget FORMAT]
 
 prints a table of docs/results/real-checkpoint.md. Plans are made, and weights rounded, on the first documents
 of the text; perplexity and KL are of later ones, at every token. Budgets are the bytes of uniform formats,
@@ -18,7 +18,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -35,22 +35,27 @@ from onnxruntime.quantization.matmul_nbits_quantizer import (
     MatMulNBitsQuantizer,
 )
 
-from edgeicl.models.loading import load_tokenizer
+from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.numerics.size import group_bytes
 from edgeicl.quantize.allocation import Limit, LossTable, SizeTable, allocate, merged, plan_bytes
 from edgeicl.quantize.block_losses import block_losses
 from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.jaccard import layer_similarities
+from edgeicl.quantize.lessons import Lesson
+from edgeicl.quantize.own_texts import own_texts
 from edgeicl.quantize.plan_file import fits
 from edgeicl.quantize.plan_loss import PlanLoss
+from edgeicl.quantize.recovery import recover
 from edgeicl.quantize.refinement import refine
 from edgeicl.quantize.sensitivity import Sensitivity
 from edgeicl.quantize.solver import SolverName, solve
 from edgeicl.quantize.stored_weights import read_again
-from edgeicl.quantize.student_weights import read_weights
+from edgeicl.quantize.student_in_training import StudentInTraining
+from edgeicl.quantize.student_weights import StudentWeights, read_weights
 from edgeicl.report.tables import markdown
 from edgeicl.specs.quant_plan import Format
 from edgeicl.specs.source import TextSource
+from edgeicl.tasks.prompt import leading_tokens
 from edgeicl.tasks.text_source import read_texts
 
 log = logging.getLogger(__name__)
@@ -74,6 +79,8 @@ BUDGETS = (
 
 MOST_TOKENS, CALIBRATION_DOCUMENTS, UNSEEN_DOCUMENTS = 256, 96, 64
 ROUNDS = 2
+PIECE_TOKENS, OWN_TEXTS = 128, 1024
+"""Of what recovery learns from."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,8 @@ class Found:
     name: str
     values: Mapping[str, Floats]
     stored_bytes: int
+    weights: StudentWeights | None = None
+    """Biases and norms, where they are others than the checkpoint's."""
 
 
 class Model:
@@ -96,8 +105,9 @@ class Model:
         read = [encoding.ids[:MOST_TOKENS] for encoding in encodings]
         self.calibration = CalibratedDecoder(self.weights, read[:CALIBRATION_DOCUMENTS])
         self.sensitivity = Sensitivity(self.calibration)
-        self.unseen = CalibratedDecoder(self.weights, read[CALIBRATION_DOCUMENTS:])
-        self.loss = Sensitivity(self.unseen, read_positions_per_sequence=MOST_TOKENS)
+        self.chosen_on, self._unseen = read[:CALIBRATION_DOCUMENTS], read[CALIBRATION_DOCUMENTS:]
+        self._exact = self._log_probabilities(self.weights.matrices, self.weights)
+        self.folder, self.leading = folder, leading_tokens(tokenizer)
         self.sizes: SizeTable = {
             group.name: {f: group_bytes(*group.shape, f) for f in OFFERED if fits(group, f)}
             for group in self.weights.groups
@@ -123,27 +133,60 @@ class Model:
         values = solve(solver, self.weights, plan, self.calibration)
         return Found(name, {g: read_again(m) for g, m in values.items()}, plan_bytes(plan, self.sizes))
 
-    def measured(self, values: Mapping[str, Floats]) -> tuple[float, float]:
+    def measured(
+        self, values: Mapping[str, Floats], weights: StudentWeights | None = None
+    ) -> tuple[float, float]:
         """Perplexity of the unseen text, and KL to fp32 in nats a token."""
-        replaced = {name: torch.from_numpy(matrix) for name, matrix in values.items()}
-        hidden = self.unseen.embed(replaced)
-        for index in range(self.unseen.layers):
-            hidden = self.unseen.layer(index, hidden, replaced)
-        following = self.unseen.tokens[1:]
-        log_probabilities = torch.log_softmax(self.unseen.logits(hidden, replaced)[:-1], dim=-1)
-        told = log_probabilities.gather(-1, following[:, None])[:, 0]
-        last = torch.tensor(self.unseen.lengths).cumsum(0)[:-1] - 1  # what follows is another document
+        found = self._log_probabilities(values, weights or self.weights)
+        following = torch.tensor([token for document in self._unseen for token in document])[1:]
+        told = found[:-1].gather(-1, following[:, None])[:, 0]
+        last = torch.tensor([*map(len, self._unseen)]).cumsum(0)[:-1] - 1  # another document follows
         within = torch.ones(len(told), dtype=torch.bool).index_fill(0, last, value=False)
-        return exp(-float(told[within].double().mean())), self.loss.loss(replaced)
+        kl = (self._exact.exp() * (self._exact - found)).sum(-1).mean()
+        return exp(-float(told[within].mean())), float(kl)
+
+    def _log_probabilities(self, values: Mapping[str, Floats], weights: StudentWeights) -> torch.Tensor:
+        """[T, V] at every token of the unseen text, float64."""
+        decoder = CalibratedDecoder(weights, self._unseen)
+        replaced = {name: torch.from_numpy(matrix) for name, matrix in values.items()}
+        hidden = decoder.embed(replaced)
+        for index in range(decoder.layers):
+            hidden = decoder.layer(index, hidden, replaced)
+        return torch.log_softmax(decoder.logits(hidden, replaced).double(), dim=-1)
+
+    @cached_property
+    def lessons(self) -> list[Lesson]:
+        """The documents that plans are chosen on, in pieces, and texts that the checkpoint writes itself."""
+        pieces = [d[at : at + PIECE_TOKENS] for d in self.chosen_on for at in range(0, len(d), PIECE_TOKENS)]
+        written = own_texts(
+            load_model(self.folder), leading=self.leading, texts=OWN_TEXTS, tokens=PIECE_TOKENS, seed=0
+        )
+        return [Lesson("text", [p for p in pieces if len(p) > 1]), Lesson("own texts", written)]
 
 
-def ours(model: Model, limit_bytes: int) -> Found:
+def ours(model: Model, limit_bytes: int) -> tuple[Found, Plan]:
     """Measured sensitivity, exact allocation, refinement, GPTQ: every choice a recipe key."""
     limits = [Limit(model.sizes, limit_bytes)]
     start = allocate(model.losses("gptq"), limits)
     measure = PlanLoss("gptq", model.weights, model.calibration, model.sensitivity)
     found = refine(start, model.sizes, limits, measure=measure, near=measure.near, rounds=ROUNDS)
-    return model.stored("edgeicl: sensitivity, GPTQ, refined", "gptq", found.plan)
+    return model.stored("edgeicl: sensitivity, GPTQ, refined", "gptq", found.plan), found.plan
+
+
+def ours_recovered(model: Model, rounded: Found, plan: Plan, steps: int) -> Found:
+    """The same plan, trained as it is stored on text that it was chosen on, and on the checkpoint's own."""
+    stored = solve("gptq", model.weights, plan, model.calibration)
+    found = recover(
+        StudentInTraining(load_model(model.folder), model.weights, stored),
+        model.lessons,
+        steps=steps,
+        learning_rate=0.01,
+        batch_size=8,
+        seed=0,
+    )
+    sys.stderr.write(f"{found.record}\n")
+    values = {name: read_again(matrix) for name, matrix in found.stored.items()}
+    return Found("edgeicl: the same, recovered", values, rounded.stored_bytes, found.weights)
 
 
 def ours_rounded(model: Model, limit_bytes: int) -> Found:
@@ -257,19 +300,21 @@ def rival(model: Model, name: str, limit_bytes: int) -> Found | None:
     return min(found, key=lambda one: model.measured(one.values)[1], default=None)
 
 
-def table(model: Model) -> str:
+def table(model: Model, budgets: Sequence[Format], recovery_steps: int) -> str:
     """Every way to store the model within each budget."""
     exact = model.measured(model.weights.matrices)[0]
     rows = [("", "fp32", "", f"{exact:.3f}", "", "")]
-    for format_ in BUDGETS:
+    for format_ in budgets:
         limit_bytes = plan_bytes(model.uniform(format_), model.sizes)
         uniform = model.stored(f"uniform {format_}, round to nearest", "rtn", model.uniform(format_))
         least = model.measured(uniform.values)[1]
-        ways = [ours(model, limit_bytes), ours_rounded(model, limit_bytes), uniform]
+        rounded, plan = ours(model, limit_bytes)
+        ways = [ours_recovered(model, rounded, plan, recovery_steps)] if recovery_steps else []
+        ways += [rounded, ours_rounded(model, limit_bytes), uniform]
         ways += [w for w in (lsaq(model, limit_bytes), first_and_last(model, limit_bytes)) if w is not None]
         ways += [w for w in (rival(model, name, limit_bytes) for name in RIVALS) if w is not None]
         for way in ways:
-            perplexity, kl = model.measured(way.values)
+            perplexity, kl = model.measured(way.values, way.weights)
             cells = (f"{way.stored_bytes:,}", f"{perplexity:.3f}", f"{kl:.4g}", f"{least / kl:.2f}")
             rows.append((f"{limit_bytes:,}", way.name, *cells))
         sys.stderr.write(f"budget of {format_} done\n")
@@ -284,9 +329,13 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("text", type=Path)
     parser.add_argument("--separator", default="\n\n", help="between the documents of the text")
+    named = {str(format_): format_ for format_ in BUDGETS}
+    parser.add_argument("--budget", action="append", choices=named, help="a uniform format; all unless named")
+    parser.add_argument("--recovery-steps", type=int, default=400, help="0: no row of recovered weights")
     asked = parser.parse_args()
     text = TextSource(source=f"file:{asked.text.absolute()}", separator=asked.separator)
-    sys.stdout.write(table(Model(asked.model, text)) + "\n")
+    budgets = [named[name] for name in asked.budget or named]
+    sys.stdout.write(table(Model(asked.model, text), budgets, asked.recovery_steps) + "\n")
 
 
 if __name__ == "__main__":

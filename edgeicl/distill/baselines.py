@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from edgeicl.checkpoint import is_kept
 from edgeicl.distill import evaluate as methods
-from edgeicl.distill.checkpoint import is_kept
 from edgeicl.distill.fine_tuning import fine_tune
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.predictions import (

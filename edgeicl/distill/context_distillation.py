@@ -36,6 +36,7 @@ from edgeicl.models.model_folder import weights_digest
 from edgeicl.specs.manifest import Deviation
 from edgeicl.store import CHECKPOINT, StageOutput, digest_of
 from edgeicl.tasks.examples_digest import examples_digest
+from edgeicl.tasks.label_targets import LabelTargets
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,17 @@ class ContextDistillation:
             outputs=tuple(self.run.outputs),
             deviations=self.run.deviations + self.task.data.deviations + self.missing_baseline + diverged,
             source=self.run.student_folder,
+            targets=None if self.recipe.quantize.recover is None else self._label_targets(deployed, targets),
+        )
+
+    def _label_targets(self, seed: int, targets: StageOutput) -> LabelTargets:
+        """What the student of `seed` was taught."""
+        sets, of_sets = self.task.sets[seed], read_targets(targets.path)
+        return LabelTargets(
+            rows=self.encoder.prompts(self.task.data.scored),
+            log_probabilities=averaged([of_sets[name] for name in sets]),
+            over=self.task.over,
+            digest=digest_of([targets.digest, sets]),
         )
 
     def _gain_inputs(self) -> dict[str, Any]:

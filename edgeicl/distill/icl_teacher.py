@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from edgeicl.distill.checkpoint import is_kept, keep_file
+from edgeicl.checkpoint import is_kept, keep_file
 from edgeicl.distill.gain import measure_gain
 from edgeicl.distill.in_context_tuning import episode_scores
 from edgeicl.distill.label_reader import Over

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from edgeicl.checkpoint import keep_file
 from edgeicl.distill.channel_scoring import slices_scorer
-from edgeicl.distill.checkpoint import keep_file
 from edgeicl.distill.evaluate import DataName
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.prefix_cache import Before

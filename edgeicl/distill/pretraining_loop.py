@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from edgeicl.distill.checkpoint import newest_checkpoint, save_checkpoint
+from edgeicl.checkpoint import newest_checkpoint, save_checkpoint
 from edgeicl.errors import EdgeiclError
 from edgeicl.progress import track
 from edgeicl.specs.pretraining import TrainingPhase

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from numpy.typing import DTypeLike
 from safetensors.numpy import save_file
 
-from edgeicl.distill.checkpoint import is_kept, keep_file
+from edgeicl.checkpoint import is_kept, keep_file
 from edgeicl.distill.joined_tensors import Part
 from edgeicl.distill.label_reader import LabelReader, Over
 from edgeicl.distill.prefix_cache import Before

@@ -17,7 +17,7 @@ from accelerate import Accelerator, PartialState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgeicl.distill.checkpoint import newest_checkpoint, save_checkpoint
+from edgeicl.checkpoint import newest_checkpoint, save_checkpoint
 from edgeicl.distill.training_options import (
     OptimizerName,
     Precision,

@@ -150,7 +150,8 @@ def _levels(shifted: Floats, zero: Codes, bits: int, *, out: Floats) -> Floats:
     low = -zero.astype(np.float32)[..., None]
     np.rint(shifted, out=out)
     np.maximum(out, low, out=out)
-    return np.minimum(out, low + np.float32((1 << bits) - 1), out=out)
+    np.minimum(out, low + np.float32((1 << bits) - 1), out=out)
+    return out
 
 
 def _nonzero(scale: Floats) -> Floats:

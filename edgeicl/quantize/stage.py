@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeicl.models.anatomy import EMBEDDING, LABEL_HEAD, WeightGroup
+from edgeicl.models.anatomy import WeightGroup
 from edgeicl.quantize.allocation import LossTable, merged, plan_bytes
 from edgeicl.quantize.block_losses import importance
 from edgeicl.quantize.curve import size_curve
@@ -15,8 +15,7 @@ from edgeicl.quantize.plan_space import Plan, PlanSpace
 from edgeicl.quantize.reference_plans import reference_plans
 from edgeicl.quantize.refinement import refine
 from edgeicl.quantize.stage_inputs import calibrated, edited_plan, sized
-from edgeicl.quantize.stored_weights import announced, tensors_of
-from edgeicl.quantize.tensors_file import Announced, TensorsFile
+from edgeicl.quantize.weights_file import write_weights
 from edgeicl.specs.importance import ImportanceTable
 from edgeicl.specs.prefix import read_prefix_source
 from edgeicl.specs.quant_plan import GroupPlan, QuantPlan
@@ -124,23 +123,13 @@ class _Planning:
             ("curve.json", curve),
         ):
             (folder / name).write_text(spec.model_dump_json(indent=1) + "\n")
-        self._write_weights(folder / "weights.safetensors", plan)
-
-    def _write_weights(self, path: Path, plan: Plan) -> None:
-        """Groups are rounded and written one at a time."""
-        weights, head_tokens = self.student.weights, self.student.head_tokens
-        unchanged = dict(weights.others) | {f"{name}.bias": bias for name, bias in weights.biases.items()}
-        if head_tokens is not None:
-            unchanged[LABEL_HEAD] = weights.matrices[EMBEDDING][list(head_tokens)]
-        tensors: dict[str, Announced] = {name: ("F32", values.shape) for name, values in unchanged.items()}
-        for group in weights.groups:
-            tensors |= announced(group, plan[group.name])
-        with TensorsFile(path, tensors) as file:
-            for name, values in unchanged.items():
-                file.write(name, values)
-            for name, stored in self.student.stored(plan):
-                for tensor, values in tensors_of(name, stored).items():
-                    file.write(tensor, values)
+        write_weights(
+            folder / "weights.safetensors",
+            self.student.weights,
+            self.student.stored(plan),
+            plan,
+            head_tokens=self.student.head_tokens,
+        )
 
     def _refined(self, plan: Plan) -> tuple[Plan, tuple[float, ...]]:
         """The best plan of groups after refinement, and the losses that were measured on the way."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,22 @@ def announced(group: WeightGroup, format_: Format) -> dict[str, Announced]:
     if not format_.symmetric:
         tensors[f"{group.name}.zero_points"] = ("U8", blocks)
     return tensors
+
+
+def read_stored(tensors: Mapping[str, NDArray[Any]], plan: Mapping[str, Format]) -> dict[str, Stored]:
+    """Every group of the plan as it is stored, from what `tensors_of` made."""
+    return {
+        group: QuantizedMatrix(
+            tensors[f"{group}.codes"],
+            tensors[f"{group}.scales"],
+            tensors.get(f"{group}.zero_points"),
+            format_.bits,
+            format_.block_size,
+        )
+        if format_.block_size is not None
+        else tensors[f"{group}.weight"]
+        for group, format_ in plan.items()
+    }
 
 
 def _halves(matrix: Floats) -> NDArray[np.float16]:

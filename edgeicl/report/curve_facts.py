@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from edgeicl.report.facts import Facts, artifact_bytes
 from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.manifest import Manifest
+from edgeicl.specs.recovery import Recovery
 
 
 def curve_facts(curve: SizeCurve, manifest: Manifest) -> Facts:
@@ -29,6 +30,7 @@ def curve_facts(curve: SizeCurve, manifest: Manifest) -> Facts:
     note = (
         f"Predicted loss: {curve.loss_unit}. Bytes are predicted, an upper bound: the artifact takes "
         f"{artifact_bytes(manifest):,}.{_rules_text(curve)}{_refinement_text(curve.refinement)}"
+        f"{_recovery_text(curve.recovery)}"
     )
     return Facts("Size and loss", headers, shown, note, folded)
 
@@ -46,3 +48,21 @@ def _refinement_text(losses: Sequence[float]) -> str:
     if len(losses) == 1:
         return " Refinement found no plan of less measured KL than the allocated one."
     return f" Refinement took the measured KL from {losses[0]:.4g} to {losses[-1]:.4g} nats."
+
+
+def _recovery_text(recovery: Recovery | None) -> str:
+    """What training the rounded student has changed, where that was asked for."""
+    if recovery is None:
+        return ""
+    start, best = recovery.at(0), recovery.at(recovery.best_step)
+    steps = recovery.judged[-1].step
+    if recovery.best_step == 0:
+        return f" Recovery: {steps} steps of training made nothing better, and nothing of them was kept."
+    taught = ""
+    if best.kl_to_teacher is not None:
+        taught = f", to the teacher from {start.kl_to_teacher:.4g} to {best.kl_to_teacher:.4g}"
+    return (
+        f" Recovery, not in these figures: on {recovery.held_out} held-out sequences, {best.step} of {steps} "
+        f"steps took the KL to the unquantized student from {start.kl_to_student:.4g} to "
+        f"{best.kl_to_student:.4g} nats{taught}."
+    )

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from edgeicl.specs.recovery import Recovery
 from edgeicl.specs.spec import Spec
 
 
@@ -35,5 +36,8 @@ class SizeCurve(Spec):
         (),
         description="Measured loss of the plan as allocated, and after each round of refinement that found a "
         "better one; empty where none was asked for.",
+    )
+    recovery: Recovery | None = Field(
+        None, description="Of the chosen plan, whose measured loss is that before it; null: not asked for."
     )
     points: tuple[CurvePoint, ...]

@@ -11,6 +11,7 @@ from edgeicl.specs.broken_rules import BrokenRulesError
 from edgeicl.specs.distillation import Distill
 from edgeicl.specs.icl import same_question
 from edgeicl.specs.importance import ImportanceMethod
+from edgeicl.specs.recovery import Recover
 from edgeicl.specs.source import TextSource
 from edgeicl.specs.spec import Name, Spec
 from edgeicl.specs.task import Task
@@ -52,6 +53,11 @@ class Quantize(Spec):
     calibration_text_blocks: int = Field(16, ge=1, description="Pieces of 128 tokens drawn from that text.")
     refine: int = Field(
         0, ge=0, description="Rounds of measuring whole plans around the allocated one and taking better ones."
+    )
+    recover: Recover | None = Field(
+        None,
+        description="Training of the student with its weights rounded by the plan, which brings one of 2 or 4 "
+        "bits back; null: none.",
     )
     plan: str | None = Field(None, description="A plan file to use as it is, instead of allocating.")
 

@@ -25,7 +25,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("job",),
     ("artifact", "steps", "stored"),
     STAGES,
-    ("tasks", "models", "replacement", "shared_cache"),
+    ("tasks", "models", "replacement", "shared_cache", "checkpoint"),
     ("store", "cache_lock"),
     ("numerics",),
     ("specs",),
