@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-from edgeicl.emit.graph import FUSED, GraphBuilder
+from edgeicl.emit.graph import GraphBuilder
+from edgeicl.emit.opsets import FUSED
 from edgeicl.models.anatomy import EMBEDDING, HEAD, LABEL_HEAD, Anatomy
 
 _KV = ("key", "value")

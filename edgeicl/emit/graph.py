@@ -11,14 +11,13 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from edgeicl import __version__
 from edgeicl.emit.data_file import DataFile
+from edgeicl.emit.integer_product import integer_product
+from edgeicl.emit.opsets import FUSED, IR_VERSION, OPSET
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.models.anatomy import LABEL_HEAD
 from edgeicl.numerics.packing import gather_shape, matmul_shape, pack_rows
 from edgeicl.specs.quant_plan import Format
 
-FUSED = "com.microsoft"
-_IR_VERSION = 10
-_OPSET = 21
 ACCURACY_LEVEL_INT8 = 4
 
 
@@ -29,7 +28,7 @@ class GraphBuilder:
         self.weights = weights
         self.data = data
         self._nodes: list[NodeProto] = []
-        self._constants: list[TensorProto] = []
+        self._constants: dict[str, TensorProto] = {}
 
     def node(
         self,
@@ -49,7 +48,7 @@ class GraphBuilder:
 
     def constant(self, name: str, values: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> str:
         """A small constant, stored in the graph."""
-        self._constants.append(numpy_helper.from_array(np.asarray(values, dtype=dtype), name))
+        self._constants[name] = numpy_helper.from_array(np.asarray(values, dtype=dtype), name)
         return name
 
     def parameter(self, name: str, *, first_row: int = 0) -> str:
@@ -64,6 +63,8 @@ class GraphBuilder:
         """`source` [..., K] times the group's weights [N, K] transposed, plus its bias if any -> [..., N]."""
         format_ = self.weights.format(group)
         bias = self.parameter(f"{group}.bias") if self.weights.has(f"{group}.bias") else None
+        if format_.by_row:
+            return integer_product(self, source, group, output, bias, tensors=group)
         if format_.quantized:
             codes, *scales = self._quantized(group, format_)
             return self._matmul_nbits(source, group, format_, codes, scales, output, bias)
@@ -128,21 +129,21 @@ class GraphBuilder:
     ) -> ModelProto:  # fmt: skip
         """The finished model; `stored` are the initializers in the data file."""
         graph: GraphProto = helper.make_graph(
-            self._nodes, name, list(inputs), list(outputs), [*self._constants, *stored]
+            self._nodes, name, list(inputs), list(outputs), [*self._constants.values(), *stored]
         )
         return helper.make_model(
             graph,
-            ir_version=_IR_VERSION,
-            opset_imports=[helper.make_opsetid("", _OPSET), helper.make_opsetid(FUSED, 1)],
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED, 1)],
             producer_name="edgeicl",
             producer_version=__version__,
         )
 
     def _quantized(self, group: str, format_: Format) -> list[str]:
         """Stores codes, scales and zero points; their names, as both operators take them."""
-        bits, block_size = format_.bits, format_.block_size
-        assert block_size is not None
+        bits = format_.bits
         n, k = self.weights.shape(f"{group}.codes")
+        block_size = format_.block_of(k)
         blocks = k // block_size
         codes_shape = matmul_shape(n, k, bits, block_size)
         names = [

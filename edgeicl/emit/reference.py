@@ -11,6 +11,7 @@ import torch
 from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
+from edgeicl.emit.rounded_inputs import round_inputs
 from edgeicl.emit.weights import Floats, QuantizedWeights
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
@@ -21,12 +22,16 @@ Array = npt.NDArray[Any]
 
 
 def reference_model(
-    config: Mapping[str, Any], weights: QuantizedWeights, *, label_rows: Mapping[int, Floats] | None = None
+    config: Mapping[str, Any],
+    weights: QuantizedWeights,
+    *,
+    label_rows: Mapping[int, Floats] | None = None,
+    integer_products: bool = False,
 ) -> torch.nn.Module:
     """The causal language model in fp32 and eval mode, every weight set to what the artifact's bytes mean.
 
     `label_rows` are the rows [H] of the head that the artifact stores apart, by token; the others are the
-    table's.
+    table's. `integer_products`: layers that the artifact computes in integers round what they get, as it does.
     """
     anatomy = anatomy_of(config)
     known = {key: value for key, value in anatomy.config.items() if key not in _NOT_FOR_THE_REFERENCE}
@@ -56,6 +61,8 @@ def reference_model(
         for token, row in label_rows.items():
             head[token] = torch.from_numpy(row)
         model.lm_head.weight = torch.nn.Parameter(head)  # no longer the table's own
+    if integer_products:
+        round_inputs(model, [group for group in anatomy.groups if weights.format(group.name).by_row])
     reference: torch.nn.Module = model.eval()
     return reference
 

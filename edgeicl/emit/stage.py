@@ -203,6 +203,11 @@ class _Emission:
         checkpoint = self.folder / CHECKPOINT
         checkpoint.mkdir(exist_ok=True)
         model = reference_model(self.config, self.weights, label_rows=self._label_rows())
+        integer = None
+        if any(format_.by_row for format_ in self.weights.plan.formats().values()):
+            integer = all_logits(
+                reference_model(self.config, self.weights, label_rows=self._label_rows(), integer_products=True)
+            )
 
         def check(where: str, before: NDArray[Any] | None, prefix: tuple[Rows, Rows] | None) -> Checks:
             room = self.context_tokens - (0 if before is None else len(before))
@@ -215,6 +220,7 @@ class _Emission:
                 scratch=checkpoint,
                 prefix=prefix,
                 head_tokens=self.head_tokens,
+                integer=integer if before is None else None,  # a prefix is computed with exact activations
             )
 
         checks = check("", None, None)

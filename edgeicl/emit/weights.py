@@ -56,14 +56,15 @@ class QuantizedWeights:
     def matrix(self, group: str) -> QuantizedMatrix:
         """Codes, scales and zero points of a group of 2, 4 or 8 bits."""
         format_ = self.format(group)
-        if format_.block_size is None:
+        if not format_.quantized:
             raise DataError(f"group {group} is {format_}; it has no codes")
+        codes = self.tensor(f"{group}.codes")
         return QuantizedMatrix(
-            codes=self.tensor(f"{group}.codes"),
+            codes=codes,
             scales=self.tensor(f"{group}.scales"),
             zero_points=None if format_.symmetric else self.tensor(f"{group}.zero_points"),
             bits=format_.bits,
-            block_size=format_.block_size,
+            block_size=format_.block_of(codes.shape[1]),
         )
 
     def dense(self, group: str) -> Floats:

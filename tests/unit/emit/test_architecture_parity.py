@@ -29,6 +29,7 @@ FORMATS = [
     Format(bits=2, block_size=32),
     INT4,
     Format(bits=8, block_size=32),
+    Format(bits=8, block_size="row"),
     Format(bits=16),
     Format(bits=32),
 ]
@@ -67,11 +68,15 @@ def test_agrees_with_transformers(variant: str, format_: Format, quantized: Quan
     config, weights = model_config(tiny.student), QuantizedWeights(tiny.quantized)
     ledger = write_model(tmp_path, config, weights)
     reference = all_logits(reference_model(config, weights))
-    checks = check_parity(tmp_path / "model.onnx", reference, _cases(tiny), threads=1, scratch=tmp_path)
-    assert len(checks) == 12
+    integer = all_logits(reference_model(config, weights, integer_products=True)) if format_.by_row else None
+    checks = check_parity(
+        tmp_path / "model.onnx", reference, _cases(tiny), threads=1, scratch=tmp_path, integer=integer
+    )
+    assert len(checks) == (18 if format_.by_row else 12)
     assert all(check.reference_scale > 0.5 for check in checks)
     anatomy = anatomy_of(config)
-    stored = sum(group_bytes(*group.shape, format_) for group in anatomy.groups)
+    formats = weights.plan.formats()
+    stored = sum(group_bytes(*group.shape, formats[group.name]) for group in anatomy.groups)
     data = sum(row.bytes for row in ledger if row.file == "model.onnx.data")
     assert data == stored + anatomy.fixed_tensor_bytes == (tmp_path / "model.onnx.data").stat().st_size
 
