@@ -65,6 +65,10 @@ class DataFile:
         self._stored[name] = _Stored(name, shape, np.dtype(dtype), make, group)
         return name
 
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor of this name."""
+        return name in self._stored
+
     def alias(self, name: str, of: str, shape: tuple[int, ...]) -> str:
         """Another name and shape for the bytes of the tensor `of`."""
         target = self._stored[of]

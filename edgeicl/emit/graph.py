@@ -10,10 +10,11 @@ import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edgeicl import __version__
+from edgeicl.emit.branches import PROMPT
 from edgeicl.emit.data_file import DataFile
 from edgeicl.emit.integer_product import integer_product
 from edgeicl.emit.opsets import FUSED, IR_VERSION, OPSET
-from edgeicl.emit.weights import QuantizedWeights
+from edgeicl.emit.weights import QuantizedWeights, prompt_tensors
 from edgeicl.models.anatomy import LABEL_HEAD
 from edgeicl.numerics.packing import gather_shape, matmul_shape, pack_rows
 from edgeicl.specs.quant_plan import Format
@@ -27,7 +28,9 @@ class GraphBuilder:
     def __init__(self, weights: QuantizedWeights, data: DataFile) -> None:
         self.weights = weights
         self.data = data
-        self._nodes: list[NodeProto] = []
+        self.nodes: list[NodeProto] = []
+        self.branch: str | None = None
+        self.renamed: dict[str, str] = {}
         self._constants: dict[str, TensorProto] = {}
 
     def node(
@@ -40,11 +43,17 @@ class GraphBuilder:
         **attributes: Any,
     ) -> str:
         """Adds a node; the name of its first output."""
-        name = f"/{next(out for out in outputs if out)}"
-        self._nodes.append(
-            helper.make_node(operator, list(inputs), list(outputs), name=name, domain=domain, **attributes)
-        )
+        given = [self.named(name) for name in inputs]
+        if self.branch is not None:
+            self.renamed |= {name: f"{self.branch}/{name}" for name in outputs if name}
+        made = [self.named(name) for name in outputs]
+        name = f"/{next(out for out in made if out)}"
+        self.nodes.append(helper.make_node(operator, given, made, name=name, domain=domain, **attributes))
         return outputs[0]
+
+    def named(self, name: str) -> str:
+        """The name that a value has in the graph: within a branch, one of the branch's own."""
+        return self.renamed.get(name, name)
 
     def constant(self, name: str, values: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> str:
         """A small constant, stored in the graph."""
@@ -53,6 +62,8 @@ class GraphBuilder:
 
     def parameter(self, name: str, *, first_row: int = 0) -> str:
         """A tensor of the model that has no group, in fp32, without the rows before `first_row`."""
+        if self.branch is not None and self.data.has(name):
+            return name
         rows, *rest = self.weights.shape(name)
         shape = (rows - first_row, *rest)
         return self.data.add(
@@ -61,10 +72,12 @@ class GraphBuilder:
 
     def linear(self, source: str, group: str, output: str) -> str:
         """`source` [..., K] times the group's weights [N, K] transposed, plus its bias if any -> [..., N]."""
-        format_ = self.weights.format(group)
+        format_, tensors = self.weights.format(group), group
+        if self.branch == PROMPT:
+            format_, tensors = self.weights.prompt_format, prompt_tensors(group)
         bias = self.parameter(f"{group}.bias") if self.weights.has(f"{group}.bias") else None
         if format_.by_row:
-            return integer_product(self, source, group, output, bias, tensors=group)
+            return integer_product(self, source, group, output, bias, tensors=tensors)
         if format_.quantized:
             codes, *scales = self._quantized(group, format_)
             return self._matmul_nbits(source, group, format_, codes, scales, output, bias)
@@ -129,7 +142,11 @@ class GraphBuilder:
     ) -> ModelProto:  # fmt: skip
         """The finished model; `stored` are the initializers in the data file."""
         graph: GraphProto = helper.make_graph(
-            self._nodes, name, list(inputs), list(outputs), [*self._constants.values(), *stored]
+            self.nodes,
+            name,
+            list(inputs),
+            list(outputs),
+            [*self._constants.values(), *stored],
         )
         return helper.make_model(
             graph,

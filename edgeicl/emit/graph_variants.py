@@ -11,19 +11,22 @@ EMBEDDED = "tokens"
 """The value of the graph that holds the token embeddings [B, T, H], before positions are added."""
 
 
-def with_exact_activations(model: bytes, *, integer_products: bool = False) -> bytes:
-    """The same graph with every quantized product computed from fp32 activations.
-
-    `integer_products`: those stay as they are, rounded inputs and all.
-    """
+def with_exact_activations(model: bytes) -> bytes:
+    """The same graph with every quantized product computed from fp32 activations."""
     proto = onnx.ModelProto.FromString(model)
-    for node in list(proto.graph.node):
+    _make_exact(proto.graph)
+    return _bytes(proto)
+
+
+def _make_exact(graph: onnx.GraphProto) -> None:
+    for node in list(graph.node):
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _make_exact(attribute.g)
         if node.op_type == "MatMulNBits":
             for attribute in node.attribute:
                 if attribute.name == "accuracy_level":
                     attribute.i = 0
-        if integer_products:
-            continue
         if node.op_type == "QuantizeLinear":  # its input is a token's shares of its largest magnitude
             _replace(node, "Identity", [node.input[0]])
         if node.op_type == "MatMulIntegerToFloat":
@@ -31,14 +34,8 @@ def with_exact_activations(model: bytes, *, integer_products: bool = False) -> b
             levels, values = f"{codes}.levels", f"{codes}.values"
             _replace(node, "MatMul", [shares, values])
             # not DequantizeLinear: the runtime would make a product with rounded inputs of it again
-            proto.graph.node.insert(0, helper.make_node("Mul", [levels, scales], [values]))
-            proto.graph.node.insert(0, helper.make_node("Cast", [codes], [levels], to=TensorProto.FLOAT))
-    return _bytes(proto)
-
-
-def has_integer_products(model: bytes) -> bool:
-    """Whether any product of the graph rounds its inputs to integers of their own."""
-    return any(node.op_type == "MatMulIntegerToFloat" for node in onnx.ModelProto.FromString(model).graph.node)
+            graph.node.insert(0, helper.make_node("Mul", [levels, scales], [values]))
+            graph.node.insert(0, helper.make_node("Cast", [codes], [levels], to=TensorProto.FLOAT))
 
 
 def _replace(node: onnx.NodeProto, operator: str, inputs: list[str]) -> None:

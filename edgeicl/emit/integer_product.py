@@ -21,6 +21,8 @@ from edgeicl.emit.opsets import FUSED
 if TYPE_CHECKING:
     from edgeicl.emit.graph import GraphBuilder
 
+IN_MAXIMA = ".in_maxima"
+"""Ends the name of what the kernel gives: outputs in units of each token's largest input."""
 _LARGEST_CODE = 127
 _ZERO_CODE = 128  # of the inputs, which the kernel wants unsigned
 _SMALLEST_MAXIMUM = 1e-30  # so that a token of zeros is divided by something
@@ -52,7 +54,7 @@ def integer_product(
     node("Div", [source, f"{output}.maxima"], [f"{output}.shares"])
     node("QuantizeLinear", [f"{output}.shares", step, zero], [f"{output}.inputs"])
     inputs = [f"{output}.inputs", codes, step, scales, zero]
-    node("MatMulIntegerToFloat", inputs, [f"{output}.in_maxima"], domain=FUSED)
+    node("MatMulIntegerToFloat", inputs, [f"{output}{IN_MAXIMA}"], domain=FUSED)
     product = f"{output}.product" if bias is not None else output
-    node("Mul", [f"{output}.in_maxima", f"{output}.maxima"], [product])
+    node("Mul", [f"{output}{IN_MAXIMA}", f"{output}.maxima"], [product])
     return product if bias is None else node("Add", [product, bias], [output])

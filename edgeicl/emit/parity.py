@@ -3,14 +3,12 @@
 Two levels. *Exact*: the artifact's own graph with activations left in fp32 (accuracy_level 0), which must agree
 with the reference to rounding; this is what finds a wrong scale, a shifted block or position, swapped rows.
 *Shipped*: the artifact as it is, whose kernels round activations to int8 in blocks; that error is allowed.
-Where there are integer products, whose rounding of activations the graph spells out, a level lies between the
-two. *Integer*: with those as they are and all else exact, beside a reference that rounds the same activations.
+(What integer products round is no kernel's affair; those have a check of their own, `integer_parity`.)
 Each is asked for the logits after a prompt, after tokens decoded with the cache, and both for a padded batch;
 all of that again behind a prefix, which the reference reads as what it was before it became keys and values.
 
 Tolerances are shares of the largest absolute reference logit. Seen on random weights: exact 2e-7 (2 layers of
-width 64) to 2e-6 (12 of width 768); shipped 0.6 to 2 %; integer, where an activation halfway between two
-codes may become either, 4e-7 to 4e-3, where 2 to 4 % is what that rounding changes.
+width 64) to 2e-6 (12 of width 768); shipped 0.6 to 2 %.
 """
 
 from __future__ import annotations
@@ -30,11 +28,10 @@ from edgeicl.specs.manifest import ParityCheck
 
 Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
-AllLogits = Callable[[Ids, Ids], Logits]
-"""Reference: ids [B, T], mask [B, T] -> logits [B, T, V]."""
+AllLogits = Callable[[Ids, Ids, int], Logits]
+"""Reference: ids [B, T], mask [B, T], how many tokens of each row are decoded -> logits [B, T, V]."""
 
 EXACT_TOLERANCE = 2e-5
-INTEGER_TOLERANCE = 1e-2
 SHIPPED_TOLERANCE = 0.1
 _DECODED_TOKENS = 4
 
@@ -80,11 +77,8 @@ def check_parity(
     scratch: Path,
     prefix: tuple[Rows, Rows] | None = None,
     head_tokens: Sequence[int] | None = None,
-    integer: AllLogits | None = None,
 ) -> tuple[ParityCheck, ...]:
     """Compares the artifact with `reference` at both levels; `scratch` is a folder for the exact graph.
-
-    `integer` is the reference that rounds what integer products round; without it that level is left out.
 
     `prefix` is what stands before every row: its keys and values in fp32, and as they are shipped.
     `head_tokens` are those that the artifact has logits of, all unless given. Differences are beside the
@@ -93,26 +87,18 @@ def check_parity(
     Raises:
         ParityError: a difference above its tolerance; names every check that failed, with its figures.
     """
-    exact_path, integer_path = scratch / "exact.onnx", scratch / "integer.onnx"
-    model = model_path.read_bytes()
-    exact_path.write_bytes(with_exact_activations(model))
-    levels = [
-        ("exact", exact_path, EXACT_TOLERANCE, prefix and prefix[0], reference),
-        ("shipped", model_path, SHIPPED_TOLERANCE, prefix and prefix[1], reference),
-    ]
-    if integer is not None:
-        integer_path.write_bytes(with_exact_activations(model, integer_products=True))
-        levels.insert(1, ("integer", integer_path, INTEGER_TOLERANCE, prefix and prefix[0], integer))
+    exact_path = scratch / "exact.onnx"
+    exact_path.write_bytes(with_exact_activations(model_path.read_bytes()))
     checks: list[ParityCheck] = []
     for case in cases:
-        expected: dict[AllLogits, Logits] = {}
-        for level, path, tolerance, rows, computes in levels:
-            if computes not in expected:
-                expected[computes] = _expected(case, computes)
+        expected = _expected(case, reference)
+        for level, path, tolerance, rows in (
+            ("exact", exact_path, EXACT_TOLERANCE, prefix and prefix[0]),
+            ("shipped", model_path, SHIPPED_TOLERANCE, prefix and prefix[1]),
+        ):
             found = _found(case, path, model_path.parent, threads, rows)
-            checks += _compare(f"{level}, {case.name}", found, expected[computes], tolerance, head_tokens)
-    for path in (exact_path, integer_path):
-        path.unlink(missing_ok=True)
+            checks += _compare(f"{level}, {case.name}", found, expected, tolerance, head_tokens)
+    exact_path.unlink()
     failed = [check for check in checks if not check.max_abs_difference <= check.tolerance]
     if failed:
         lines = [
@@ -130,7 +116,7 @@ def check_parity(
 def _expected(case: ParityCase, reference: AllLogits) -> Logits:
     """Logits [steps, B, V] at each row's last prompt token and at every token after it, without a cache."""
     ids, mask = case.padded()
-    logits = reference(ids, mask)
+    logits = reference(ids, mask, case.decoded_tokens)
     first = mask.sum(axis=1) - case.decoded_tokens - 1
     rows = np.arange(len(ids))
     return np.stack([logits[rows, first + step] for step in range(case.decoded_tokens + 1)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,6 @@ import torch
 from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from edgeicl.emit.rounded_inputs import round_inputs
 from edgeicl.emit.weights import Floats, QuantizedWeights
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
@@ -26,12 +25,12 @@ def reference_model(
     weights: QuantizedWeights,
     *,
     label_rows: Mapping[int, Floats] | None = None,
-    integer_products: bool = False,
+    prompts: bool = False,
 ) -> torch.nn.Module:
     """The causal language model in fp32 and eval mode, every weight set to what the artifact's bytes mean.
 
     `label_rows` are the rows [H] of the head that the artifact stores apart, by token; the others are the
-    table's. `integer_products`: layers that the artifact computes in integers round what they get, as it does.
+    table's. `prompts`: with the weights that prompts are read with, where those are others.
     """
     anatomy = anatomy_of(config)
     known = {key: value for key, value in anatomy.config.items() if key not in _NOT_FOR_THE_REFERENCE}
@@ -46,7 +45,8 @@ def reference_model(
         unset.remove(name)
 
     for group in anatomy.groups:
-        for name, rows in zip(group.weights, _parts(group, weights.dense(group.name)), strict=True):
+        values = weights.dense_for_prompts(group) if prompts else weights.dense(group.name)
+        for name, rows in zip(group.weights, _parts(group, values), strict=True):
             set_parameter(name, rows.T if group.transposed else rows)
         if group.biases:
             stacked = weights.tensor(f"{group.name}.bias")
@@ -61,8 +61,6 @@ def reference_model(
         for token, row in label_rows.items():
             head[token] = torch.from_numpy(row)
         model.lm_head.weight = torch.nn.Parameter(head)  # no longer the table's own
-    if integer_products:
-        round_inputs(model, [group for group in anatomy.groups if weights.format(group.name).by_row])
     reference: torch.nn.Module = model.eval()
     return reference
 
@@ -84,8 +82,14 @@ def _set(model: torch.nn.Module, name: str, values: npt.NDArray[Any]) -> None:
     setattr(model.get_submodule(module), kind, torch.nn.Parameter(torch.tensor(values, dtype=torch.float32)))
 
 
-def all_logits(model: torch.nn.Module, before: Array | None = None) -> Callable[[Ids, Ids], Logits]:
-    """`model` as a function: ids [B, T] and mask [B, T], padded on the right -> logits [B, T, V].
+class AllLogits(Protocol):
+    """Ids [B, T] and mask [B, T], padded on the right, each row's last tokens decoded -> logits [B, T, V]."""
+
+    def __call__(self, ids: Ids, mask: Ids, decoded_tokens: int = 0) -> Logits: ...
+
+
+def all_logits(model: torch.nn.Module, before: Array | None = None) -> AllLogits:
+    """`model` as a function, for which it makes no difference which tokens are decoded.
 
     `before`, token ids [P] or vectors [P, H], stands before every row and is computed anew each time.
     """
@@ -93,7 +97,7 @@ def all_logits(model: torch.nn.Module, before: Array | None = None) -> Callable[
     embedding: Any = model.get_input_embeddings()  # type: ignore[operator]  # a transformers model
 
     @torch.inference_mode()
-    def run(ids: Ids, mask: Ids) -> Logits:
+    def run(ids: Ids, mask: Ids, decoded_tokens: int = 0) -> Logits:
         first = stands if stands.ndim == 2 else embedding(stands)
         embedded = torch.cat([first.expand(len(ids), -1, -1), embedding(torch.from_numpy(ids))], dim=1)
         seen = torch.cat([torch.ones(len(ids), len(stands), dtype=torch.int64), torch.from_numpy(mask)], dim=1)
@@ -128,6 +132,19 @@ def last_logits(model: torch.nn.Module, before: Array | None = None) -> Callable
         return logits
 
     return run
+
+
+def embedded(model: torch.nn.Module, ids: Ids) -> torch.Tensor:
+    """Rows [1, T, E] of the model's embedding for ids [T]."""
+    embedding: Any = model.get_input_embeddings()  # type: ignore[operator]  # a transformers model
+    rows: torch.Tensor = embedding(torch.from_numpy(ids))[None]
+    return rows
+
+
+def key_value_cache(model: torch.nn.Module, before: Array | None) -> DynamicCache:
+    """A cache that holds what stands before a row, if anything does."""
+    decoder: Any = model.base_model
+    return _for_batch([] if before is None else _cache(decoder, torch.from_numpy(before)), 1)
 
 
 @torch.inference_mode()

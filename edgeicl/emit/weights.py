@@ -11,10 +11,16 @@ import numpy.typing as npt
 from safetensors import safe_open
 
 from edgeicl.errors import DataError
+from edgeicl.models.anatomy import WeightGroup
 from edgeicl.numerics.affine import QuantizedMatrix, dequantize
-from edgeicl.specs.quant_plan import Format, QuantPlan
+from edgeicl.specs.quant_plan import BY_ROW, Format, QuantPlan
 
 Floats = npt.NDArray[np.float32]
+
+
+def prompt_tensors(group: str) -> str:
+    """What the names of a layer's group's tensors for prompts begin with."""
+    return f"prompt.{group}"
 
 
 class QuantizedWeights:
@@ -38,6 +44,12 @@ class QuantizedWeights:
                 next_step="make the plan for this model",
             ) from None
 
+    @property
+    def prompt_format(self) -> Format:
+        """Of the layers' weights as they are stored once more for prompts; only where the plan has that."""
+        assert self.plan.prompt_format is not None
+        return self.plan.prompt_format
+
     def has(self, name: str) -> bool:
         """Whether a tensor of this name is stored."""
         return name in self._names
@@ -58,11 +70,14 @@ class QuantizedWeights:
         format_ = self.format(group)
         if not format_.quantized:
             raise DataError(f"group {group} is {format_}; it has no codes")
-        codes = self.tensor(f"{group}.codes")
+        return self._matrix(group, format_)
+
+    def _matrix(self, tensors: str, format_: Format) -> QuantizedMatrix:
+        codes = self.tensor(f"{tensors}.codes")
         return QuantizedMatrix(
             codes=codes,
-            scales=self.tensor(f"{group}.scales"),
-            zero_points=None if format_.symmetric else self.tensor(f"{group}.zero_points"),
+            scales=self.tensor(f"{tensors}.scales"),
+            zero_points=None if format_.symmetric else self.tensor(f"{tensors}.zero_points"),
             bits=format_.bits,
             block_size=format_.block_of(codes.shape[1]),
         )
@@ -72,6 +87,16 @@ class QuantizedWeights:
         if self.format(group).quantized:
             return dequantize(self.matrix(group))
         return self.tensor(f"{group}.weight").astype(np.float32)
+
+    def dense_for_prompts(self, group: WeightGroup) -> Floats:
+        """The same for what a prompt of several tokens is read with."""
+        if group.layer is None or self.plan.prompt_format is None:
+            return self.dense(group.name)
+        return dequantize(self.integer_matrix(prompt_tensors(group.name)))
+
+    def integer_matrix(self, tensors: str) -> QuantizedMatrix:
+        """What an integer product reads, by what the names of its tensors begin with."""
+        return self._matrix(tensors, BY_ROW)
 
     def _require(self, name: str) -> None:
         if name not in self._names:

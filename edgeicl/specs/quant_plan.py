@@ -61,6 +61,9 @@ class Format(Spec):
         return f"int{self.bits}/block{self.block_size}{'' if self.symmetric else '/asymmetric'}"
 
 
+BY_ROW = Format(bits=8, block_size="row")
+
+
 class GroupPlan(Spec):
     """One weight group and what is to become of it."""
 
@@ -76,6 +79,11 @@ class QuantPlan(Spec):
     model_digest: str = Field(description="Digest of the weights that the plan was made for.")
     importance: str = Field(description="How the importances were come by: the recipe's method.")
     groups: tuple[GroupPlan, ...] = Field(min_length=1, description="Every weight group of the model, once.")
+    prompt_format: Format | None = Field(
+        None,
+        description="Of a second copy of the layers' weights, read while a prompt is read; null: prompts "
+        " are read with the weights of `groups`.",
+    )
     predicted_weight_bytes: int = Field(description="Of the file of weights.")
     predicted_artifact_bytes: int = Field(description="Of every file that the budget counts; an upper bound.")
     predicted_resident_bytes: int = Field(description="Of the running process, as the budget counts it.")
@@ -89,6 +97,10 @@ class QuantPlan(Spec):
         names = [entry.group for entry in self.groups]
         if len(set(names)) != len(names):
             raise ValueError("a group appears twice")
+        if self.prompt_format is not None and not self.prompt_format.by_row:
+            raise ValueError(
+                f"prompt_format is {self.prompt_format}; expected 8 bits with block_size row, or null"
+            )
         return self
 
     def formats(self) -> dict[str, Format]:

@@ -73,7 +73,7 @@ def make_student(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def write_quantized(student: Path, folder: Path, format_: Format) -> None:
+def write_quantized(student: Path, folder: Path, format_: Format, prompt_format: Format | None = None) -> None:
     """What the quantize stage writes for a plan of one format, and of 8 bits where it doesn't fit."""
     anatomy = anatomy_of(json.loads((student / "config.json").read_text()))
     model = AutoModelForCausalLM.from_pretrained(student)
@@ -95,6 +95,10 @@ def write_quantized(student: Path, folder: Path, format_: Format) -> None:
                 tensors[f"{group.name}.zero_points"] = quantized.zero_points
         else:
             tensors[f"{group.name}.weight"] = matrix.astype(f"float{stored.bits}")
+        if prompt_format is not None and group.layer is not None:
+            quantized = round_to_nearest(matrix, prompt_format)
+            tensors[f"prompt.{group.name}.codes"] = quantized.codes
+            tensors[f"prompt.{group.name}.scales"] = quantized.scales
         if group.biases:
             tensors[f"{group.name}.bias"] = np.concatenate([state[name] for name in group.biases])
     save_file(tensors, str(folder / "weights.safetensors"))
@@ -102,6 +106,7 @@ def write_quantized(student: Path, folder: Path, format_: Format) -> None:
         model_digest="0" * 64,
         importance="none",
         groups=tuple(GroupPlan(group=group.name, format=formats[group.name]) for group in anatomy.groups),
+        prompt_format=prompt_format,
         predicted_weight_bytes=0,
         predicted_artifact_bytes=0,
         predicted_resident_bytes=0,
