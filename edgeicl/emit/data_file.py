@@ -25,6 +25,7 @@ _ELEMENT_TYPES = {
     np.dtype(np.float32): TensorProto.FLOAT,
     np.dtype(np.float16): TensorProto.FLOAT16,
     np.dtype(np.uint8): TensorProto.UINT8,
+    np.dtype(np.int8): TensorProto.INT8,
 }
 
 
@@ -63,6 +64,10 @@ class DataFile:
             raise IntegrityError(f"tensor {name} is stored twice in {self.file_name}")
         self._stored[name] = _Stored(name, shape, np.dtype(dtype), make, group)
         return name
+
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor of this name."""
+        return name in self._stored
 
     def alias(self, name: str, of: str, shape: tuple[int, ...]) -> str:
         """Another name and shape for the bytes of the tensor `of`."""

@@ -19,7 +19,9 @@ from typing import Any, ClassVar
 
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-from edgeicl.emit.graph import FUSED, GraphBuilder
+from edgeicl.emit.branches import by_tokens
+from edgeicl.emit.graph import GraphBuilder
+from edgeicl.emit.opsets import FUSED
 from edgeicl.models.anatomy import EMBEDDING, HEAD, LABEL_HEAD, Anatomy
 
 _KV = ("key", "value")
@@ -37,8 +39,12 @@ class DecoderGraph(ABC):
         self._builder = builder
         self._lengths()
         stream = self._embed()
-        for layer in range(anatomy.layers):
-            stream = self._layer(layer, *stream)
+        if builder.weights.plan.prompt_format is None:
+            stream = self._layers(*stream)
+        else:
+            presents = [f"present.{layer}.{part}" for layer in range(anatomy.layers) for part in _KV]
+            found = by_tokens(builder, lambda: self._layers(*stream), presents=presents)
+            stream = found[0] or "", found[1]
         hidden = self._finish(*stream)
         self.logits = anatomy.vocabulary
         if builder.weights.has(LABEL_HEAD):
@@ -103,6 +109,12 @@ class DecoderGraph(ABC):
         node("Min", ["row_lengths", "step_tokens"], ["valid_tokens"])
         node("Sub", ["valid_tokens", one], ["last_tokens"])
         node("Unsqueeze", ["last_tokens", constant("index_axes", [1, 2])], ["last_index"])  # [B, 1, 1]
+
+    def _layers(self, residual: str, delta: str | None) -> tuple[str, str | None]:
+        """The residual stream behind the last layer, and what is still to be added to it."""
+        for layer in range(self.anatomy.layers):
+            residual, delta = self._layer(layer, residual, delta)
+        return residual, delta
 
     def _layer(self, layer: int, residual: str, delta: str | None) -> tuple[str, str | None]:
         """Adds `delta` to the residual stream, then attention and MLP; the last layer keeps one position."""

@@ -10,15 +10,15 @@ import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edgeicl import __version__
+from edgeicl.emit.branches import PROMPT
 from edgeicl.emit.data_file import DataFile
-from edgeicl.emit.weights import QuantizedWeights
+from edgeicl.emit.integer_product import integer_product
+from edgeicl.emit.opsets import FUSED, IR_VERSION, OPSET
+from edgeicl.emit.weights import QuantizedWeights, prompt_tensors
 from edgeicl.models.anatomy import LABEL_HEAD
 from edgeicl.numerics.packing import gather_shape, matmul_shape, pack_rows
 from edgeicl.specs.quant_plan import Format
 
-FUSED = "com.microsoft"
-_IR_VERSION = 10
-_OPSET = 21
 ACCURACY_LEVEL_INT8 = 4
 
 
@@ -28,8 +28,10 @@ class GraphBuilder:
     def __init__(self, weights: QuantizedWeights, data: DataFile) -> None:
         self.weights = weights
         self.data = data
-        self._nodes: list[NodeProto] = []
-        self._constants: list[TensorProto] = []
+        self.nodes: list[NodeProto] = []
+        self.branch: str | None = None
+        self.renamed: dict[str, str] = {}
+        self._constants: dict[str, TensorProto] = {}
 
     def node(
         self,
@@ -41,19 +43,27 @@ class GraphBuilder:
         **attributes: Any,
     ) -> str:
         """Adds a node; the name of its first output."""
-        name = f"/{next(out for out in outputs if out)}"
-        self._nodes.append(
-            helper.make_node(operator, list(inputs), list(outputs), name=name, domain=domain, **attributes)
-        )
+        given = [self.named(name) for name in inputs]
+        if self.branch is not None:
+            self.renamed |= {name: f"{self.branch}/{name}" for name in outputs if name}
+        made = [self.named(name) for name in outputs]
+        name = f"/{next(out for out in made if out)}"
+        self.nodes.append(helper.make_node(operator, given, made, name=name, domain=domain, **attributes))
         return outputs[0]
+
+    def named(self, name: str) -> str:
+        """The name that a value has in the graph: within a branch, one of the branch's own."""
+        return self.renamed.get(name, name)
 
     def constant(self, name: str, values: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> str:
         """A small constant, stored in the graph."""
-        self._constants.append(numpy_helper.from_array(np.asarray(values, dtype=dtype), name))
+        self._constants[name] = numpy_helper.from_array(np.asarray(values, dtype=dtype), name)
         return name
 
     def parameter(self, name: str, *, first_row: int = 0) -> str:
         """A tensor of the model that has no group, in fp32, without the rows before `first_row`."""
+        if self.branch is not None and self.data.has(name):
+            return name
         rows, *rest = self.weights.shape(name)
         shape = (rows - first_row, *rest)
         return self.data.add(
@@ -62,8 +72,12 @@ class GraphBuilder:
 
     def linear(self, source: str, group: str, output: str) -> str:
         """`source` [..., K] times the group's weights [N, K] transposed, plus its bias if any -> [..., N]."""
-        format_ = self.weights.format(group)
+        format_, tensors = self.weights.format(group), group
+        if self.branch == PROMPT:
+            format_, tensors = self.weights.prompt_format, prompt_tensors(group)
         bias = self.parameter(f"{group}.bias") if self.weights.has(f"{group}.bias") else None
+        if format_.by_row:
+            return integer_product(self, source, group, output, bias, tensors=tensors)
         if format_.quantized:
             codes, *scales = self._quantized(group, format_)
             return self._matmul_nbits(source, group, format_, codes, scales, output, bias)
@@ -128,21 +142,25 @@ class GraphBuilder:
     ) -> ModelProto:  # fmt: skip
         """The finished model; `stored` are the initializers in the data file."""
         graph: GraphProto = helper.make_graph(
-            self._nodes, name, list(inputs), list(outputs), [*self._constants, *stored]
+            self.nodes,
+            name,
+            list(inputs),
+            list(outputs),
+            [*self._constants.values(), *stored],
         )
         return helper.make_model(
             graph,
-            ir_version=_IR_VERSION,
-            opset_imports=[helper.make_opsetid("", _OPSET), helper.make_opsetid(FUSED, 1)],
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED, 1)],
             producer_name="edgeicl",
             producer_version=__version__,
         )
 
     def _quantized(self, group: str, format_: Format) -> list[str]:
         """Stores codes, scales and zero points; their names, as both operators take them."""
-        bits, block_size = format_.bits, format_.block_size
-        assert block_size is not None
+        bits = format_.bits
         n, k = self.weights.shape(f"{group}.codes")
+        block_size = format_.block_of(k)
         blocks = k // block_size
         codes_shape = matmul_shape(n, k, bits, block_size)
         names = [

@@ -14,11 +14,35 @@ EMBEDDED = "tokens"
 def with_exact_activations(model: bytes) -> bytes:
     """The same graph with every quantized product computed from fp32 activations."""
     proto = onnx.ModelProto.FromString(model)
-    for node in proto.graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "MatMulNBits" and attribute.name == "accuracy_level":
-                attribute.i = 0
+    _make_exact(proto.graph)
     return _bytes(proto)
+
+
+def _make_exact(graph: onnx.GraphProto) -> None:
+    for node in list(graph.node):
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _make_exact(attribute.g)
+        if node.op_type == "MatMulNBits":
+            for attribute in node.attribute:
+                if attribute.name == "accuracy_level":
+                    attribute.i = 0
+        if node.op_type == "QuantizeLinear":  # its input is a token's shares of its largest magnitude
+            _replace(node, "Identity", [node.input[0]])
+        if node.op_type == "MatMulIntegerToFloat":
+            shares, codes, _, scales = node.input[:4]
+            levels, values = f"{codes}.levels", f"{codes}.values"
+            _replace(node, "MatMul", [shares, values])
+            # not DequantizeLinear: the runtime would make a product with rounded inputs of it again
+            graph.node.insert(0, helper.make_node("Mul", [levels, scales], [values]))
+            graph.node.insert(0, helper.make_node("Cast", [codes], [levels], to=TensorProto.FLOAT))
+
+
+def _replace(node: onnx.NodeProto, operator: str, inputs: list[str]) -> None:
+    """Makes the node another one, of ONNX's own operators and without attributes, with the same output."""
+    node.op_type, node.domain = operator, ""
+    node.input[:] = inputs
+    del node.attribute[:]
 
 
 def with_vectors_for_tokens(model: bytes) -> bytes:

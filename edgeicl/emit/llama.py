@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from edgeicl.emit.decoder_graph import DecoderGraph
-from edgeicl.emit.graph import FUSED
+from edgeicl.emit.opsets import FUSED
 from edgeicl.models.anatomy import EMBEDDING
 from edgeicl.models.rotary import inverse_frequencies
 

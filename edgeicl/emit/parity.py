@@ -3,6 +3,7 @@
 Two levels. *Exact*: the artifact's own graph with activations left in fp32 (accuracy_level 0), which must agree
 with the reference to rounding; this is what finds a wrong scale, a shifted block or position, swapped rows.
 *Shipped*: the artifact as it is, whose kernels round activations to int8 in blocks; that error is allowed.
+(What integer products round is no kernel's affair; those have a check of their own, `integer_parity`.)
 Each is asked for the logits after a prompt, after tokens decoded with the cache, and both for a padded batch;
 all of that again behind a prefix, which the reference reads as what it was before it became keys and values.
 
@@ -27,8 +28,8 @@ from edgeicl.specs.manifest import ParityCheck
 
 Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
-AllLogits = Callable[[Ids, Ids], Logits]
-"""Reference: ids [B, T], mask [B, T] -> logits [B, T, V]."""
+AllLogits = Callable[[Ids, Ids, int], Logits]
+"""Reference: ids [B, T], mask [B, T], how many tokens of each row are decoded -> logits [B, T, V]."""
 
 EXACT_TOLERANCE = 2e-5
 SHIPPED_TOLERANCE = 0.1
@@ -115,7 +116,7 @@ def check_parity(
 def _expected(case: ParityCase, reference: AllLogits) -> Logits:
     """Logits [steps, B, V] at each row's last prompt token and at every token after it, without a cache."""
     ids, mask = case.padded()
-    logits = reference(ids, mask)
+    logits = reference(ids, mask, case.decoded_tokens)
     first = mask.sum(axis=1) - case.decoded_tokens - 1
     rows = np.arange(len(ids))
     return np.stack([logits[rows, first + step] for step in range(case.decoded_tokens + 1)])

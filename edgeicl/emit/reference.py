@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +22,20 @@ Array = npt.NDArray[Any]
 
 
 def reference_model(
-    config: Mapping[str, Any], weights: QuantizedWeights, *, label_rows: Mapping[int, Floats] | None = None
+    config: Mapping[str, Any],
+    weights: QuantizedWeights,
+    *,
+    label_rows: Mapping[int, Floats] | None = None,
+    prompts: bool = False,
 ) -> torch.nn.Module:
     """The causal language model in fp32 and eval mode, every weight what the artifact's bytes mean.
 
     A pass holds the weights of one group at a time. `label_rows` are the rows [H] of the head that the
-    artifact stores apart, by token; the others are the table's.
+    artifact stores apart, by token; the others are the table's. `prompts`: with the weights that prompts are
+    read with, where those are others.
     """
     anatomy = anatomy_of(config)
-    parameters = _Parameters(anatomy, weights)
+    parameters = _Parameters(anatomy, weights.dense_for_prompts if prompts else weights.dense, weights)
 
     def read(name: str) -> torch.Tensor:
         if name != TIED_HEAD or not anatomy.tied:
@@ -49,7 +54,8 @@ def reference_model(
 class _Parameters:
     """Values of the model's parameters by name, from the groups they are stacked in."""
 
-    def __init__(self, anatomy: Anatomy, weights: QuantizedWeights) -> None:
+    def __init__(self, anatomy: Anatomy, dense: Callable[[str], Floats], weights: QuantizedWeights) -> None:
+        self._dense = dense
         self._weights = weights
         self._others = anatomy.others
         self._places: dict[str, tuple[WeightGroup, int]] = {}
@@ -70,13 +76,19 @@ class _Parameters:
         stored = f"{group.name}.bias" if bias else group.name
         if self._last[0] != stored:
             self._last = ("", [])
-            stacked = self._weights.tensor(stored) if bias else self._weights.dense(stored)
+            stacked = self._weights.tensor(stored) if bias else self._dense(stored)
             self._last = (stored, np.split(stacked, np.cumsum(group.parts)[:-1]))
         return self._last[1]
 
 
-def all_logits(model: torch.nn.Module, before: Array | None = None) -> Callable[[Ids, Ids], Logits]:
-    """`model` as a function: ids [B, T] and mask [B, T], padded on the right -> logits [B, T, V].
+class AllLogits(Protocol):
+    """Ids [B, T] and mask [B, T], padded on the right, each row's last tokens decoded -> logits [B, T, V]."""
+
+    def __call__(self, ids: Ids, mask: Ids, decoded_tokens: int = 0) -> Logits: ...
+
+
+def all_logits(model: torch.nn.Module, before: Array | None = None) -> AllLogits:
+    """`model` as a function, for which it makes no difference which tokens are decoded.
 
     `before`, token ids [P] or vectors [P, H], stands before every row and is computed anew each time.
     """
@@ -84,7 +96,7 @@ def all_logits(model: torch.nn.Module, before: Array | None = None) -> Callable[
     embedding: Any = model.get_input_embeddings()  # type: ignore[operator]  # a transformers model
 
     @torch.inference_mode()
-    def run(ids: Ids, mask: Ids) -> Logits:
+    def run(ids: Ids, mask: Ids, decoded_tokens: int = 0) -> Logits:
         first = stands if stands.ndim == 2 else embedding(stands)
         embedded = torch.cat([first.expand(len(ids), -1, -1), embedding(torch.from_numpy(ids))], dim=1)
         seen = torch.cat([torch.ones(len(ids), len(stands), dtype=torch.int64), torch.from_numpy(mask)], dim=1)
@@ -119,6 +131,19 @@ def last_logits(model: torch.nn.Module, before: Array | None = None) -> Callable
         return logits
 
     return run
+
+
+def embedded(model: torch.nn.Module, ids: Ids) -> torch.Tensor:
+    """Rows [1, T, E] of the model's embedding for ids [T]."""
+    embedding: Any = model.get_input_embeddings()  # type: ignore[operator]  # a transformers model
+    rows: torch.Tensor = embedding(torch.from_numpy(ids))[None]
+    return rows
+
+
+def key_value_cache(model: torch.nn.Module, before: Array | None) -> DynamicCache:
+    """A cache that holds what stands before a row, if anything does."""
+    decoder: Any = model.base_model
+    return _for_batch([] if before is None else _cache(decoder, torch.from_numpy(before)), 1)
 
 
 @torch.inference_mode()

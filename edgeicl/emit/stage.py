@@ -20,10 +20,12 @@ from edgeicl.emit.generation_checks import (
     check_transformers_tokenizer,
     genai_version,
 )
+from edgeicl.emit.integer_parity import check_integer_products
 from edgeicl.emit.lowering import file_entry, write_model
 from edgeicl.emit.parity import check_parity, parity_cases
 from edgeicl.emit.prefix import prefix_deviations, prefix_use, write_prefix_file
-from edgeicl.emit.reference import all_logits, last_logits, reference_model
+from edgeicl.emit.reference import last_logits
+from edgeicl.emit.two_layouts import reference_of
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import BudgetError, DataError
 from edgeicl.models.anatomy import EMBEDDING
@@ -206,14 +208,14 @@ class _Emission:
     def _parity(self) -> tuple[ParityCheck, ...]:
         checkpoint = self.folder / CHECKPOINT
         checkpoint.mkdir(exist_ok=True)
-        model = reference_model(self.config, self.weights, label_rows=self._label_rows())
+        reference = reference_of(self.config, self.weights, label_rows=self._label_rows())
 
         def check(where: str, before: NDArray[Any] | None, prefix: tuple[Rows, Rows] | None) -> Checks:
             room = self.context_tokens - (0 if before is None else len(before))
             # one thread: few tokens, and many short waits for other threads are slow on a busy computer
             return check_parity(
                 self.folder / MODEL_FILE,
-                all_logits(model, before),
+                reference(before),
                 parity_cases(self.anatomy.vocabulary, room, seed=self.recipe.seed, where=where),
                 threads=1,
                 scratch=checkpoint,
@@ -221,7 +223,8 @@ class _Emission:
                 head_tokens=self.head_tokens,
             )
 
-        checks = check("", None, None)
+        products = check_integer_products(self.folder / MODEL_FILE, self.weights, seed=self.recipe.seed)
+        checks = products + check("", None, None)
         for number, rows in enumerate(zip(self.sets, self.exact_rows, self._shipped_rows(), strict=True)):
             checks += check(f" behind set {number}", rows[0], rows[1:])
         return checks

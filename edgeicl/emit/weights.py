@@ -12,9 +12,14 @@ from safetensors import safe_open
 
 from edgeicl.errors import DataError
 from edgeicl.numerics.affine import QuantizedMatrix, dequantize
-from edgeicl.specs.quant_plan import Format, QuantPlan
+from edgeicl.specs.quant_plan import BY_ROW, Format, QuantPlan
 
 Floats = npt.NDArray[np.float32]
+
+
+def prompt_tensors(group: str) -> str:
+    """What the names of a layer's group's tensors for prompts begin with."""
+    return f"prompt.{group}"
 
 
 class QuantizedWeights:
@@ -37,6 +42,12 @@ class QuantizedWeights:
                 next_step="make the plan for this model",
             ) from None
 
+    @property
+    def prompt_format(self) -> Format:
+        """Of the layers' weights as they are stored once more for prompts; only where the plan has that."""
+        assert self.plan.prompt_format is not None
+        return self.plan.prompt_format
+
     def has(self, name: str) -> bool:
         """Whether a tensor of this name is stored."""
         return name in self._shapes
@@ -56,14 +67,18 @@ class QuantizedWeights:
     def matrix(self, group: str) -> QuantizedMatrix:
         """Codes, scales and zero points of a group of 2, 4 or 8 bits."""
         format_ = self.format(group)
-        if format_.block_size is None:
+        if not format_.quantized:
             raise DataError(f"group {group} is {format_}; it has no codes")
+        return self._matrix(group, format_)
+
+    def _matrix(self, tensors: str, format_: Format) -> QuantizedMatrix:
+        codes = self.tensor(f"{tensors}.codes")
         return QuantizedMatrix(
-            codes=self.tensor(f"{group}.codes"),
-            scales=self.tensor(f"{group}.scales"),
-            zero_points=None if format_.symmetric else self.tensor(f"{group}.zero_points"),
+            codes=codes,
+            scales=self.tensor(f"{tensors}.scales"),
+            zero_points=None if format_.symmetric else self.tensor(f"{tensors}.zero_points"),
             bits=format_.bits,
-            block_size=format_.block_size,
+            block_size=format_.block_of(codes.shape[1]),
         )
 
     def dense(self, group: str) -> Floats:
@@ -71,6 +86,16 @@ class QuantizedWeights:
         if self.format(group).quantized:
             return dequantize(self.matrix(group))
         return self.tensor(f"{group}.weight").astype(np.float32)
+
+    def dense_for_prompts(self, group: str) -> Floats:
+        """The same for what a prompt of several tokens is read with."""
+        if self.plan.prompt_format is None or not self.has(f"{prompt_tensors(group)}.codes"):
+            return self.dense(group)
+        return dequantize(self.integer_matrix(prompt_tensors(group)))
+
+    def integer_matrix(self, tensors: str) -> QuantizedMatrix:
+        """What an integer product reads, by what the names of its tensors begin with."""
+        return self._matrix(tensors, BY_ROW)
 
     def _opened(self) -> Any:
         """The file anew for each tensor: what was read of a mapped file stays in memory while it is open."""

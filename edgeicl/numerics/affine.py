@@ -61,22 +61,23 @@ def round_to_nearest(weights: Floats, format: Format) -> QuantizedMatrix:  # noq
         DataError: K is not a multiple of the block size, a weight is NaN or infinite, or the format is
             floating point.
     """
-    if format.block_size is None:
+    if not format.quantized:
         raise DataError(f"{format} is floating point and has no codes; expected 2, 4 or 8 bits")
-    if weights.ndim != 2 or weights.shape[1] % format.block_size:
+    block = format.block_of(weights.shape[-1])
+    if weights.ndim != 2 or weights.shape[1] % block:
         raise DataError(
-            f"weights of shape {weights.shape} can't be cut into blocks of {format.block_size} for {format}",
+            f"weights of shape {weights.shape} can't be cut into blocks of {block} for {format}",
             next_step=f"use a block size that divides the last dimension, {weights.shape[-1]}",
         )
     rows, columns = weights.shape
-    blocks = columns // format.block_size
+    blocks = columns // block
     codes = np.empty((rows, columns), np.uint8)
     scales = np.empty((rows, blocks), np.float32)
     zero_points = None if format.symmetric else np.empty((rows, blocks), np.uint8)
     step = max(1, _CHUNK_WEIGHTS // max(columns, 1))
     for start in range(0, rows, step):
         part = slice(start, start + step)
-        chunk = np.ascontiguousarray(weights[part], np.float32).reshape(-1, blocks, format.block_size)
+        chunk = np.ascontiguousarray(weights[part], np.float32).reshape(-1, blocks, block)
         if not np.isfinite(chunk).all():
             bad = start + int(np.argwhere(~np.isfinite(chunk))[0][0])
             raise DataError(f"row {bad} holds NaN or infinity; weights must be finite to be quantized")
@@ -85,7 +86,7 @@ def round_to_nearest(weights: Floats, format: Format) -> QuantizedMatrix:  # noq
         scales[part] = found[1]
         if zero_points is not None:
             zero_points[part] = found[2]
-    return QuantizedMatrix(codes, scales, zero_points, format.bits, format.block_size)
+    return QuantizedMatrix(codes, scales, zero_points, format.bits, block)
 
 
 def dequantize(matrix: QuantizedMatrix) -> Floats:

@@ -25,6 +25,7 @@ from edgeicl.specs.quant_plan import Format
 Moments = NDArray[np.float64]
 
 DAMPENING = 0.01
+_STEP_COLUMNS = 256  # after which errors are passed on; blocks of a scale are this at most, or whole rows
 _CHUNK_ROWS = 2048  # so that a block of all of them stays in the processor's cache
 
 
@@ -63,21 +64,23 @@ def gptq(
 
 def _corrected(weights: Floats, format_: Format, factor: Floats) -> QuantizedMatrix:
     """Every row of `weights` with errors passed on to later columns by `factor` U, H⁻¹ = Uᵀ U."""
-    size = format_.block_size or 1
+    size = format_.block_of(weights.shape[1])
+    step = min(size, _STEP_COLUMNS)
     rest = weights.T.copy()  # column by column
     top = np.float32((1 << format_.bits) - 1)
     codes = np.empty(rest.shape, np.uint8)
     scales, zero_points = [], []
-    for start in range(0, len(rest), size):
-        end = start + size
-        block = round_to_nearest(rest[start:end].T, format_)
-        scale = block.scales[:, 0]
-        scales.append(scale)
-        zero: Codes | np.float32 = np.float32(1 << (format_.bits - 1))
-        if block.zero_points is not None:
-            zero = block.zero_points[:, 0]
-            zero_points.append(zero)
-        errors = np.empty((size, rest.shape[1]), np.float32)
+    for start in range(0, len(rest), step):
+        end = min(start + step, len(rest))
+        if start % size == 0:
+            block = round_to_nearest(rest[start : start + size].T, format_)
+            scale = block.scales[:, 0]
+            scales.append(scale)
+            zero: Codes | np.float32 = np.float32(1 << (format_.bits - 1))
+            if block.zero_points is not None:
+                zero = block.zero_points[:, 0]
+                zero_points.append(zero)
+        errors = np.empty((end - start, rest.shape[1]), np.float32)
         for column in range(start, end):
             code = np.clip(np.rint(rest[column] / scale) + zero, 0, top)
             codes[column] = code

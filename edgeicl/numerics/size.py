@@ -36,13 +36,13 @@ def group_bytes(rows: int, columns: int, format_: Format) -> int:
     """
     if not format_.quantized:
         return codes_bytes(rows, columns, format_.bits)
-    assert format_.block_size is not None
-    if columns % format_.block_size:
+    block = format_.block_of(columns)
+    if columns % block:
         raise DataError(
             f"rows of {columns} weights don't divide into the blocks of {format_}",
             next_step=f"choose a block size that divides {columns}",
         )
-    blocks = columns // format_.block_size
+    blocks = columns // block
     size = codes_bytes(rows, columns, format_.bits) + rows * blocks * SCALE_BYTES
     if not format_.symmetric:
         size += rows * packed_row_bytes(blocks, format_.bits)
@@ -66,8 +66,9 @@ def held_bytes(
     weights = rows * columns
     if not format_.quantized:
         return 4 * weights * (2 if looked_up else 1)
-    assert format_.block_size is not None
-    blocks = -(-columns // format_.block_size)
+    if format_.by_row:
+        return group_bytes(rows, columns, format_)  # packed in the place of the codes, which are let go
+    blocks = -(-columns // format_.block_of(columns))
     packed = codes_bytes(rows, columns, format_.bits) + 3 * rows * blocks * SCALE_BYTES
     if not format_.symmetric:
         packed += rows * packed_row_bytes(blocks, format_.bits)

@@ -20,6 +20,7 @@ from torch import Tensor
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import EMBEDDING, HEAD
 from edgeicl.quantize.bodies.table import BODIES
+from edgeicl.quantize.rounded_inputs import Matrix, product
 from edgeicl.quantize.student_weights import StudentWeights
 
 Listener = Callable[[str, Tensor], None]
@@ -90,10 +91,11 @@ class CalibratedDecoder:
 
     @torch.inference_mode()
     def embed(
-        self, replaced: Mapping[str, Tensor] | None = None, *, before: Listener = lambda group, inputs: None
+        self, replaced: Mapping[str, Matrix] | None = None, *, before: Listener = lambda group, inputs: None
     ) -> Tensor:
         """Input of the first layer, [T, H]; `before` as for `layer`."""
         table = self._matrix(EMBEDDING, replaced)
+        assert isinstance(table, Tensor)  # no format of integer products fits it
         tokens = torch.cat([self._vectors, table[self.tokens]])
         return self._body.embed(tokens, partial(self._linear, replaced, before))
 
@@ -102,7 +104,7 @@ class CalibratedDecoder:
         self,
         index: int,
         hidden: Tensor,
-        replaced: Mapping[str, Tensor] | None = None,
+        replaced: Mapping[str, Matrix] | None = None,
         *,
         before: Listener = lambda group, inputs: None,
     ) -> Tensor:
@@ -119,13 +121,13 @@ class CalibratedDecoder:
 
     @torch.inference_mode()
     def logits(
-        self, hidden: Tensor, replaced: Mapping[str, Tensor] | None = None, *, final_norm: bool = True
+        self, hidden: Tensor, replaced: Mapping[str, Matrix] | None = None, *, final_norm: bool = True
     ) -> Tensor:
         """[M, V] logits of rows [M, H] of a hidden state."""
         inputs = self.head_inputs(hidden, replaced, final_norm=final_norm)
-        return F.linear(inputs, self._matrix(EMBEDDING if HEAD not in self._matrices else HEAD, replaced))
+        return product(inputs, self._matrix(EMBEDDING if HEAD not in self._matrices else HEAD, replaced))
 
-    def predictions(self, hidden: Tensor, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
+    def predictions(self, hidden: Tensor, replaced: Mapping[str, Matrix] | None = None) -> Tensor:
         """[M, V] logits of rows [M, H] of the last state, or [M, L] where the artifact has those alone."""
         if self._label_head is None:
             return self.logits(hidden, replaced)
@@ -135,7 +137,7 @@ class CalibratedDecoder:
     def head_inputs(
         self,
         hidden: Tensor,
-        replaced: Mapping[str, Tensor] | None = None,
+        replaced: Mapping[str, Matrix] | None = None,
         *,
         final_norm: bool = True,
         before: Listener = lambda group, inputs: None,
@@ -157,16 +159,16 @@ class CalibratedDecoder:
             states.append(self.layer(index, states[-1]))
         return states
 
-    def _matrix(self, group: str, replaced: Mapping[str, Tensor] | None) -> Tensor:
+    def _matrix(self, group: str, replaced: Mapping[str, Matrix] | None) -> Matrix:
         if replaced is not None and group in replaced:
             return replaced[group]
         return torch.from_numpy(self._matrices[group])
 
     def _linear(
-        self, replaced: Mapping[str, Tensor] | None, before: Listener, group: str, rows: Tensor
+        self, replaced: Mapping[str, Matrix] | None, before: Listener, group: str, rows: Tensor
     ) -> Tensor:
         before(group, rows)
-        return F.linear(rows, self._matrix(group, replaced), self._biases.get(group))
+        return product(rows, self._matrix(group, replaced), self._biases.get(group))
 
     def _attend(self, projected: Tensor) -> Tensor:
         outputs = []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeicl.errors import Problem, SpecError
-from edgeicl.models.anatomy import WeightGroup
+from edgeicl.models.anatomy import EMBEDDING, WeightGroup
 from edgeicl.specs.document import read_document
 from edgeicl.specs.loading import load_spec
 from edgeicl.specs.nearest import one_of
@@ -47,9 +47,9 @@ def read_plan(
         if not fits(by_name[entry.group], entry.format):
             columns = by_name[entry.group].shape[1]
             found = f"block_size {entry.format.block_size} for {entry.group}"
-            problems.append(
-                Problem(f"{key}.format", found, f"expected a divisor of its {columns} columns", format_line)
-            )
+            expected = "a number: tokens are looked up in it" if entry.format.by_row else ""
+            expected = f"expected {expected or f'a divisor of its {columns} columns'}"
+            problems.append(Problem(f"{key}.format", found, expected, format_line))
     missing = sorted(by_name.keys() - plan.formats().keys(), key=list(by_name).index)
     if missing:
         found = f"no entry for {', '.join(missing)}"
@@ -64,5 +64,7 @@ def read_plan(
 
 
 def fits(group: WeightGroup, format_: Format) -> bool:
-    """Whether the format's blocks divide the group's rows."""
-    return format_.block_size is None or group.shape[1] % format_.block_size == 0
+    """Whether the format's blocks divide the group's rows; no table of tokens is read by integer products."""
+    if format_.by_row:
+        return group.name != EMBEDDING
+    return group.shape[1] % format_.block_of(group.shape[1]) == 0

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.made_on_use import MadeOnUse
+from edgeicl.quantize.rounded_inputs import Matrix, as_computed
 from edgeicl.quantize.sensitivity import Sensitivity
 from edgeicl.quantize.solver import SolverName, alone, solve
 from edgeicl.quantize.stored_weights import read_again, stored_values
@@ -38,7 +38,7 @@ class PlanLoss:
         self._decoder = decoder
         self._sensitivity = sensitivity
         self._plan: dict[str, Format] = {}
-        self._values: Mapping[str, Tensor] = {}
+        self._values: Mapping[str, Matrix] = {}
         self._measured: dict[frozenset[tuple[str, Format]], float] = {}
 
     def __call__(self, plan: Mapping[str, Format]) -> float:
@@ -69,7 +69,9 @@ class PlanLoss:
             return
         if self._solver == "gptq":
             stored = solve(self._solver, self._weights, plan, self._decoder)
-            self._values = {group: torch.from_numpy(read_again(matrix)) for group, matrix in stored.items()}
+            self._values = {
+                group: as_computed(read_again(matrix), plan[group]) for group, matrix in stored.items()
+            }
         elif self._weights.streamed:
             groups, formats = {group.name: group for group in self._weights.groups}, dict(plan)
             self._values = MadeOnUse(groups, lambda name: self._alone(groups[name], formats[name]))
@@ -81,9 +83,9 @@ class PlanLoss:
             }
         self._plan = dict(plan)
 
-    def _alone(self, group: WeightGroup, format_: Format) -> Tensor:
+    def _alone(self, group: WeightGroup, format_: Format) -> Matrix:
         quantizer = alone(self._solver, group, self._decoder, self._states)
-        return torch.from_numpy(stored_values(self._weights.matrices[group.name], format_, quantizer))
+        return as_computed(stored_values(self._weights.matrices[group.name], format_, quantizer), format_)
 
     @cached_property
     def _states(self) -> list[Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.quantize.decoder import CalibratedDecoder
+from edgeicl.quantize.rounded_inputs import Matrix, as_computed
 from edgeicl.quantize.solver import SolverName, alone
 from edgeicl.quantize.stored_weights import Floats, stored_values
 from edgeicl.specs.quant_plan import Format
@@ -39,7 +40,7 @@ class Sensitivity:
         self._probabilities = reference.exp()
         self._negative_entropy = (self._probabilities * reference).sum(-1)
 
-    def loss(self, replaced: Mapping[str, Tensor]) -> float:
+    def loss(self, replaced: Mapping[str, Matrix]) -> float:
         """KL(fp32 || replaced) in nats, mean over the read positions, for matrices put in by group name."""
         start = min((self._first_layer[name] or 0 for name in replaced), default=self._decoder.layers)
         if any(self._first_layer[name] is None for name in replaced):
@@ -71,10 +72,10 @@ class Sensitivity:
             else:
                 quantizer = alone(solver, group, self._decoder, self._states)
                 stored = stored_values(matrices[group.name], format_, quantizer)
-                found[group.name] = self.loss({group.name: torch.from_numpy(stored)})
+                found[group.name] = self.loss({group.name: as_computed(stored, format_)})
             advance(1)
         return found
 
-    def _log_probabilities(self, hidden: Tensor, replaced: Mapping[str, Tensor] | None) -> Tensor:
+    def _log_probabilities(self, hidden: Tensor, replaced: Mapping[str, Matrix] | None) -> Tensor:
         # fp64: an 8-bit group moves a prediction by 1e-6 nats, which fp32 sums over a vocabulary would hide
         return torch.log_softmax(self._decoder.predictions(hidden[self._rows], replaced).double(), dim=-1)

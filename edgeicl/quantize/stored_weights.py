@@ -55,9 +55,9 @@ def tensors_of(group: str, stored: Stored) -> dict[str, NDArray[Any]]:
 def announced(group: WeightGroup, format_: Format) -> dict[str, Announced]:
     """Type and shape of what `tensors_of` will give for the group in the format."""
     rows, columns = group.shape
-    if format_.block_size is None:
+    if not format_.quantized:
         return {f"{group.name}.weight": (f"F{format_.bits}", group.shape)}
-    blocks = (rows, columns // format_.block_size)
+    blocks = (rows, columns // format_.block_of(columns))
     tensors: dict[str, Announced] = {
         f"{group.name}.codes": ("U8", group.shape),
         f"{group.name}.scales": ("F32", blocks),
@@ -75,9 +75,9 @@ def read_stored(tensors: Mapping[str, NDArray[Any]], plan: Mapping[str, Format])
             tensors[f"{group}.scales"],
             tensors.get(f"{group}.zero_points"),
             format_.bits,
-            format_.block_size,
+            format_.block_of(tensors[f"{group}.codes"].shape[1]),
         )
-        if format_.block_size is not None
+        if format_.quantized
         else tensors[f"{group}.weight"]
         for group, format_ in plan.items()
     }

@@ -17,7 +17,7 @@ def left_in_floating_point(
     left = [group for group, fitting in offered.items() if quantized and not any(f.quantized for f in fitting)]
     if not left:
         return ()
-    blocks = sorted({format_.block_size for format_ in quantized if format_.block_size})
+    blocks = sorted({format_.block_size for format_ in quantized if isinstance(format_.block_size, int)})
     return (
         Deviation(
             what="quantized weights",

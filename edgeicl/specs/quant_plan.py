@@ -15,14 +15,17 @@ class Format(Spec):
     """How the weights of a group are stored.
 
     2, 4 and 8 bits are integers with one fp32 scale per `block_size` weights of a row, as MatMulNBits reads
-    them; 16 and 32 bits are floating point and have no blocks.
+    them; 16 and 32 bits are floating point and have no blocks. 8 bits with one scale for the whole row are for
+    integer matrix products, which round their inputs to 8 bits too, each token by its largest.
     """
 
     bits: Literal[2, 4, 8, 16, 32] = Field(
         description="Of one weight: 2, 4 and 8 are integers, 16 and 32 floating point."
     )
-    block_size: Literal[16, 32, 64, 128, 256] | None = Field(
-        None, description="Weights of a row that share a scale; null for floating point."
+    block_size: Literal[16, 32, 64, 128, 256, "row"] | None = Field(
+        None,
+        description="Weights of a row that share a scale; row: all of them, in symmetric 8 bits, for integer "
+        "products; null for floating point.",
     )
     symmetric: bool = Field(True, description="Whether zero is the middle code; else blocks have zero points.")
 
@@ -32,6 +35,8 @@ class Format(Spec):
             raise ValueError(f"{self.bits} bits need a block_size; expected one of {BLOCK_SIZES}")
         if self.bits > 8 and (self.block_size is not None or not self.symmetric):
             raise ValueError(f"{self.bits} bits are floating point: no block_size and no symmetric: false")
+        if self.by_row and (self.bits != 8 or not self.symmetric):
+            raise ValueError("block_size row is of symmetric 8 bits: integer products take no others")
         return self
 
     @property
@@ -39,10 +44,24 @@ class Format(Spec):
         """Whether the weights are integer codes with scales."""
         return self.bits <= 8
 
+    @property
+    def by_row(self) -> bool:
+        """Whether the weights are for integer products, which round their inputs too."""
+        return self.block_size == "row"
+
+    def block_of(self, columns: int) -> int:
+        """Weights that share a scale, in rows of `columns`; the whole row in floating point."""
+        return self.block_size if isinstance(self.block_size, int) else columns
+
     def __str__(self) -> str:
         if not self.quantized:
             return f"fp{self.bits}"
+        if self.by_row:
+            return "int8/row"
         return f"int{self.bits}/block{self.block_size}{'' if self.symmetric else '/asymmetric'}"
+
+
+BY_ROW = Format(bits=8, block_size="row")
 
 
 class GroupPlan(Spec):
@@ -60,6 +79,11 @@ class QuantPlan(Spec):
     model_digest: str = Field(description="Digest of the weights that the plan was made for.")
     importance: str = Field(description="How the importances were come by: the recipe's method.")
     groups: tuple[GroupPlan, ...] = Field(min_length=1, description="Every weight group of the model, once.")
+    prompt_format: Format | None = Field(
+        None,
+        description="Of a second copy of the layers' weights, read while a prompt is read; null: prompts "
+        " are read with the weights of `groups`.",
+    )
     predicted_weight_bytes: int = Field(description="Of the file of weights.")
     predicted_artifact_bytes: int = Field(description="Of every file that the budget counts; an upper bound.")
     predicted_resident_bytes: int = Field(description="Of the running process, as the budget counts it.")
@@ -73,6 +97,10 @@ class QuantPlan(Spec):
         names = [entry.group for entry in self.groups]
         if len(set(names)) != len(names):
             raise ValueError("a group appears twice")
+        if self.prompt_format is not None and not self.prompt_format.by_row:
+            raise ValueError(
+                f"prompt_format is {self.prompt_format}; expected 8 bits with block_size row, or null"
+            )
         return self
 
     def formats(self) -> dict[str, Format]:

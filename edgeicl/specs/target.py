@@ -10,6 +10,9 @@ from edgeicl.specs.byte_size import ByteSize
 from edgeicl.specs.quant_plan import Format
 from edgeicl.specs.spec import Name, Spec
 
+VNNI = ("avx512_vnni", "avx_vnni")
+"""Instructions of x86-64 that add up products of 8-bit integers in 32 bits; avx2 has 16 for two of them."""
+
 
 class Budget(Spec):
     """What the result may take: `artifact` counts files, `resident` the process, `decode` a token's time."""
@@ -93,6 +96,16 @@ class Target(Spec):
             raise ValueError(
                 f"budget.decode_ms is {self.budget.decode_ms:g} and there is no calibration to predict it by; "
                 "expected calibration.bandwidth_bytes_per_second, or no decode_ms"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _integer_products_are_exact(self) -> Target:
+        features = self.instruction_features
+        if any(f.by_row for f in self.formats) and "avx2" in features and not {*features} & {*VNNI}:
+            raise ValueError(
+                "formats has int8/row, whose sums of products saturate with avx2 alone; expected "
+                f"one of {', '.join(VNNI)} in instruction_features, or no block_size: row"
             )
         return self
 

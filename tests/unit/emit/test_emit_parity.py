@@ -154,7 +154,7 @@ def test_wrong_logits_are_rejected(
     with pytest.raises(ParityError, match="doesn't compute what the reference model does"):
         check_parity(
             tmp_path / "model.onnx",
-            lambda ids, mask: wrong(right(ids, mask)),
+            lambda ids, mask, _: wrong(right(ids, mask)),
             case,
             threads=1,
             scratch=tmp_path,

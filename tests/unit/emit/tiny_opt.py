@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, OPTConfig, OPTForCausalLM
 
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.numerics.affine import round_to_nearest
+from edgeicl.quantize.plan_file import fits
 from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
 
 BOS, PAD = 2, 1
@@ -72,30 +73,40 @@ def make_student(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def write_quantized(student: Path, folder: Path, format_: Format) -> None:
-    """What the quantize stage writes for a plan that gives every group one format."""
+def write_quantized(student: Path, folder: Path, format_: Format, prompt_format: Format | None = None) -> None:
+    """What the quantize stage writes for a plan of one format, and of 8 bits where it doesn't fit."""
     anatomy = anatomy_of(json.loads((student / "config.json").read_text()))
     model = AutoModelForCausalLM.from_pretrained(student)
     state = {name: value.numpy() for name, value in model.state_dict().items()}
     tensors = {name: state[name] for name in anatomy.others}
+    formats = {
+        group.name: format_ if fits(group, format_) else Format(bits=8, block_size=16)
+        for group in anatomy.groups
+    }
     for group in anatomy.groups:
+        stored = formats[group.name]
         parts = [state[name] for name in group.weights]
         matrix = np.ascontiguousarray(np.concatenate([part.T if group.transposed else part for part in parts]))
-        if format_.quantized:
-            quantized = round_to_nearest(matrix, format_)
+        if stored.quantized:
+            quantized = round_to_nearest(matrix, stored)
             tensors[f"{group.name}.codes"] = quantized.codes
             tensors[f"{group.name}.scales"] = quantized.scales
             if quantized.zero_points is not None:
                 tensors[f"{group.name}.zero_points"] = quantized.zero_points
         else:
-            tensors[f"{group.name}.weight"] = matrix.astype(f"float{format_.bits}")
+            tensors[f"{group.name}.weight"] = matrix.astype(f"float{stored.bits}")
+        if prompt_format is not None and group.layer is not None:
+            quantized = round_to_nearest(matrix, prompt_format)
+            tensors[f"prompt.{group.name}.codes"] = quantized.codes
+            tensors[f"prompt.{group.name}.scales"] = quantized.scales
         if group.biases:
             tensors[f"{group.name}.bias"] = np.concatenate([state[name] for name in group.biases])
     save_file(tensors, str(folder / "weights.safetensors"))
     plan = QuantPlan(
         model_digest="0" * 64,
         importance="none",
-        groups=tuple(GroupPlan(group=group.name, format=format_) for group in anatomy.groups),
+        groups=tuple(GroupPlan(group=group.name, format=formats[group.name]) for group in anatomy.groups),
+        prompt_format=prompt_format,
         predicted_weight_bytes=0,
         predicted_artifact_bytes=0,
         predicted_resident_bytes=0,

@@ -1,0 +1,60 @@
+"""A product in integers: int8 weights with a scale for each row, inputs rounded to 8 bits token by token.
+
+For inputs x [..., K] and weights of codes C [N, K] and scales s [N]:
+
+    m = max |x| of each token,   q = round(127 x / m),   y = m / 127 * s * (q Cᵀ)
+
+Each token has a scale of its own (token-wise quantization: ZeroQuant, arXiv 2206.01861, section 4.1), so that
+what comes out doesn't depend on what is read beside it: other rows of a batch, padding, or earlier tokens.
+DynamicQuantizeMatMul does all of it in one node, but has one scale for everything that is read at once, which
+one token with large activations spoils. At 128 tokens both are as fast (docs/results/latency-model.md).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeicl.emit.opsets import FUSED
+
+if TYPE_CHECKING:
+    from edgeicl.emit.graph import GraphBuilder
+
+IN_MAXIMA = ".in_maxima"
+"""Ends the name of what the kernel gives: outputs in units of each token's largest input."""
+_LARGEST_CODE = 127
+_ZERO_CODE = 128  # of the inputs, which the kernel wants unsigned
+_SMALLEST_MAXIMUM = 1e-30  # so that a token of zeros is divided by something
+
+
+def integer_product(
+    builder: GraphBuilder, source: str, group: str, output: str, bias: str | None, *, tensors: str
+) -> str:
+    """Nodes for `source` [..., K] times the group's weights [N, K] transposed, plus `bias` -> [..., N].
+
+    `tensors` is what the names of its codes and scales start with.
+    """
+    node, constant, weights = builder.node, builder.constant, builder.weights
+    n, k = weights.shape(f"{tensors}.codes")
+    codes = builder.data.add(
+        f"{tensors}.codes", (k, n), np.int8,
+        lambda: (weights.tensor(f"{tensors}.codes").astype(np.int16) - _ZERO_CODE).astype(np.int8).T,
+        group=group,
+    )  # fmt: skip
+    scales = builder.data.add(
+        f"{tensors}.scales", (n,), np.float32, lambda: weights.tensor(f"{tensors}.scales")[:, 0], group=group
+    )
+    step = constant("input_step", 1 / _LARGEST_CODE, np.float32)
+    zero = constant("input_zero", _ZERO_CODE, np.uint8)
+    node("Abs", [source], [f"{output}.magnitudes"])
+    node("ReduceMax", [f"{output}.magnitudes", constant("last_axis", [-1])], [f"{output}.largest"])
+    least = constant("smallest_maximum", _SMALLEST_MAXIMUM, np.float32)
+    node("Max", [f"{output}.largest", least], [f"{output}.maxima"])  # [..., 1]
+    node("Div", [source, f"{output}.maxima"], [f"{output}.shares"])
+    node("QuantizeLinear", [f"{output}.shares", step, zero], [f"{output}.inputs"])
+    inputs = [f"{output}.inputs", codes, step, scales, zero]
+    node("MatMulIntegerToFloat", inputs, [f"{output}{IN_MAXIMA}"], domain=FUSED)
+    product = f"{output}.product" if bias is not None else output
+    node("Mul", [f"{output}{IN_MAXIMA}", f"{output}.maxima"], [product])
+    return product if bias is None else node("Add", [product, bias], [output])

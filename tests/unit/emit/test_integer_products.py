@@ -1,0 +1,94 @@
+"""Products in integers: the check of how activations are rounded rejects any other rounding."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from edgeicl.emit.integer_parity import check_integer_products
+from edgeicl.emit.lowering import write_model
+from edgeicl.emit.weights import QuantizedWeights
+from edgeicl.errors import ParityError
+from edgeicl.models.model_folder import model_config
+from edgeicl.specs.manifest import ParityCheck
+from edgeicl.specs.quant_plan import Format
+from tests.unit.emit.tiny_opt import Tiny
+
+ROW = Format(bits=8, block_size="row")
+
+
+def _check(tiny: Tiny, folder: Path) -> tuple[ParityCheck, ...]:
+    return check_integer_products(folder / "model.onnx", QuantizedWeights(tiny.quantized), seed=0)
+
+
+def _one_scale_for_all_tokens(node: onnx.NodeProto) -> None:
+    if node.op_type == "ReduceMax":
+        del node.input[1:]
+
+
+def _seven_bits(node: onnx.NodeProto) -> None:
+    if node.op_type == "QuantizeLinear":
+        node.input[1] = "two_steps"
+    if node.op_type == "MatMulIntegerToFloat":
+        node.input[2] = "two_steps"
+
+
+@pytest.mark.parametrize("fault", [_one_scale_for_all_tokens, _seven_bits])
+def test_another_rounding_is_rejected(
+    fault: Callable[[onnx.NodeProto], None], quantize: Callable[[Format], Tiny], tmp_path: Path
+) -> None:
+    tiny = quantize(ROW)
+    write_model(tmp_path, model_config(tiny.student), QuantizedWeights(tiny.quantized))
+    model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(2 / 127), "two_steps"))
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    _check(tiny, tmp_path)
+    for node in model.graph.node:
+        fault(node)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ParityError) as caught:
+        _check(tiny, tmp_path)
+    assert str(caught.value).count("integer product, layers.") == 8
+
+
+def test_weights_of_another_product_are_rejected(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
+    tiny = quantize(ROW)
+    write_model(tmp_path, model_config(tiny.student), QuantizedWeights(tiny.quantized))
+    (worst,) = _check(tiny, tmp_path)
+    assert worst.max_abs_difference < 1e-6 * worst.reference_scale
+    tensors = load_file(tiny.quantized / "weights.safetensors")
+    tensors["layers.1.mlp.up.codes"][5, 7] ^= 1
+    (tmp_path / "other").mkdir()
+    save_file(tensors, tmp_path / "other" / "weights.safetensors")
+    shutil.copy(tiny.quantized / "plan.json", tmp_path / "other")
+    with pytest.raises(ParityError, match=r"layers\.1\.mlp\.up") as caught:
+        _check(Tiny(tiny.student, tmp_path / "other"), tmp_path)
+    assert str(caught.value).count("integer product, layers.") == 1
+
+
+def test_what_stands_beside_a_token_does_not_matter(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
+    """A row of a padded batch has the logits that it has alone, to the bit of the integer products."""
+    tiny = quantize(ROW)
+    write_model(tmp_path, model_config(tiny.student), QuantizedWeights(tiny.quantized))
+    session = ort.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    layers = model_config(tiny.student)["num_hidden_layers"]
+
+    def logits(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        empty = np.zeros((len(ids), 4, 0, 16), np.float32)
+        past = {f"past_key_values.{i}.{x}": empty for i in range(layers) for x in ("key", "value")}
+        (found,) = session.run(["logits"], {"input_ids": ids, "attention_mask": mask, **past})
+        return np.asarray(found)
+
+    ids = np.arange(3, 23).reshape(2, 10)
+    mask = np.ones_like(ids)
+    mask[0, 4:] = 0
+    both = logits(ids, mask)
+    alone = logits(ids[:1, :4], mask[:1, :4])
+    np.testing.assert_allclose(both[0], alone[0], rtol=0, atol=1e-5 * np.abs(alone).max())

@@ -1,0 +1,102 @@
+"""Integer products as the importance of groups sees them: inputs are rounded, and that is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from edgeicl.numerics.affine import dequantize, round_to_nearest
+from edgeicl.numerics.gptq import gptq
+from edgeicl.numerics.size import group_bytes, held_bytes
+from edgeicl.quantize.decoder import CalibratedDecoder
+from edgeicl.quantize.plan_file import fits
+from edgeicl.quantize.rounded_inputs import IntegerMatrix, as_computed, product, rounded
+from edgeicl.quantize.sensitivity import Sensitivity
+from edgeicl.quantize.stored_weights import stored_values
+from edgeicl.quantize.student_weights import read_weights
+from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.target import VNNI, Target
+from tests.unit.quantize.test_quantize_stage import ALL, _target
+
+ROW = Format(bits=8, block_size="row")
+
+
+def test_on_paper() -> None:
+    """Steps of 2 / 127 and of 127 / 127: 0.5 becomes 32 steps of the first, 0.6 one of the second."""
+    rows = torch.tensor([[2.0, 0.5, -2.0], [-127.0, 0.6, 0.4], [0.0, 0.0, 0.0]])
+    expected = torch.tensor([[2.0, 32 * 2 / 127, -2.0], [-127.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(rounded(rows), expected)
+    matrix = torch.eye(3)
+    torch.testing.assert_close(product(rows, IntegerMatrix(matrix)), expected)
+    torch.testing.assert_close(product(rows, matrix), rows)
+
+
+def test_sizes_on_paper() -> None:
+    """48 rows of 172: a byte a weight and four a row, the same in memory."""
+    assert group_bytes(48, 172, ROW) == held_bytes(48, 172, ROW) == 48 * 172 + 48 * 4
+    assert str(ROW) == "int8/row"
+
+
+def test_a_row_has_one_scale() -> None:
+    random = np.random.default_rng(0)
+    weights = random.standard_normal((4, 300)).astype(np.float32)
+    stored = round_to_nearest(weights, ROW)
+    assert stored.scales.shape == (4, 1)
+    np.testing.assert_allclose(np.abs(stored.scales[:, 0]), np.abs(weights).max(axis=1) / 128, rtol=1e-6)
+    inputs = random.standard_normal((900, 300)) @ random.standard_normal((300, 300))
+    moments = inputs.T @ inputs / len(inputs)
+
+    def error(matrix: np.ndarray) -> float:
+        return float(np.einsum("nk,nk->", (matrix - weights) @ moments, matrix - weights))
+
+    # in steps of 256 columns, which is less than the row
+    assert error(dequantize(gptq(weights, ROW, moments))) < 0.8 * error(dequantize(stored))
+
+
+@pytest.mark.parametrize("wrong", [{"bits": 4}, {"bits": 8, "symmetric": False}, {"bits": 16}])
+def test_other_formats_have_no_rows(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Format.model_validate({"block_size": "row", **wrong})
+
+
+def test_tokens_are_not_looked_up_in_them(student: Path) -> None:
+    groups = read_weights(student).groups
+    assert [group.name for group in groups if not fits(group, ROW)] == ["embedding"]
+
+
+def test_sensitivity_sees_inputs_with_outliers(student: Path) -> None:
+    """A column of inputs a hundred times as large spoils the rounding of the others, and of nothing else."""
+    weights = read_weights(student)
+    group = "layers.0.mlp.up"
+    norm = next(name for name in weights.others if "layers.0" in name and "final_layer_norm.weight" in name)
+    bias = norm.replace("weight", "bias")
+
+    def losses() -> tuple[float, float]:
+        decoder = CalibratedDecoder(weights, [list(range(3, 40)), list(range(50, 80))])
+        sensitivity = Sensitivity(decoder)
+        values = stored_values(weights.matrices[group], ROW)
+        return (
+            sensitivity.loss({group: as_computed(values, ROW)}),
+            sensitivity.loss({group: torch.from_numpy(values)}),
+        )
+
+    before, weights_alone = losses()
+    assert before > weights_alone > 0
+    # the same function of the same tokens: what the norm multiplies, the matrix divides
+    for name in (norm, bias):
+        weights.others[name][3] *= 100
+    weights.matrices[group][:, 3] /= 100
+    with_outlier, _ = losses()
+    assert with_outlier > 20 * before
+
+
+def test_cores_whose_sums_saturate_are_refused() -> None:
+    target = _target([*ALL, ROW.model_dump()], artifact_bytes=1).model_dump(mode="json")
+    for features in ([], ["dotprod"], ["avx2", VNNI[0]]):
+        Target.model_validate(target | {"instruction_features": features})
+    with pytest.raises(ValidationError, match="saturate with avx2 alone"):
+        Target.model_validate(target | {"instruction_features": ["avx2"]})
