@@ -130,6 +130,7 @@ def _sizes(manifest: Manifest) -> str:
             "| format | weight groups |",
             "|---|---:|",
             *rows,
+            f"\nWhile it runs: {manifest.plan.numbers}.",
         ]
     )
 

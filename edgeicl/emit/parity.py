@@ -24,6 +24,7 @@ from edgeicl.errors import ParityError
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.models.prefix_file import Rows, prefix_tokens
 from edgeicl.specs.manifest import ParityCheck
+from edgeicl.specs.quant_plan import CacheBits
 
 Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -31,6 +32,7 @@ AllLogits = Callable[[Ids, Ids], Logits]
 """Reference: ids [B, T], mask [B, T] -> logits [B, T, V]."""
 
 EXACT_TOLERANCE = 2e-5
+EXACT_TOLERANCE_OF_INTEGER_CACHE = 2e-3
 SHIPPED_TOLERANCE = 0.1
 _DECODED_TOKENS = 4
 
@@ -76,12 +78,14 @@ def check_parity(
     scratch: Path,
     prefix: tuple[Rows, Rows] | None = None,
     head_tokens: Sequence[int] | None = None,
+    cache_bits: CacheBits = 32,
 ) -> tuple[ParityCheck, ...]:
     """Compares the artifact with `reference` at both levels; `scratch` is a folder for the exact graph.
 
     `prefix` is what stands before every row: its keys and values in fp32, and as they are shipped.
     `head_tokens` are those that the artifact has logits of, all unless given. Differences are beside the
-    largest logit of the whole vocabulary either way: those of a few labels may all be small.
+    largest logit of the whole vocabulary either way: those of a few labels may all be small. `cache_bits` are
+    the artifact's; the reference rounds keys and values as it does.
 
     Raises:
         ParityError: a difference above its tolerance; names every check that failed, with its figures.
@@ -89,10 +93,11 @@ def check_parity(
     exact_path = scratch / "exact.onnx"
     exact_path.write_bytes(with_exact_activations(model_path.read_bytes()))
     checks: list[ParityCheck] = []
+    exact_tolerance = EXACT_TOLERANCE_OF_INTEGER_CACHE if cache_bits == 8 else EXACT_TOLERANCE
     for case in cases:
         expected = _expected(case, reference)
         for level, path, tolerance, rows in (
-            ("exact", exact_path, EXACT_TOLERANCE, prefix and prefix[0]),
+            ("exact", exact_path, exact_tolerance, prefix and prefix[0]),
             ("shipped", model_path, SHIPPED_TOLERANCE, prefix and prefix[1]),
         ):
             found = _found(case, path, model_path.parent, threads, rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
+from edgeicl.emit.rounded_cache import LayerScales, RoundedDynamicCache
 from edgeicl.emit.weights import Floats, QuantizedWeights
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
@@ -77,10 +78,16 @@ def _set(model: torch.nn.Module, name: str, values: npt.NDArray[Any]) -> None:
     setattr(model.get_submodule(module), kind, torch.nn.Parameter(torch.tensor(values, dtype=torch.float32)))
 
 
-def all_logits(model: torch.nn.Module, before: Array | None = None) -> Callable[[Ids, Ids], Logits]:
+def all_logits(
+    model: torch.nn.Module,
+    before: Array | None = None,
+    *,
+    cache_scales: Sequence[LayerScales] | None = None,
+) -> Callable[[Ids, Ids], Logits]:
     """`model` as a function: ids [B, T] and mask [B, T], padded on the right -> logits [B, T, V].
 
-    `before`, token ids [P] or vectors [P, H], stands before every row and is computed anew each time.
+    `before`, token ids [P] or vectors [P, H], stands before every row and is computed anew each time. With
+    `cache_scales` keys and values are rounded as an 8-bit cache does it.
     """
     stands = torch.zeros(0, dtype=torch.int64) if before is None else torch.from_numpy(before)
     embedding: Any = model.get_input_embeddings()  # type: ignore[operator]  # a transformers model
@@ -90,7 +97,8 @@ def all_logits(model: torch.nn.Module, before: Array | None = None) -> Callable[
         first = stands if stands.ndim == 2 else embedding(stands)
         embedded = torch.cat([first.expand(len(ids), -1, -1), embedding(torch.from_numpy(ids))], dim=1)
         seen = torch.cat([torch.ones(len(ids), len(stands), dtype=torch.int64), torch.from_numpy(mask)], dim=1)
-        output = model(inputs_embeds=embedded, attention_mask=seen)
+        cache = {} if cache_scales is None else {"past_key_values": RoundedDynamicCache(cache_scales)}
+        output = model(inputs_embeds=embedded, attention_mask=seen, use_cache=cache_scales is not None, **cache)
         logits: Logits = output.logits[:, len(stands) :].float().numpy()
         return logits
 

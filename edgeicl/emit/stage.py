@@ -209,12 +209,13 @@ class _Emission:
             # one thread: few tokens, and many short waits for other threads are slow on a busy computer
             return check_parity(
                 self.folder / MODEL_FILE,
-                all_logits(model, before),
+                all_logits(model, before, cache_scales=self.weights.cache_scales()),
                 parity_cases(self.anatomy.vocabulary, room, seed=self.recipe.seed, where=where),
                 threads=1,
                 scratch=checkpoint,
                 prefix=prefix,
                 head_tokens=self.head_tokens,
+                cache_bits=self.weights.plan.cache_bits,
             )
 
         checks = check("", None, None)

@@ -119,15 +119,19 @@ _NO_SPECIAL = ", add_special_tokens=False"
 
 _EMPTY_CACHE = """\
 caches = [entry for entry in session.get_inputs() if entry.name.startswith("past_key_values.")]
-empty = {entry.name: np.zeros((1, entry.shape[1], 0, entry.shape[3]), np.float32) for entry in caches}
+numbers = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
+shapes = {entry.name: (1, entry.shape[1], 0, entry.shape[3]) for entry in caches}
+empty = {entry.name: np.zeros(shapes[entry.name], numbers[entry.type]) for entry in caches}
 """
 
 _PREFIX_CACHES = """\
+numbers = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
+types = {entry.name: entry.type for entry in session.get_inputs()}
 sets = [{} for _ in task["prefix"]["tokens"]]
 for name, rows in load_file("prefix.safetensors").items():
     number, _, name = name.partition(".")
     if name.startswith("past_key_values."):
-        sets[int(number)][name] = rows[None].astype(np.float32)
+        sets[int(number)][name] = rows[None].astype(numbers[types[name]])
 """
 
 _LABELS_ALONE = """\

@@ -17,6 +17,11 @@ from edgeicl.specs.quant_plan import Format, QuantPlan
 Floats = npt.NDArray[np.float32]
 
 
+def cache_scale_names(layer: int) -> tuple[str, str]:
+    """Tensors [heads, head size] with the scales of a layer's keys and values in an 8-bit cache."""
+    return f"layers.{layer}.attention.key_scales", f"layers.{layer}.attention.value_scales"
+
+
 class QuantizedWeights:
     """The weights of a model after quantization, with the plan that says how each group is stored."""
 
@@ -60,7 +65,7 @@ class QuantizedWeights:
             raise DataError(f"group {group} is {format_}; it has no codes")
         return QuantizedMatrix(
             codes=self.tensor(f"{group}.codes"),
-            scales=self.tensor(f"{group}.scales"),
+            scales=self.tensor(f"{group}.scales").astype(np.float32, copy=False),
             zero_points=None if format_.symmetric else self.tensor(f"{group}.zero_points"),
             bits=format_.bits,
             block_size=format_.block_size,
@@ -71,6 +76,16 @@ class QuantizedWeights:
         if self.format(group).quantized:
             return dequantize(self.matrix(group))
         return self.tensor(f"{group}.weight").astype(np.float32)
+
+    def cache_scales(self) -> list[tuple[Floats, Floats]] | None:
+        """Of each layer's keys and values, [heads, head size] each; None where the cache is floating point."""
+        if self.plan.cache_bits != 8:
+            return None
+        found: list[tuple[Floats, Floats]] = []
+        while self.has(cache_scale_names(len(found))[0]):
+            keys, values = map(self.tensor, cache_scale_names(len(found)))
+            found.append((keys, values))
+        return found
 
     def _require(self, name: str) -> None:
         if name not in self._names:

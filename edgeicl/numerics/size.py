@@ -74,12 +74,17 @@ def held_bytes(
     return packed + (codes_bytes(rows, columns, format_.bits) if looked_up else 0)
 
 
-def kv_cache_bytes(layers: int, kv_width: int, context_tokens: int) -> int:
-    """Bytes of the fp32 keys and values of one sequence of `context_tokens`.
+def kv_cache_bytes(layers: int, kv_width: int, context_tokens: int, *, bits: int = 32) -> int:
+    """Bytes of the keys and values of one sequence of `context_tokens`.
 
     `kv_width`: numbers of a layer's keys for one token, heads times head size.
     """
-    return 2 * layers * kv_width * 4 * context_tokens
+    return 2 * layers * kv_width * bits // 8 * context_tokens
+
+
+def cache_scale_bytes(layers: int, kv_width: int, *, bits: int) -> int:
+    """Bytes of the fp32 scales of a cache of integers, one for each channel; none for floating point."""
+    return 2 * layers * kv_width * SCALE_BYTES if bits == 8 else 0
 
 
 def prefix_file_bytes(layers: int, kv_width: int, set_tokens: Sequence[int], *, bits: int, ids: bool) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edgeicl.models.anatomy import WeightGroup
-from edgeicl.quantize.decoder import CalibratedDecoder
+from edgeicl.quantize.decoder import Cache, CalibratedDecoder
 from edgeicl.quantize.sensitivity import Sensitivity
 from edgeicl.quantize.solver import SolverName, alone, solve
 from edgeicl.quantize.stored_weights import read_again, stored_values
@@ -21,7 +21,8 @@ class PlanLoss:
     """KL(fp32 || stored) in nats, mean over the read positions of the calibration sequences.
 
     No plan is measured twice, and groups whose format is the same as in the plan measured before are not
-    rounded anew, unless the solver rounds them for what comes out of the others.
+    rounded anew, unless the solver rounds them for what comes out of the others. Attention reads keys and
+    values out of `cache`; in fp32 unless given.
     """
 
     def __init__(
@@ -30,11 +31,13 @@ class PlanLoss:
         weights: StudentWeights,
         decoder: CalibratedDecoder,
         sensitivity: Sensitivity,
+        cache: Cache | None = None,
     ) -> None:
         self._solver = solver
         self._weights = weights
         self._decoder = decoder
         self._sensitivity = sensitivity
+        self._cache = cache
         self._plan: dict[str, Format] = {}
         self._values: dict[str, Tensor] = {}
         self._measured: dict[frozenset[tuple[str, Format]], float] = {}
@@ -44,7 +47,7 @@ class PlanLoss:
         key = frozenset(plan.items())
         if key not in self._measured:
             self._store(plan)
-            self._measured[key] = self._sensitivity.loss(self._values)
+            self._measured[key] = self._sensitivity.loss(self._values, self._cache)
         return self._measured[key]
 
     def near(self, plan: Mapping[str, Format], changed: Mapping[str, Format]) -> float:
@@ -60,7 +63,7 @@ class PlanLoss:
             for group in self._weights.groups
             if changed[group.name] != plan[group.name]
         }
-        return self._sensitivity.loss({**self._values, **rounded})
+        return self._sensitivity.loss({**self._values, **rounded}, self._cache)
 
     def _store(self, plan: Mapping[str, Format]) -> None:
         if self._plan == plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +12,18 @@ from safetensors.numpy import save_file
 from edgeicl.models.anatomy import EMBEDDING, LABEL_HEAD, WeightGroup
 from edgeicl.quantize.allocation import LossTable, merged, plan_bytes
 from edgeicl.quantize.block_losses import importance
+from edgeicl.quantize.cache import HEADROOM, RoundedCache, rounded_cache
+from edgeicl.quantize.cache_choice import Choice, PlanSpaces, best_choice, candidates
 from edgeicl.quantize.curve import size_curve
 from edgeicl.quantize.measured_importance import Student, importance_table
+from edgeicl.quantize.plan_loss import PlanLoss
 from edgeicl.quantize.plan_space import Plan, PlanSpace
 from edgeicl.quantize.refinement import refine
 from edgeicl.quantize.stage_inputs import calibrated, edited_plan, sized
 from edgeicl.quantize.stored_weights import stored_tensors
 from edgeicl.specs.importance import ImportanceTable
 from edgeicl.specs.prefix import read_prefix_source
-from edgeicl.specs.quant_plan import GroupPlan, QuantPlan
+from edgeicl.specs.quant_plan import CacheBits, GroupPlan, QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.store import StageOutput, Store
@@ -53,7 +57,7 @@ def quantize(
     """
     settings = recipe.quantize
     sets = read_prefix_source(prefix) if prefix else []
-    space, deviations = sized(
+    spaces, deviations = sized(
         recipe,
         target,
         student=student,
@@ -61,7 +65,7 @@ def quantize(
         prefix_ids=any(values.ndim == 1 for values in sets),
     )
     edited = edited_plan(
-        recipe, target, space, student=student, student_digest=student_digest, base_folder=base_folder
+        recipe, target, spaces, student=student, student_digest=student_digest, base_folder=base_folder
     )
 
     source = calibrated(
@@ -73,16 +77,18 @@ def quantize(
         "student": student_digest,
         "solver": settings.solver,
         "refine": settings.refine,
-        "plan": {name: f.model_dump(mode="json") for name, f in edited.items()} if edited else None,
+        "plan": {name: f.model_dump(mode="json") for name, f in edited.plan.items()} if edited else None,
+        "cache": [edited and edited.cache_bits, target.cache_bits, HEADROOM],
         "formats": [f.model_dump(mode="json") for f in target.formats],
         "budget": target.budget.model_dump(mode="json"),
         "calibration": target.calibration and target.calibration.model_dump(mode="json"),
         "target": [target.name, target.context_tokens, target.runtime_overhead_bytes],
         "head_tokens": source.head_tokens,
-        "file_bytes": space.budget.other_file_bytes,
+        "file_bytes": [space.budget.other_file_bytes for space in spaces.values()],
     }
 
-    planning = _Planning(source, table, space, settings.refine)
+    caches = {bits: rounded_cache(source, bits, store=store) for bits in spaces}
+    planning = _Planning(source, table, spaces, caches, settings.refine)
 
     def build(folder: Path) -> None:
         if store.workers.is_writer:
@@ -99,39 +105,46 @@ class _Planning:
 
     student: Student
     table: ImportanceTable
-    space: PlanSpace
+    spaces: PlanSpaces
+    caches: Mapping[CacheBits, RoundedCache]
     refine_rounds: int
 
-    def write(self, folder: Path, edited: Plan | None) -> None:
+    def write(self, folder: Path, edited: Choice | None) -> None:
         """Writes plan, importance, curve and weights; the plan is `edited` if there is one."""
-        space, losses = self.space, self.table.losses()
+        losses = self.table.losses()
+        measures = {
+            bits: self.student.plan_loss(None if bits == 32 else self.caches[bits]) for bits in self.caches
+        }
+        choice = edited or best_choice(
+            candidates(self.spaces, losses), lambda found: measures[found.cache_bits](found.plan)
+        )
+        plan, space = choice.plan, self.spaces[choice.cache_bits]
+        cache, measure = self.caches[choice.cache_bits], measures[choice.cache_bits]
         refinement: tuple[float, ...] = ()
-        plan = space.best(losses, space.limits) if edited is None else edited
         if edited is None and self.refine_rounds:
-            plan, refinement = self._refined(plan)
+            plan, refinement = self._refined(plan, space, measure)
         curve = size_curve(
             plan,
             losses,
             space,
             loss_unit=self.table.unit,
-            measure=self.student.plan_loss,
+            measure=measure,
             refinement=refinement,
         )
         for name, spec in (
-            ("plan.json", self._described(plan)),
+            ("plan.json", self._described(plan, space, cache.bits)),
             ("importance.json", self.table),
             ("curve.json", curve),
         ):
             (folder / name).write_text(spec.model_dump_json(indent=1) + "\n")
-        tensors = stored_tensors(self.student.weights, self.student.stored(plan))
+        tensors = stored_tensors(self.student.weights, self.student.stored(plan)) | cache.tensors()
         if self.student.head_tokens is not None:
             table = self.student.weights.matrices[EMBEDDING]
             tensors[LABEL_HEAD] = table[list(self.student.head_tokens)]
         save_file(tensors, folder / "weights.safetensors")
 
-    def _refined(self, plan: Plan) -> tuple[Plan, tuple[float, ...]]:
+    def _refined(self, plan: Plan, space: PlanSpace, loss: PlanLoss) -> tuple[Plan, tuple[float, ...]]:
         """The best plan of groups after refinement, and the losses that were measured on the way."""
-        space, loss = self.space, self.student.plan_loss
         found = refine(
             space.by_unit(plan),
             merged(space.stored, space.units),
@@ -142,10 +155,10 @@ class _Planning:
         )
         return space.of_groups(found.plan), found.losses
 
-    def _described(self, plan: Plan) -> QuantPlan:
+    def _described(self, plan: Plan, space: PlanSpace, cache_bits: CacheBits) -> QuantPlan:
         losses = self.table.losses()
-        budget = self.space.budget
-        stored_bytes = plan_bytes(plan, self.space.stored)
+        budget = space.budget
+        stored_bytes = plan_bytes(plan, space.stored)
         return QuantPlan(
             model_digest=self.student.digest,
             importance=self.table.method,
@@ -155,8 +168,9 @@ class _Planning:
             ),
             predicted_weight_bytes=stored_bytes + budget.other_tensor_bytes,
             predicted_artifact_bytes=budget.artifact_bytes(stored_bytes),
-            predicted_decode_ms=self.space.decode_ms(plan),
-            predicted_resident_bytes=budget.resident_bytes(plan_bytes(plan, self.space.held)),
+            predicted_decode_ms=space.decode_ms(plan),
+            predicted_resident_bytes=budget.resident_bytes(plan_bytes(plan, space.held)),
+            cache_bits=cache_bits,
         )
 
     def _importance(self, group: WeightGroup, losses: LossTable) -> float:

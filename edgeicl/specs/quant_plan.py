@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from edgeicl.specs.spec import Spec
 
 BLOCK_SIZES = (16, 32, 64, 128, 256)
+CacheBits = Literal[8, 16, 32]
+"""Of a key or a value: 16 and 32 are floating point, 8 integers with a scale for each channel of a head."""
+ActivationBits = Literal[16, 32]
 
 
 class Format(Spec):
@@ -60,6 +63,10 @@ class QuantPlan(Spec):
     model_digest: str = Field(description="Digest of the weights that the plan was made for.")
     importance: str = Field(description="How the importances were come by: the recipe's method.")
     groups: tuple[GroupPlan, ...] = Field(min_length=1, description="Every weight group of the model, once.")
+    cache_bits: CacheBits = Field(32, description="Of a key or a value in the cache.")
+    activation_bits: ActivationBits = Field(
+        32, description="Of what the layers compute: floating point; with 16, scales and norms have 16 too."
+    )
     predicted_weight_bytes: int = Field(description="Of the file of weights.")
     predicted_artifact_bytes: int = Field(description="Of every file that the budget counts; an upper bound.")
     predicted_resident_bytes: int = Field(description="Of the running process, as the budget counts it.")
@@ -74,6 +81,12 @@ class QuantPlan(Spec):
         if len(set(names)) != len(names):
             raise ValueError("a group appears twice")
         return self
+
+    @property
+    def numbers(self) -> str:
+        """Bits of what is no weight, in words."""
+        kept = "8-bit integers" if self.cache_bits == 8 else f"fp{self.cache_bits}"
+        return f"activations in fp{self.activation_bits}, keys and values in {kept}"
 
     def formats(self) -> dict[str, Format]:
         """Group name -> format."""
