@@ -45,10 +45,9 @@ class DecoderGraph(ABC):
         if builder.weights.has(LABEL_HEAD):
             self.logits, _ = builder.weights.shape(LABEL_HEAD)
             builder.label_head(hidden, "logits")
-        elif anatomy.tied:
-            builder.tied_head(hidden, EMBEDDING, "logits")
-        else:
-            builder.linear(hidden, HEAD, "logits")
+            return
+        head = builder.tied_head if anatomy.tied else builder.linear
+        builder.logits(lambda output: head(hidden, EMBEDDING if anatomy.tied else HEAD, output))
 
     @abstractmethod
     def _embed(self) -> tuple[str, str | None]:

@@ -44,7 +44,7 @@ def model_card(
         _sizes(manifest),
         _quality(manifest),
         _speed(manifest),
-        usage(TaskFile.model_validate_json((folder / TASK_FILE).read_bytes())),
+        usage(TaskFile.model_validate_json((folder / TASK_FILE).read_bytes()), target.provider),
         _deviations(manifest),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"

@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -21,8 +21,9 @@ from edgeicl.emit.generation_checks import (
     genai_version,
 )
 from edgeicl.emit.lowering import file_entry, write_model
-from edgeicl.emit.parity import check_parity, parity_cases
+from edgeicl.emit.parity import SHIPPED_TOLERANCE_OF_HALVES, check_parity, parity_cases
 from edgeicl.emit.prefix import prefix_deviations, prefix_use, write_prefix_file
+from edgeicl.emit.provider import CUDA, check_on_provider, cuda_available, provider_deviations
 from edgeicl.emit.reference import all_logits, last_logits, reference_model
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import BudgetError, DataError
@@ -97,6 +98,7 @@ def emit(
         "seed": recipe.seed,
         "target": target.model_dump(mode="json", include={"context_tokens", "threads", "budget", "provider"}),
         "genai": genai_version(),
+        "cuda": target.provider == "cuda" and cuda_available(),
         "prefix": prefix and file_sha256(prefix),
     }
 
@@ -151,7 +153,7 @@ class _Emission:
         use = prefix_use(self.sets, longest_query_tokens=longest) if self.sets else None
         ledger = self._write(use)
         parity = self._parity()
-        deviations = [*self._provider(), *self._generation(prompts["in_domain"][:_PROMPTS])]
+        deviations = [*provider_deviations(self.target), *self._generation(prompts["in_domain"][:_PROMPTS])]
         accuracy = self._accuracy(prompts)
         checks = EmitChecks(
             ledger=ledger,
@@ -167,7 +169,7 @@ class _Emission:
         task = self.recipe.task
         ledger = write_model(self.folder, self.config, self.weights)
         if self.sets:
-            self.exact_rows = write_prefix_file(self.folder, self.sets, bits=self.recipe.emit.prefix_bits)
+            self.exact_rows = write_prefix_file(self.folder, self.sets, bits=self._prefix_bits)
             ledger.append(file_entry(self.folder, PREFIX_FILE))
         files = write_deployment_files(
             self.folder,
@@ -184,6 +186,7 @@ class _Emission:
             ),
             context_tokens=self.target.context_tokens,
             threads=self.target.threads,
+            provider=self.target.provider,
         )
         ledger += [file_entry(self.folder, file) for file in files]
         total = sum(entry.bytes for entry in ledger)
@@ -216,9 +219,19 @@ class _Emission:
                 prefix=prefix,
                 head_tokens=self.head_tokens,
                 cache_bits=self.weights.plan.cache_bits,
+                activation_bits=self.weights.plan.activation_bits,
             )
 
         checks = check("", None, None)
+        if self.target.provider == "cuda" and cuda_available():
+            checks += check_on_provider(
+                self.folder / MODEL_FILE,
+                all_logits(model, cache_scales=self.weights.cache_scales()),
+                parity_cases(self.anatomy.vocabulary, self.context_tokens, seed=self.recipe.seed)[0],
+                provider=CUDA,
+                tolerance=SHIPPED_TOLERANCE_OF_HALVES,
+                head_tokens=self.head_tokens,
+            )
         for number, rows in enumerate(zip(self.sets, self.exact_rows, self._shipped_rows(), strict=True)):
             checks += check(f" behind set {number}", rows[0], rows[1:])
         return checks
@@ -229,19 +242,6 @@ class _Emission:
             return None
         table: Any = load_model(self.student).get_output_embeddings().weight
         return {token: table[token].detach().float().numpy().copy() for token in self.head_tokens}
-
-    def _provider(self) -> list[Deviation]:
-        if self.target.provider == "cpu":
-            return []
-        return [
-            Deviation(
-                what="provider",
-                where=f"target {self.target.name}",
-                asked=self.target.provider,
-                got="cpu",
-                why="artifacts are written for, checked with and measured on the CPU provider of onnxruntime",
-            )
-        ]
 
     def _generation(self, prompts: Sequence[Sequence[int]]) -> list[Deviation]:
         """Greedy tokens behind the prefix; and, of a whole prompt, those that onnxruntime-genai makes too.
@@ -317,6 +317,11 @@ class _Emission:
             context_tokens=context_tokens,
             batch_size=batch_size,
         )
+
+    @property
+    def _prefix_bits(self) -> Literal[16, 32]:
+        """Of floating-point keys and values in the file: no more than the cache has."""
+        return 16 if self.weights.plan.cache_bits == 16 else self.recipe.emit.prefix_bits
 
     def _shipped_rows(self) -> list[Rows]:
         return read_prefix(self.folder / PREFIX_FILE)[0] if self.sets else []

@@ -192,18 +192,19 @@ def weight_budget(
     graph = _GRAPH_BYTES + per_layer * anatomy.layers
     scale_bytes = cache_scale_bytes(anatomy.layers, anatomy.kv_width, bits=cache_bits)
     label_bytes = 4 * label_rows * anatomy.embedding_width
+    halved = 32 // target.activation_bits  # what anatomy counts in fp32
     budget = WeightBudget(
         target=target.name,
         artifact_limit_bytes=target.budget.artifact_bytes,
         resident_limit_bytes=target.budget.resident_bytes,
-        other_tensor_bytes=anatomy.fixed_tensor_bytes + label_bytes + scale_bytes,
+        other_tensor_bytes=anatomy.fixed_tensor_bytes // halved + label_bytes + scale_bytes,
         other_file_bytes=tokenizer_bytes + task_bytes + graph + configs + prefix_bytes,
         kv_cache_bytes=kv_cache_bytes(anatomy.layers, anatomy.kv_width, context, bits=cache_bits),
-        prefill_bytes=anatomy.activation_bytes(context),
+        prefill_bytes=anatomy.activation_bytes(context) // halved,
         runtime_overhead_bytes=target.runtime_overhead_bytes,
         prefix_bytes=prefix_bytes,
         computed_bytes=anatomy.computed_bytes,
-        position_table_bytes=anatomy.position_table_bytes,
+        position_table_bytes=anatomy.position_table_bytes // halved,
     )
     return budget, tuple(deviations)
 

@@ -23,7 +23,7 @@ from edgeicl.quantize.stage_inputs import calibrated, edited_plan, sized
 from edgeicl.quantize.stored_weights import stored_tensors
 from edgeicl.specs.importance import ImportanceTable
 from edgeicl.specs.prefix import read_prefix_source
-from edgeicl.specs.quant_plan import CacheBits, GroupPlan, QuantPlan
+from edgeicl.specs.quant_plan import ActivationBits, CacheBits, GroupPlan, QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.store import StageOutput, Store
@@ -79,6 +79,7 @@ def quantize(
         "refine": settings.refine,
         "plan": {name: f.model_dump(mode="json") for name, f in edited.plan.items()} if edited else None,
         "cache": [edited and edited.cache_bits, target.cache_bits, HEADROOM],
+        "device": [target.provider, target.activation_bits],
         "formats": [f.model_dump(mode="json") for f in target.formats],
         "budget": target.budget.model_dump(mode="json"),
         "calibration": target.calibration and target.calibration.model_dump(mode="json"),
@@ -88,7 +89,7 @@ def quantize(
     }
 
     caches = {bits: rounded_cache(source, bits, store=store) for bits in spaces}
-    planning = _Planning(source, table, spaces, caches, settings.refine)
+    planning = _Planning(source, table, spaces, caches, settings.refine, target.activation_bits)
 
     def build(folder: Path) -> None:
         if store.workers.is_writer:
@@ -108,6 +109,7 @@ class _Planning:
     spaces: PlanSpaces
     caches: Mapping[CacheBits, RoundedCache]
     refine_rounds: int
+    activation_bits: ActivationBits
 
     def write(self, folder: Path, edited: Choice | None) -> None:
         """Writes plan, importance, curve and weights; the plan is `edited` if there is one."""
@@ -137,7 +139,10 @@ class _Planning:
             ("curve.json", curve),
         ):
             (folder / name).write_text(spec.model_dump_json(indent=1) + "\n")
-        tensors = stored_tensors(self.student.weights, self.student.stored(plan)) | cache.tensors()
+        tensors = stored_tensors(
+            self.student.weights, self.student.stored(plan), activation_bits=self.activation_bits
+        )
+        tensors |= cache.tensors()
         if self.student.head_tokens is not None:
             table = self.student.weights.matrices[EMBEDDING]
             tensors[LABEL_HEAD] = table[list(self.student.head_tokens)]
@@ -171,6 +176,7 @@ class _Planning:
             predicted_decode_ms=space.decode_ms(plan),
             predicted_resident_bytes=budget.resident_bytes(plan_bytes(plan, space.held)),
             cache_bits=cache_bits,
+            activation_bits=self.activation_bits,
         )
 
     def _importance(self, group: WeightGroup, losses: LossTable) -> float:

@@ -92,6 +92,8 @@ def _sized(
         label_head=columns is not None,
         calibration=target.calibration,
         decode_limit_ms=target.budget.decode_ms,
+        provider=target.provider,
+        activation_bits=target.activation_bits,
     )
     shared = merged(space.stored, space.units)
     offered = {group: list(shared[space.units[group.name]]) for group in anatomy.groups}

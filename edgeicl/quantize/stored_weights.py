@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgeicl.errors import DataError
 from edgeicl.numerics.affine import QuantizedMatrix, dequantize, round_to_nearest
 from edgeicl.quantize.student_weights import StudentWeights
-from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.quant_plan import ActivationBits, Format
 
 Floats = NDArray[np.float32]
 Stored = QuantizedMatrix | NDArray[np.float16] | NDArray[np.float32]
@@ -41,18 +41,27 @@ def stored_values(matrix: Floats, format_: Format, quantizer: Quantizer = round_
     return read_again(stored_matrix(matrix, format_, quantizer))
 
 
-def stored_tensors(weights: StudentWeights, stored: Mapping[str, Stored]) -> dict[str, NDArray[Any]]:
-    """Tensors of `weights.safetensors` by name (see `quantize`) for every group as it is `stored`."""
-    tensors: dict[str, NDArray[Any]] = dict(weights.others)
+def stored_tensors(
+    weights: StudentWeights, stored: Mapping[str, Stored], *, activation_bits: ActivationBits = 32
+) -> dict[str, NDArray[Any]]:
+    """Tensors of `weights.safetensors` by name (see `quantize`) for every group as it is `stored`.
+
+    Scales, biases and all that has no group are of the activations' type.
+
+    Raises:
+        DataError: a number that fp16 can't hold.
+    """
+    kept = _halves if activation_bits == 16 else np.asarray
+    tensors: dict[str, NDArray[Any]] = {name: kept(values) for name, values in weights.others.items()}
     for group, matrix in stored.items():
         if isinstance(matrix, QuantizedMatrix):
-            tensors |= {f"{group}.codes": matrix.codes, f"{group}.scales": matrix.scales}
+            tensors |= {f"{group}.codes": matrix.codes, f"{group}.scales": kept(matrix.scales)}
             if matrix.zero_points is not None:
                 tensors[f"{group}.zero_points"] = matrix.zero_points
         else:
             tensors[f"{group}.weight"] = matrix
         if group in weights.biases:
-            tensors[f"{group}.bias"] = weights.biases[group]
+            tensors[f"{group}.bias"] = kept(weights.biases[group])
     return tensors
 
 
@@ -60,7 +69,7 @@ def _halves(matrix: Floats) -> NDArray[np.float16]:
     largest = float(np.abs(matrix).max())
     if largest > _LARGEST_HALF:
         raise DataError(
-            f"a weight of {largest:g} is too large for 16 bits, which end at {_LARGEST_HALF:g}",
-            next_step="take the 16-bit format out of the target, or offer 32 bits",
+            f"a number of {largest:g} is too large for 16 bits, which end at {_LARGEST_HALF:g}",
+            next_step="take the 16-bit format out of the target, or set its activation_bits to 32",
         )
     return matrix.astype(np.float16)

@@ -74,8 +74,8 @@ class Emit(Spec):
     )
     prefix_bits: Literal[16, 32] = Field(
         32,
-        description="Of each number of `prefix.safetensors`; 16 takes half the bytes, and rounds. Never more than "
-        "the target's key/value cache has.",
+        description="Of each number of `prefix.safetensors`; 16 takes half the bytes, and rounds. Never more "
+        "than the artifact's key/value cache has.",
     )
 
 
