@@ -119,8 +119,9 @@ class Artifact:
         )
 
     def cache_bytes(self, depth_tokens: float) -> int:
-        """Bytes of fp32 keys and values that one token reads at `depth_tokens` of context."""
-        return round(2 * self.layers * self.kv_heads * self.head_size * 4 * depth_tokens)
+        """Bytes of keys and values that one token reads at `depth_tokens` of context."""
+        number_bytes = self.manifest.plan.cache_bits // 8
+        return round(2 * self.layers * self.kv_heads * self.head_size * number_bytes * depth_tokens)
 
     @property
     def generates(self) -> bool:

@@ -18,6 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+try:
+    from edgeicl.models.onnx_decoder import CACHE_TYPES
+except ImportError:  # On a device the files lie side by side.
+    from onnx_decoder import CACHE_TYPES  # type: ignore[import-not-found, no-redef]
+
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
 
@@ -45,7 +50,8 @@ class GrowingDecoder:
         self._wants_positions = "position_ids" in names
         self._outputs = [entry.name for entry in self._session.get_outputs()]
         heads, head_size = caches[0].shape[1], caches[0].shape[3]
-        self._empty = ort.OrtValue.ortvalue_from_numpy(np.zeros((1, heads, 0, head_size), np.float32))
+        empty = np.zeros((1, heads, 0, head_size), CACHE_TYPES[caches[0].type])
+        self._empty = ort.OrtValue.ortvalue_from_numpy(empty)
         self.reset()
 
     def prefill(self, input_ids: Ids, attention_mask: Ids | None = None) -> Logits:

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from edgeicl.emit.branches import by_tokens
+from edgeicl.emit.cache_graph import cache_scales, cache_type
 from edgeicl.emit.graph import GraphBuilder
 from edgeicl.emit.opsets import FUSED
 from edgeicl.models.anatomy import EMBEDDING, HEAD, LABEL_HEAD, Anatomy
@@ -50,10 +51,9 @@ class DecoderGraph(ABC):
         if builder.weights.has(LABEL_HEAD):
             self.logits, _ = builder.weights.shape(LABEL_HEAD)
             builder.label_head(hidden, "logits")
-        elif anatomy.tied:
-            builder.tied_head(hidden, EMBEDDING, "logits")
-        else:
-            builder.linear(hidden, HEAD, "logits")
+            return
+        head = builder.tied_head if anatomy.tied else builder.linear
+        builder.logits(lambda output: head(hidden, EMBEDDING if anatomy.tied else HEAD, output))
 
     @abstractmethod
     def _embed(self) -> tuple[str, str | None]:
@@ -131,13 +131,14 @@ class DecoderGraph(ABC):
         anatomy, name = self.anatomy, f"layers.{layer}"
         qkv = self._builder.linear(source, f"{name}.attention.qkv", f"{name}.qkv")
         tables, rotary = self._rotary()
+        tables, scaled = cache_scales(self._builder, layer, tables)
         attended = self._builder.node(
             "GroupQueryAttention",
             [*self._heads(layer, qkv), f"past_key_values.{layer}.key", f"past_key_values.{layer}.value",
              "seqlens_k", "total_sequence_length", *tables],
             [f"{name}.attended", f"present.{layer}.key", f"present.{layer}.value"],
             domain=FUSED, num_heads=anatomy.heads, kv_num_heads=anatomy.kv_heads, **rotary,
-            scale=anatomy.head_size**-0.5,
+            scale=anatomy.head_size**-0.5, **scaled,
         )  # fmt: skip
         if layer == anatomy.layers - 1:
             # only the last token's logits are wanted, and from here on positions don't meet any more
@@ -168,14 +169,15 @@ class DecoderGraph(ABC):
         anatomy, layers = self.anatomy, range(self.anatomy.layers)
         cache: list[str | int] = ["batch", anatomy.kv_heads, "cache", anatomy.head_size]
         present: list[str | int] = ["batch", anatomy.kv_heads, "present", anatomy.head_size]
+        kept = cache_type(self._builder)
         inputs = [
             _info("input_ids", TensorProto.INT64, ["batch", "tokens"]),
             _info("attention_mask", TensorProto.INT64, ["batch", "mask"]),
-            *(_info(f"past_key_values.{i}.{x}", TensorProto.FLOAT, cache) for i in layers for x in _KV),
+            *(_info(f"past_key_values.{i}.{x}", kept, cache) for i in layers for x in _KV),
         ]
         outputs = [
             _info("logits", TensorProto.FLOAT, ["batch", 1, self.logits]),
-            *(_info(f"present.{i}.{x}", TensorProto.FLOAT, present) for i in layers for x in _KV),
+            *(_info(f"present.{i}.{x}", kept, present) for i in layers for x in _KV),
         ]
         return self._builder.model(f"{anatomy.model_type}_decoder", inputs, outputs, stored)
 

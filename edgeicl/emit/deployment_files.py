@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
@@ -25,6 +25,7 @@ def write_deployment_files(
     *,
     context_tokens: int,
     threads: int,
+    provider: Literal["cpu", "cuda"] = "cpu",
 ) -> tuple[str, ...]:
     """Writes everything but graph and weights into `folder`; the names of the files.
 
@@ -35,11 +36,12 @@ def write_deployment_files(
         config: The student's config.json.
         context_tokens: Longest text that memory is set aside for; at most the model's positions.
         threads: Threads that onnxruntime-genai is told to use.
+        provider: What it is told to run the graph with.
     """
     anatomy = anatomy_of(config)
     tokenizer_json = json.loads(tokenizer.to_str())
     generates = task.logit_tokens is None
-    decoder = genai_config(anatomy, context_tokens=context_tokens, threads=threads)
+    decoder = genai_config(anatomy, context_tokens=context_tokens, threads=threads, provider=provider)
     files: dict[str, object] = {
         "config.json": {key: value for key, value in config.items() if key not in _OF_THE_CHECKPOINT},
         GENAI_FILE if generates else DECODER_FILE: decoder,
@@ -63,8 +65,13 @@ def write_deployment_files(
     return tuple(files)
 
 
-def genai_config(anatomy: Anatomy, *, context_tokens: int, threads: int) -> dict[str, Any]:
+def genai_config(
+    anatomy: Anatomy, *, context_tokens: int, threads: int, provider: Literal["cpu", "cuda"] = "cpu"
+) -> dict[str, Any]:
     """What onnxruntime-genai needs to run the graph; it rejects the type `opt`, so the type is `decoder`."""
+    session: dict[str, Any] = {"intra_op_num_threads": threads}
+    if provider == "cuda":
+        session["provider_options"] = [{"cuda": {}}]
     return {
         "model": {
             "type": "decoder",
@@ -73,7 +80,7 @@ def genai_config(anatomy: Anatomy, *, context_tokens: int, threads: int) -> dict
             "vocab_size": anatomy.vocabulary,
             "decoder": {
                 "filename": MODEL_FILE,
-                "session_options": {"intra_op_num_threads": threads},
+                "session_options": session,
                 "hidden_size": anatomy.hidden,
                 "head_size": anatomy.head_size,
                 "num_attention_heads": anatomy.heads,

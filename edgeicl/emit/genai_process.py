@@ -65,7 +65,9 @@ def _steps(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     try:
         import onnxruntime_genai as genai
 
-        model = genai.Model(request["folder"])
+        config = genai.Config(request["folder"])
+        config.clear_providers()  # the CPU is there on every computer
+        model = genai.Model(config)
         generated = []
         generator: Any = None
         for prompt, count in zip(request["prompts"], request["tokens"], strict=True):

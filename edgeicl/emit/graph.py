@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,9 @@ class GraphBuilder:
     def __init__(self, weights: QuantizedWeights, data: DataFile) -> None:
         self.weights = weights
         self.data = data
+        self.activations: type[np.float16] | type[np.float32] = (
+            np.float16 if weights.plan.activation_bits == 16 else np.float32
+        )
         self.nodes: list[NodeProto] = []
         self.branch: str | None = None
         self.renamed: dict[str, str] = {}
@@ -61,13 +64,16 @@ class GraphBuilder:
         return name
 
     def parameter(self, name: str, *, first_row: int = 0) -> str:
-        """A tensor of the model that has no group, in fp32, without the rows before `first_row`."""
+        """A tensor of the model that has no group, without the rows before `first_row`."""
         if self.branch is not None and self.data.has(name):
             return name
         rows, *rest = self.weights.shape(name)
         shape = (rows - first_row, *rest)
         return self.data.add(
-            name, shape, np.float32, lambda: self.weights.tensor(name)[first_row:].astype(np.float32)
+            name,
+            shape,
+            self.activations,
+            lambda: self.weights.tensor(name)[first_row:].astype(self.activations),
         )
 
     def linear(self, source: str, group: str, output: str) -> str:
@@ -86,7 +92,7 @@ class GraphBuilder:
         dtype = np.dtype(f"float{format_.bits}")
         self.data.add(weight, (k, n), dtype, lambda: self.weights.tensor(weight).astype(dtype).T, group=group)
         product = f"{output}.product" if bias is not None else output
-        self.node("MatMul", [source, self._as_fp32(weight, format_)], [product])
+        self.node("MatMul", [source, self._as_activations(weight, format_)], [product])
         return product if bias is None else self.node("Add", [product, bias], [output])
 
     def layer_norm(self, source: str, parameters: str, output: str, *, epsilon: float) -> str:
@@ -110,7 +116,7 @@ class GraphBuilder:
         dtype = np.dtype(f"float{format_.bits}")
         shape = self.weights.shape(weight)
         self.data.add(weight, shape, dtype, lambda: self.weights.tensor(weight).astype(dtype), group=group)
-        if format_.bits == 32:
+        if dtype == self.activations:
             return self.node("Gather", [weight, ids], [output])
         halves = self.node("Gather", [weight, ids], [f"{output}.fp16"])
         return self.node("Cast", [halves], [output], to=TensorProto.FLOAT)
@@ -124,7 +130,7 @@ class GraphBuilder:
         # Gemm reads [V, H] as it lies, where MatMul would want a transposed second copy; it takes matrices only
         axis = self.constant("sequence_axis", [1])
         flat = self.node("Squeeze", [source, axis], [f"{output}.input"])
-        weight = self._as_fp32(f"{group}.weight", format_)
+        weight = self._as_activations(f"{group}.weight", format_)
         product = self.node("Gemm", [flat, weight], [f"{output}.flat"], transB=1)
         return self.node("Unsqueeze", [product, axis], [output])
 
@@ -134,7 +140,19 @@ class GraphBuilder:
         weight = self.data.add(
             LABEL_HEAD, (columns, rows), np.float32, lambda: self.weights.tensor(LABEL_HEAD).T
         )
-        return self.node("MatMul", [source, weight], [output])
+        return self.node("MatMul", [self.as_fp32(source), weight], [output])
+
+    def logits(self, head: Callable[[str], str]) -> str:
+        """What `head` computes under the name it is given, as the output `logits`."""
+        if self.activations is np.float32:
+            return head("logits")
+        return self.node("Cast", [head("logits.fp16")], ["logits"], to=TensorProto.FLOAT)
+
+    def as_fp32(self, source: str) -> str:
+        """`source` in fp32, as the logits are whatever the layers compute in."""
+        if self.activations is np.float32:
+            return source
+        return self.node("Cast", [source], [f"{source}.fp32"], to=TensorProto.FLOAT)
 
     def model(
         self, name: str, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto],
@@ -170,7 +188,7 @@ class GraphBuilder:
                 group=group,
             ),
             self.data.add(
-                f"{group}.scales", (n, blocks), np.float32,
+                f"{group}.scales", (n, blocks), self.activations,
                 lambda: self.weights.tensor(f"{group}.scales"), group=group,
             ),
         ]  # fmt: skip
@@ -193,11 +211,16 @@ class GraphBuilder:
             inputs += [""] * (5 - len(inputs)) + [bias]
         return self.node(
             "MatMulNBits", inputs, [output], domain=FUSED,
-            N=n, K=k, bits=format_.bits, block_size=format_.block_size, accuracy_level=ACCURACY_LEVEL_INT8,
+            N=n, K=k, bits=format_.bits, block_size=format_.block_size, accuracy_level=self._accuracy_level,
         )  # fmt: skip
 
-    def _as_fp32(self, weight: str, format_: Format) -> str:
+    @property
+    def _accuracy_level(self) -> int:
+        """What products round activations to: int8, unless half precision is there to be used."""
+        return ACCURACY_LEVEL_INT8 if self.activations is np.float32 else 0
+
+    def _as_activations(self, weight: str, format_: Format) -> str:
         """Half-precision weights become fp32 when the session is made: the runtime folds the cast."""
-        if format_.bits == 32:
+        if np.dtype(f"float{format_.bits}") == self.activations:
             return weight
         return self.node("Cast", [weight], [f"{weight}.fp32"], to=TensorProto.FLOAT)

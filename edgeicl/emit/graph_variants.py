@@ -12,8 +12,12 @@ EMBEDDED = "tokens"
 
 
 def with_exact_activations(model: bytes) -> bytes:
-    """The same graph with every quantized product computed from fp32 activations."""
+    """The same graph with everything computed in fp32, from the numbers that are stored.
+
+    Keys and values too are fp32 then, unless they are integers.
+    """
     proto = onnx.ModelProto.FromString(model)
+    _compute_in_fp32(proto.graph)
     _make_exact(proto.graph)
     return _bytes(proto)
 
@@ -59,6 +63,27 @@ def with_vectors_for_tokens(model: bytes) -> bytes:
         helper.make_tensor_value_info(EMBEDDED, TensorProto.FLOAT, ["batch", "tokens", None])
     )
     return _bytes(proto)
+
+
+def _compute_in_fp32(graph: onnx.GraphProto) -> None:
+    """What is fp16 becomes fp32; a stored tensor by a cast, which the runtime folds when it loads the graph."""
+    halves = [stored.name for stored in graph.initializer if stored.data_type == TensorProto.FLOAT16]
+    widened = {name: f"{name}.in_fp32" for name in halves}
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = widened.get(name, name)
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.FLOAT
+    for value in (*graph.input, *graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    nodes = list(graph.node)
+    graph.ClearField("node")
+    graph.node.extend(
+        helper.make_node("Cast", [name], [wide], to=TensorProto.FLOAT) for name, wide in widened.items()
+    )
+    graph.node.extend(nodes)
 
 
 def _bytes(proto: onnx.ModelProto) -> bytes:

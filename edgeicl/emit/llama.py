@@ -35,8 +35,11 @@ class LlamaGraph(DecoderGraph):
         node("Cast", ["all_positions"], ["all_positions.fp32"], to=TensorProto.FLOAT)
         node("Unsqueeze", ["all_positions.fp32", "one"], ["position_column"])
         node("Mul", ["position_column", constant("radians", radians[None], np.float32)], ["angles"])
-        node("Cos", ["angles"], ["cosines"])
-        node("Sin", ["angles"], ["sines"])
+        for function, table in (("Cos", "cosines"), ("Sin", "sines")):
+            if self._builder.activations is np.float32:
+                node(function, ["angles"], [table])
+            else:
+                node("Cast", [node(function, ["angles"], [f"{table}.fp32"])], [table], to=TensorProto.FLOAT16)
 
     def _rotary(self) -> tuple[list[str], dict[str, Any]]:
         return ["cosines", "sines"], {"do_rotary": 1}

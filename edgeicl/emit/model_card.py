@@ -44,7 +44,7 @@ def model_card(
         _sizes(manifest),
         _quality(manifest),
         _speed(manifest),
-        usage(TaskFile.model_validate_json((folder / TASK_FILE).read_bytes())),
+        usage(TaskFile.model_validate_json((folder / TASK_FILE).read_bytes()), target.provider),
         _deviations(manifest),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -130,6 +130,7 @@ def _sizes(manifest: Manifest) -> str:
             "| format | weight groups |",
             "|---|---:|",
             *rows,
+            f"\nWhile it runs: {manifest.plan.numbers}.",
         ]
     )
 

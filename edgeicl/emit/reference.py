@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from transformers import DynamicCache
 
+from edgeicl.emit.rounded_cache import LayerScales, RoundedDynamicCache
 from edgeicl.emit.weights import Floats, QuantizedWeights
 from edgeicl.models.anatomy import EMBEDDING, Anatomy, WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
@@ -87,10 +88,16 @@ class AllLogits(Protocol):
     def __call__(self, ids: Ids, mask: Ids, decoded_tokens: int = 0) -> Logits: ...
 
 
-def all_logits(model: torch.nn.Module, before: Array | None = None) -> AllLogits:
+def all_logits(
+    model: torch.nn.Module,
+    before: Array | None = None,
+    *,
+    cache_scales: Sequence[LayerScales] | None = None,
+) -> AllLogits:
     """`model` as a function, for which it makes no difference which tokens are decoded.
 
-    `before`, token ids [P] or vectors [P, H], stands before every row and is computed anew each time.
+    `before`, token ids [P] or vectors [P, H], stands before every row and is computed anew each time. With
+    `cache_scales` keys and values are rounded as an 8-bit cache does it.
     """
     stands = torch.zeros(0, dtype=torch.int64) if before is None else torch.from_numpy(before)
     embedding: Any = model.get_input_embeddings()  # type: ignore[operator]  # a transformers model
@@ -100,7 +107,8 @@ def all_logits(model: torch.nn.Module, before: Array | None = None) -> AllLogits
         first = stands if stands.ndim == 2 else embedding(stands)
         embedded = torch.cat([first.expand(len(ids), -1, -1), embedding(torch.from_numpy(ids))], dim=1)
         seen = torch.cat([torch.ones(len(ids), len(stands), dtype=torch.int64), torch.from_numpy(mask)], dim=1)
-        output = model(inputs_embeds=embedded, attention_mask=seen)
+        cache = {} if cache_scales is None else {"past_key_values": RoundedDynamicCache(cache_scales)}
+        output = model(inputs_embeds=embedded, attention_mask=seen, use_cache=cache_scales is not None, **cache)
         logits: Logits = output.logits[:, len(stands) :].float().numpy()
         return logits
 

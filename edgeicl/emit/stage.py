@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -22,8 +22,9 @@ from edgeicl.emit.generation_checks import (
 )
 from edgeicl.emit.integer_parity import check_integer_products
 from edgeicl.emit.lowering import file_entry, write_model
-from edgeicl.emit.parity import check_parity, parity_cases
+from edgeicl.emit.parity import SHIPPED_TOLERANCE_OF_HALVES, check_parity, parity_cases
 from edgeicl.emit.prefix import prefix_deviations, prefix_use, write_prefix_file
+from edgeicl.emit.provider import CUDA, check_on_provider, cuda_available, provider_deviations
 from edgeicl.emit.reference import last_logits
 from edgeicl.emit.two_layouts import reference_of
 from edgeicl.emit.weights import QuantizedWeights
@@ -102,6 +103,7 @@ def emit(
         "seed": recipe.seed,
         "target": target.model_dump(mode="json", include={"context_tokens", "threads", "budget", "provider"}),
         "genai": genai_version(),
+        "cuda": target.provider == "cuda" and cuda_available(),
         "prefix": prefix and file_sha256(prefix),
     }
 
@@ -157,7 +159,7 @@ class _Emission:
         use = prefix_use(self.sets, longest_query_tokens=longest) if self.sets else None
         ledger = self._write(use)
         parity = self._parity()
-        deviations = [*self._provider(), *self._generation(prompts["in_domain"][:_PROMPTS])]
+        deviations = [*provider_deviations(self.target), *self._generation(prompts["in_domain"][:_PROMPTS])]
         accuracy = self._accuracy(prompts)
         checks = EmitChecks(
             ledger=ledger,
@@ -173,7 +175,7 @@ class _Emission:
         task = self.recipe.task
         ledger = write_model(self.folder, self.config, self.weights)
         if self.sets:
-            self.exact_rows = write_prefix_file(self.folder, self.sets, bits=self.recipe.emit.prefix_bits)
+            self.exact_rows = write_prefix_file(self.folder, self.sets, bits=self._prefix_bits)
             ledger.append(file_entry(self.folder, PREFIX_FILE))
         files = write_deployment_files(
             self.folder,
@@ -190,6 +192,7 @@ class _Emission:
             ),
             context_tokens=self.target.context_tokens,
             threads=self.target.threads,
+            provider=self.target.provider,
         )
         ledger += [file_entry(self.folder, file) for file in files]
         total = sum(entry.bytes for entry in ledger)
@@ -221,10 +224,21 @@ class _Emission:
                 scratch=checkpoint,
                 prefix=prefix,
                 head_tokens=self.head_tokens,
+                cache_bits=self.weights.plan.cache_bits,
+                activation_bits=self.weights.plan.activation_bits,
             )
 
         products = check_integer_products(self.folder / MODEL_FILE, self.weights, seed=self.recipe.seed)
         checks = products + check("", None, None)
+        if self.target.provider == "cuda" and cuda_available():
+            checks += check_on_provider(
+                self.folder / MODEL_FILE,
+                reference(None),
+                parity_cases(self.anatomy.vocabulary, self.context_tokens, seed=self.recipe.seed)[0],
+                provider=CUDA,
+                tolerance=SHIPPED_TOLERANCE_OF_HALVES,
+                head_tokens=self.head_tokens,
+            )
         for number, rows in enumerate(zip(self.sets, self.exact_rows, self._shipped_rows(), strict=True)):
             checks += check(f" behind set {number}", rows[0], rows[1:])
         return checks
@@ -235,19 +249,6 @@ class _Emission:
             return None
         table = self.checkpoint.read(self.anatomy.group(EMBEDDING).weights[0])
         return {token: table[token].float().numpy().copy() for token in self.head_tokens}
-
-    def _provider(self) -> list[Deviation]:
-        if self.target.provider == "cpu":
-            return []
-        return [
-            Deviation(
-                what="provider",
-                where=f"target {self.target.name}",
-                asked=self.target.provider,
-                got="cpu",
-                why="artifacts are written for, checked with and measured on the CPU provider of onnxruntime",
-            )
-        ]
 
     def _generation(self, prompts: Sequence[Sequence[int]]) -> list[Deviation]:
         """Greedy tokens behind the prefix; and, of a whole prompt, those that onnxruntime-genai makes too.
@@ -323,6 +324,11 @@ class _Emission:
             context_tokens=context_tokens,
             batch_size=batch_size,
         )
+
+    @property
+    def _prefix_bits(self) -> Literal[16, 32]:
+        """Of floating-point keys and values in the file: no more than the cache has."""
+        return 16 if self.weights.plan.cache_bits == 16 else self.recipe.emit.prefix_bits
 
     def _shipped_rows(self) -> list[Rows]:
         return read_prefix(self.folder / PREFIX_FILE)[0] if self.sets else []

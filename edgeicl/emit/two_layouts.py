@@ -27,7 +27,7 @@ def reference_of(
     """What stands before every row, if anything does -> the reference; `settings` as for `reference_model`."""
     model = reference_model(config, weights, **settings)
     if weights.plan.prompt_format is None:
-        return lambda before: all_logits(model, before)
+        return lambda before: all_logits(model, before, cache_scales=weights.cache_scales())
     prompt_model = reference_model(config, weights, prompts=True, **settings)
     return lambda before: TwoLayouts(prompt_model, model, before)
 

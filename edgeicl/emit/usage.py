@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from typing import Literal
+
 from edgeicl.specs.manifest import TaskFile
 from edgeicl.specs.pattern import pattern_columns
 
 
-def usage(task: TaskFile) -> str:
+def usage(task: TaskFile, provider: Literal["cpu", "cuda"] = "cpu") -> str:
     """A section of the model card: a label with onnxruntime, then tokens with onnxruntime-genai."""
     if task.logit_tokens is not None:
-        return _label_usage(task)
+        return _label_usage(task, provider)
     columns = ", ".join(f'"{column}": "..."' for column in pattern_columns(task.pattern))
     several = any(len(tokens) > 1 for tokens in task.verbalizer_tokens.values())
     behind = task.prefix is not None
     parts = [
         _BEHIND_PREFIX if behind else _ALONE,
         f"""```python
-{_opened(behind)}
+{_opened(behind, provider)}
 
 def label_scores(columns, cache):
     before = next(iter(cache.values())).shape[2]
@@ -42,12 +45,12 @@ def label_scores(columns, cache):
     return "\n\n".join(["## Use", *parts])
 
 
-def _label_usage(task: TaskFile) -> str:
+def _label_usage(task: TaskFile, provider: Literal["cpu", "cuda"]) -> str:
     """The same for an artifact that has logits of labels alone: one run, and no tokens."""
     columns = ", ".join(f'"{column}": "..."' for column in pattern_columns(task.pattern))
     behind = task.prefix is not None
     code = f"""```python
-{_opened(behind)}
+{_opened(behind, provider)}
 
 def label_scores(columns, cache):
     before = next(iter(cache.values())).shape[2]
@@ -66,8 +69,9 @@ def label_scores(columns, cache):
     return "\n\n".join(["## Use", _BEHIND_PREFIX if behind else _ALONE, code, _LABELS_ALONE])
 
 
-def _opened(behind: bool) -> str:
+def _opened(behind: bool, provider: Literal["cpu", "cuda"]) -> str:
     """The start of both: task, tokenizer, session, and what goes into the cache."""
+    providers = json.dumps(_PROVIDERS[provider])
     return f"""import json
 
 import numpy as np
@@ -76,7 +80,7 @@ import onnxruntime as ort
 
 task = json.load(open("task.json"))
 tokenizer = Tokenizer.from_file("tokenizer.json")
-session = ort.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+session = ort.InferenceSession("model.onnx", providers={providers})
 {_PREFIX_CACHES if behind else _EMPTY_CACHE}"""
 
 
@@ -115,19 +119,24 @@ without leading tokens. The graph gives logits for the last token only. Behind a
 query at a time: it refuses a batch."""
 
 _PREFIX_IMPORT = "from safetensors.numpy import load_file\n"
+_PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 _NO_SPECIAL = ", add_special_tokens=False"
 
 _EMPTY_CACHE = """\
 caches = [entry for entry in session.get_inputs() if entry.name.startswith("past_key_values.")]
-empty = {entry.name: np.zeros((1, entry.shape[1], 0, entry.shape[3]), np.float32) for entry in caches}
+numbers = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
+shapes = {entry.name: (1, entry.shape[1], 0, entry.shape[3]) for entry in caches}
+empty = {entry.name: np.zeros(shapes[entry.name], numbers[entry.type]) for entry in caches}
 """
 
 _PREFIX_CACHES = """\
+numbers = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
+types = {entry.name: entry.type for entry in session.get_inputs()}
 sets = [{} for _ in task["prefix"]["tokens"]]
 for name, rows in load_file("prefix.safetensors").items():
     number, _, name = name.partition(".")
     if name.startswith("past_key_values."):
-        sets[int(number)][name] = rows[None].astype(np.float32)
+        sets[int(number)][name] = rows[None].astype(numbers[types[name]])
 """
 
 _LABELS_ALONE = """\

@@ -22,6 +22,11 @@ def prompt_tensors(group: str) -> str:
     return f"prompt.{group}"
 
 
+def cache_scale_names(layer: int) -> tuple[str, str]:
+    """Tensors [heads, head size] with the scales of a layer's keys and values in an 8-bit cache."""
+    return f"layers.{layer}.attention.key_scales", f"layers.{layer}.attention.value_scales"
+
+
 class QuantizedWeights:
     """The weights of a model after quantization, with the plan that says how each group is stored."""
 
@@ -75,7 +80,7 @@ class QuantizedWeights:
         codes = self.tensor(f"{tensors}.codes")
         return QuantizedMatrix(
             codes=codes,
-            scales=self.tensor(f"{tensors}.scales"),
+            scales=self.tensor(f"{tensors}.scales").astype(np.float32, copy=False),
             zero_points=None if format_.symmetric else self.tensor(f"{tensors}.zero_points"),
             bits=format_.bits,
             block_size=format_.block_of(codes.shape[1]),
@@ -96,6 +101,16 @@ class QuantizedWeights:
     def integer_matrix(self, tensors: str) -> QuantizedMatrix:
         """What an integer product reads, by what the names of its tensors begin with."""
         return self._matrix(tensors, BY_ROW)
+
+    def cache_scales(self) -> list[tuple[Floats, Floats]] | None:
+        """Of each layer's keys and values, [heads, head size] each; None where the cache is floating point."""
+        if self.plan.cache_bits != 8:
+            return None
+        found: list[tuple[Floats, Floats]] = []
+        while self.has(cache_scale_names(len(found))[0]):
+            keys, values = map(self.tensor, cache_scale_names(len(found)))
+            found.append((keys, values))
+        return found
 
     def _opened(self) -> Any:
         """The file anew for each tensor: what was read of a mapped file stays in memory while it is open."""

@@ -26,6 +26,9 @@ import onnxruntime as ort
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
 
+CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
+"""Of a graph's `past_key_values.*` -> numpy's."""
+
 
 class OnnxDecoder:
     """One session and one key/value cache. Not safe for use by several threads at once."""
@@ -71,7 +74,7 @@ class OnnxDecoder:
         heads, head_size = caches[0].shape[1], caches[0].shape[3]
         self.vocabulary: int = self._session.get_outputs()[0].shape[-1]
         cache_shape = (batch_size, heads, context_tokens, head_size)
-        self._cache = {entry.name: np.zeros(cache_shape, np.float32) for entry in caches}
+        self._cache = {entry.name: np.zeros(cache_shape, CACHE_TYPES[entry.type]) for entry in caches}
         self._mask = np.zeros((batch_size, context_tokens), np.int64)
         self._tokens = np.zeros((batch_size, 1), np.int64)
         self._logits = np.zeros((batch_size, 1, self.vocabulary), np.float32)
@@ -96,6 +99,9 @@ class OnnxDecoder:
                 f"a prefix of {len(rows)} arrays of the shapes {found}; expected "
                 f"[{heads}, P, {head_size}] for each of the {len(self._cache)} cache inputs"
             )
+        held, given = next(iter(self._cache.values())).dtype, next(iter(rows.values())).dtype
+        if (held == np.int8) != (given == np.int8):
+            raise ValueError(f"a prefix of {given} for a cache of {held}; expected integers for integers alone")
         (count,) = tokens
         if not 0 < count < self.context_tokens:
             raise ValueError(f"a prefix of {count} tokens; expected 1..{self.context_tokens - 1}")

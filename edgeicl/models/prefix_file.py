@@ -1,7 +1,8 @@
 """Key/value rows that stand before a query, as `prefix.safetensors` holds them.
 
 Set S of demonstrations is a tensor [heads, P, head_size] for each cache input of the graph, called
-`S.past_key_values.N.key` or `.value`, in fp32 or fp16; and, where the rows are those of tokens,
+`S.past_key_values.N.key` or `.value`, in fp32 or fp16, or in
+the codes of an 8-bit cache; and, where the rows are those of tokens,
 `S.input_ids` [P]. Numpy alone, since this file is copied to devices beside the decoder: reading needs no
 library, only writing does.
 """
@@ -21,7 +22,7 @@ Rows = Mapping[str, Array]
 """Cache input of the graph -> keys or values [heads, P, head_size] of the P positions of one set."""
 
 INPUT_IDS = "input_ids"
-_DTYPES = {"F32": np.float32, "F16": np.float16, "I64": np.int64}
+_DTYPES = {"F32": np.float32, "F16": np.float16, "I8": np.int8, "I64": np.int64}
 _HEADER_LENGTH_BYTES = 8
 
 

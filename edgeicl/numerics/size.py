@@ -25,11 +25,11 @@ def packed_row_bytes(count: int, bits: int) -> int:
     return -(-count * bits // 8)
 
 
-def group_bytes(rows: int, columns: int, format_: Format) -> int:
-    """Bytes of a group's weights in `format_`: codes, fp32 scales, and zero points where asymmetric.
+def group_bytes(rows: int, columns: int, format_: Format, *, scale_bytes: int = SCALE_BYTES) -> int:
+    """Bytes of a group's weights in `format_`: codes, scales, and zero points where asymmetric.
 
-    Biases are not part of it: they are stored in fp32 whatever the format, so they belong to the bytes that
-    no plan can change.
+    Biases are not part of it: they are stored in the activations' type whatever the format, so they belong to
+    the bytes that no plan can change. Scales are of that type too.
 
     Raises:
         DataError: `columns` is no multiple of the format's block size.
@@ -43,7 +43,7 @@ def group_bytes(rows: int, columns: int, format_: Format) -> int:
             next_step=f"choose a block size that divides {columns}",
         )
     blocks = columns // block
-    size = codes_bytes(rows, columns, format_.bits) + rows * blocks * SCALE_BYTES
+    size = codes_bytes(rows, columns, format_.bits) + rows * blocks * scale_bytes
     if not format_.symmetric:
         size += rows * packed_row_bytes(blocks, format_.bits)
     return size
@@ -75,12 +75,27 @@ def held_bytes(
     return packed + (codes_bytes(rows, columns, format_.bits) if looked_up else 0)
 
 
-def kv_cache_bytes(layers: int, kv_width: int, context_tokens: int) -> int:
-    """Bytes of the fp32 keys and values of one sequence of `context_tokens`.
+def held_bytes_on_gpu(
+    rows: int, columns: int, format_: Format, *, scale_bytes: int = SCALE_BYTES, looked_up: bool = False
+) -> int:
+    """Bytes of a group in a GPU's memory: as stored, and twice where tokens are `looked_up` in it too.
+
+    Lookup and product name the same bytes of the file, but each is handed a tensor of its own. Not measured.
+    """
+    return group_bytes(rows, columns, format_, scale_bytes=scale_bytes) * (2 if looked_up else 1)
+
+
+def kv_cache_bytes(layers: int, kv_width: int, context_tokens: int, *, bits: int = 32) -> int:
+    """Bytes of the keys and values of one sequence of `context_tokens`.
 
     `kv_width`: numbers of a layer's keys for one token, heads times head size.
     """
-    return 2 * layers * kv_width * 4 * context_tokens
+    return 2 * layers * kv_width * bits // 8 * context_tokens
+
+
+def cache_scale_bytes(layers: int, kv_width: int, *, bits: int) -> int:
+    """Bytes of the fp32 scales of a cache of integers, one for each channel; none for floating point."""
+    return 2 * layers * kv_width * SCALE_BYTES if bits == 8 else 0
 
 
 def prefix_file_bytes(layers: int, kv_width: int, set_tokens: Sequence[int], *, bits: int, ids: bool) -> int:

@@ -44,7 +44,12 @@ def relative_error(matrix: Floats, format_: Format) -> float:
 @cache
 def typical_error(format_: Format) -> float:
     """The relative error of normally distributed weights, as trained ones nearly are; within 1 %."""
-    return relative_error(np.random.default_rng(0).standard_normal(_SAMPLE).astype(np.float32), format_)
+    return relative_error(typical_numbers(), format_)
+
+
+def typical_numbers() -> Floats:
+    """A sample of the normal distribution, rows by columns."""
+    return np.random.default_rng(0).standard_normal(_SAMPLE).astype(np.float32)
 
 
 def block_loss(group: WeightGroup, of_blocks: Sequence[float], error: float) -> float:

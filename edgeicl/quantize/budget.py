@@ -19,16 +19,18 @@ from types import MappingProxyType
 
 from edgeicl.errors import BudgetError, DataError
 from edgeicl.models.anatomy import Anatomy
-from edgeicl.numerics.size import kv_cache_bytes
+from edgeicl.numerics.size import cache_scale_bytes, kv_cache_bytes
 from edgeicl.quantize.allocation import Limit, SizeTable, allocate, plan_bytes
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.manifest import Deviation
+from edgeicl.specs.quant_plan import CacheBits
 from edgeicl.specs.target import Target
 
 # model.onnx without tensors: names, attributes and shapes. Found: 6,717 bytes at 1 layer, 51,178 at 12.
 _GRAPH_BYTES = 4096
 _GRAPH_BYTES_PER_LAYER = 4608
 _GRAPH_BYTES_OF_HEAD_NORMS = 2048  # in each layer, where queries and keys are normed. Found: 1,500
+_GRAPH_BYTES_OF_CACHE_SCALES = 512  # in each layer, where the cache holds integers. Found: 390
 # generation_config.json, genai_config.json and tokenizer_config.json. Found: 1.2 kB.
 _CONFIG_BYTES = 2048
 # task.json beside its texts: keys, and the tokens of each word, at most one a byte, each on a line of its own.
@@ -163,11 +165,13 @@ def weight_budget(
     task_bytes: int,
     prefix_bytes: int = 0,
     label_rows: int = 0,
+    cache_bits: CacheBits = 32,
 ) -> tuple[WeightBudget, tuple[Deviation, ...]]:
     """The budget of `target` for a model.
 
     `tokenizer_bytes` is the size of tokenizer.json, `task_bytes` that of task.json, `prefix_bytes` that of
-    prefix.safetensors; `label_rows` counts the labels whose rows are the head, in fp32, if it is no tied one.
+    prefix.safetensors; `label_rows` counts the labels whose rows are the head, in fp32, if it is no tied one;
+    `cache_bits` are of a key or a value.
     A target that budgets for more context than the model has positions is clamped, with a deviation.
     """
     context = min(target.context_tokens, anatomy.positions)
@@ -184,19 +188,23 @@ def weight_budget(
         )
     configs = _CONFIG_BYTES + len(json.dumps(dict(anatomy.config), indent=1))
     per_layer = _GRAPH_BYTES_PER_LAYER + (_GRAPH_BYTES_OF_HEAD_NORMS if anatomy.head_norms else 0)
+    per_layer += _GRAPH_BYTES_OF_CACHE_SCALES if cache_bits == 8 else 0
     graph = _GRAPH_BYTES + per_layer * anatomy.layers
+    scale_bytes = cache_scale_bytes(anatomy.layers, anatomy.kv_width, bits=cache_bits)
+    label_bytes = 4 * label_rows * anatomy.embedding_width
+    halved = 32 // target.activation_bits  # what anatomy counts in fp32
     budget = WeightBudget(
         target=target.name,
         artifact_limit_bytes=target.budget.artifact_bytes,
         resident_limit_bytes=target.budget.resident_bytes,
-        other_tensor_bytes=anatomy.fixed_tensor_bytes + 4 * label_rows * anatomy.embedding_width,
+        other_tensor_bytes=anatomy.fixed_tensor_bytes // halved + label_bytes + scale_bytes,
         other_file_bytes=tokenizer_bytes + task_bytes + graph + configs + prefix_bytes,
-        kv_cache_bytes=kv_cache_bytes(anatomy.layers, anatomy.kv_width, context),
-        prefill_bytes=anatomy.activation_bytes(context),
+        kv_cache_bytes=kv_cache_bytes(anatomy.layers, anatomy.kv_width, context, bits=cache_bits),
+        prefill_bytes=anatomy.activation_bytes(context) // halved,
         runtime_overhead_bytes=target.runtime_overhead_bytes,
         prefix_bytes=prefix_bytes,
         computed_bytes=anatomy.computed_bytes,
-        position_table_bytes=anatomy.position_table_bytes,
+        position_table_bytes=anatomy.position_table_bytes // halved,
     )
     return budget, tuple(deviations)
 

@@ -25,6 +25,8 @@ from edgeicl.quantize.student_weights import StudentWeights
 
 Listener = Callable[[str, Tensor], None]
 """Gets a weight group's name, and its input rows [T, K]."""
+Cache = Callable[[int, Tensor], Tensor]
+"""Layer, and its keys and values [T, 2 * kv heads * head size] -> what attention finds of them in the cache."""
 
 
 class CalibratedDecoder:
@@ -68,7 +70,7 @@ class CalibratedDecoder:
         self.lengths = [len(before), *lengths] if len(before) else lengths
         self.groups = weights.groups
         self.layers = anatomy.layers
-        self._heads, self._kv_heads, self._head_size = anatomy.heads, anatomy.kv_heads, anatomy.head_size
+        self._heads, self.kv_heads, self.head_size = anatomy.heads, anatomy.kv_heads, anatomy.head_size
         places = [torch.arange(len(before)), *(len(before) + torch.arange(length) for length in lengths)]
         self._matrices = weights.matrices
         self._biases = {name: torch.from_numpy(bias) for name, bias in weights.biases.items()}
@@ -107,17 +109,25 @@ class CalibratedDecoder:
         replaced: Mapping[str, Matrix] | None = None,
         *,
         before: Listener = lambda group, inputs: None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """Output of one decoder layer for its input [T, H].
 
         `before` gets the name and the input rows [T, K] of each group before it is computed; what it puts into
         `replaced` then counts.
         """
+        queries = self._heads * self.head_size
 
         def linear(name: str, rows: Tensor) -> Tensor:
             return self._linear(replaced, before, f"layers.{index}.{name}", rows)
 
-        return self._body.layer(index, hidden, linear, self._attend)
+        def attend(projected: Tensor) -> Tensor:
+            if cache is None:
+                return self._attend(projected)
+            kept = cache(index, projected[:, queries:])
+            return self._attend(torch.cat([projected[:, :queries], kept], dim=-1))
+
+        return self._body.layer(index, hidden, linear, attend)
 
     @torch.inference_mode()
     def logits(
@@ -172,18 +182,18 @@ class CalibratedDecoder:
 
     def _attend(self, projected: Tensor) -> Tensor:
         outputs = []
-        widths = [count * self._head_size for count in (self._heads, self._kv_heads, self._kv_heads)]
+        widths = [count * self.head_size for count in (self._heads, self.kv_heads, self.kv_heads)]
         for number, rows in enumerate(torch.split(projected, self.lengths)):
             before = projected[: self.prefix_tokens if number else 0]
             # -> heads, kv heads and kv heads of [1, heads, length, head size]
             query, key, value = (
-                part.reshape(len(part), -1, self._head_size).transpose(0, 1)[None]
+                part.reshape(len(part), -1, self.head_size).transpose(0, 1)[None]
                 for part in torch.split(torch.cat([before, rows]), widths, dim=-1)
             )
             seen = torch.ones(len(rows), len(before) + len(rows), dtype=torch.bool).tril(len(before))
             query = query[:, :, len(before) :]
             attended = F.scaled_dot_product_attention(
-                query, key, value, attn_mask=seen, enable_gqa=self._kv_heads < self._heads
+                query, key, value, attn_mask=seen, enable_gqa=self.kv_heads < self._heads
             )
             outputs.append(attended[0].transpose(0, 1).reshape(len(rows), -1))
         return torch.cat(outputs)

@@ -14,17 +14,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from edgeicl.errors import BudgetError
-from edgeicl.models.anatomy import EMBEDDING, HEAD, WeightGroup
+from edgeicl.models.anatomy import EMBEDDING, HEAD, Anatomy, WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.model_folder import model_config
-from edgeicl.quantize.allocation import merged, plan_bytes
-from edgeicl.quantize.block_losses import typical_error
+from edgeicl.numerics.cache_rounding import cache_codes, channel_scales, read_back
+from edgeicl.quantize.allocation import merged, plan_bytes, plan_loss
+from edgeicl.quantize.block_losses import typical_error, typical_numbers
+from edgeicl.quantize.cache import HEADROOM
+from edgeicl.quantize.cache_choice import Choice, PlanSpaces, best_choice, candidates
 from edgeicl.quantize.measured_importance import unmeasured
 from edgeicl.quantize.plan_space import Plan, PlanSpace
 from edgeicl.quantize.stage_inputs import calibrated, edited_plan, sized
 from edgeicl.specs.forecast import ForecastSize, TargetForecast
-from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.quant_plan import CacheBits, Format
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.store import Store
@@ -53,15 +58,16 @@ def forecast(
     Raises:
         SpecError, DataError: as `quantize`.
     """
-    groups = anatomy_of(model_config(student)).groups
-    space, deviations = sized(
+    anatomy = anatomy_of(model_config(student))
+    groups = anatomy.groups
+    spaces, deviations = sized(
         recipe, target, student=student, prefix_tokens=prefix_tokens, prefix_ids=prefix_ids
     )
     best, error, full = None, None, recipe.emit.head == "full"
     try:
         best = edited_plan(
-            recipe, target, space, student=student, student_digest=student_digest, base_folder=base_folder
-        ) or space.best(typical_losses(groups, space, full_head=full), space.limits)
+            recipe, target, spaces, student=student, student_digest=student_digest, base_folder=base_folder
+        ) or _typical_choice(groups, anatomy, spaces, full_head=full)
     except BudgetError as raised:
         error = raised
     source = calibrated(
@@ -72,6 +78,8 @@ def forecast(
         base_folder=base_folder,
         prefix=prefix,
     )
+    cache_bits = min(spaces) if best is None else best.cache_bits
+    space = spaces[cache_bits]
     missing = list(target.formats)
     if student_digest is not None:
         missing = unmeasured(source, target.formats, store=store)
@@ -83,13 +91,14 @@ def forecast(
         artifact_limit_bytes=budget.artifact_limit_bytes,
         resident_limit_bytes=budget.resident_limit_bytes,
         decode_limit_ms=target.budget.decode_ms,
-        best=None if best is None else _size("best", space, best),
+        best=None if best is None else _size("best", space, best.plan),
         smallest=_extreme("smallest", space, min),
         largest=_extreme("largest", space, max),
         uniform=tuple(_size(f"uniform {f}", space, plan) for f, plan in space.uniform().items()),
         other_tensor_bytes=budget.other_tensor_bytes,
         other_file_bytes=budget.other_file_bytes,
         prefix_bytes=budget.prefix_bytes,
+        cache_bits=cache_bits,
         kv_cache_bytes=budget.kv_cache_bytes,
         activation_bytes=budget.prefill_bytes,
         runtime_overhead_bytes=budget.runtime_overhead_bytes,
@@ -102,6 +111,30 @@ def forecast(
         problem=None if error is None else str(error),
     )
     return found, error
+
+
+def _typical_choice(
+    groups: Sequence[WeightGroup], anatomy: Anatomy, spaces: PlanSpaces, *, full_head: bool
+) -> Choice:
+    """The bits of the cache and the plan that the least is lost with, as `typical_losses` has it.
+
+    A rounded key or value is as wrong as one that comes of weights so rounded: it counts as they would.
+    """
+    losses = typical_losses(groups, next(iter(spaces.values())), full_head=full_head)
+    weights = 2 * anatomy.layers * anatomy.kv_width * anatomy.hidden
+    return best_choice(
+        candidates(spaces, losses),
+        lambda choice: plan_loss(choice.plan, losses) + weights * typical_cache_error(choice.cache_bits),
+    )
+
+
+def typical_cache_error(bits: CacheBits) -> float:
+    """Relative squared error of normally distributed keys and values in `bits`: none worth counting in 16."""
+    if bits != 8:
+        return 0.0
+    sample = typical_numbers()
+    scales = channel_scales(np.float32(HEADROOM) * np.abs(sample).max(axis=0))
+    return float(np.square(sample - read_back(cache_codes(sample, scales), scales)).mean())
 
 
 def typical_losses(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from edgeicl.errors import BudgetError
-from edgeicl.numerics.size import group_bytes
+from edgeicl.numerics.size import SCALE_BYTES, group_bytes
 from edgeicl.quantize.allocation import Limit, SizeTable, plan_bytes, smallest_bytes
 from edgeicl.specs.quant_plan import Format
 from edgeicl.specs.target import Calibration
@@ -71,14 +71,19 @@ class DecodeTime:
         return self.fixed_ms + 1e3 * (reads_bytes + self.rest_bytes) / self.bandwidth_bytes_per_second
 
 
-def read_bytes(shape: tuple[int, int], format_: Format, calibration: Calibration) -> int:
+def read_bytes(
+    shape: tuple[int, int], format_: Format, calibration: Calibration, scale_bytes: int = SCALE_BYTES
+) -> int:
     """Bytes of a group [N, K] that one token reads, as many as the calibrated bandwidth reads in that time.
 
-    A runtime on a CPU holds floating-point weights in fp32 whatever they are stored in. What is read at another
+    `scale_bytes` are of one number beside the codes. A runtime on a CPU holds floating-point weights in fp32
+    whatever they are stored in; where activations have 16 bits, weights are read so. What is read at another
     speed is rounded up to whole kilobytes: the solver of the allocation needs a common divisor.
     """
     rows, columns = shape
-    taken = group_bytes(rows, columns, format_) if format_.quantized else 4 * rows * columns
+    taken = scale_bytes * rows * columns
+    if format_.quantized:
+        taken = group_bytes(rows, columns, format_, scale_bytes=scale_bytes)
     bits = format_.bits if format_.quantized else 32
     speeds = {entry.bits: entry.bandwidth_bytes_per_second for entry in calibration.by_bits}
     if bits not in speeds:

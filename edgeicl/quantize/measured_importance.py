@@ -18,7 +18,7 @@ from edgeicl.models.anatomy import WeightGroup
 from edgeicl.progress import track
 from edgeicl.quantize.block_influence import block_influences
 from edgeicl.quantize.block_losses import block_losses
-from edgeicl.quantize.decoder import CalibratedDecoder
+from edgeicl.quantize.decoder import Cache, CalibratedDecoder
 from edgeicl.quantize.jaccard import layer_similarities
 from edgeicl.quantize.plan_file import fits
 from edgeicl.quantize.plan_loss import PlanLoss
@@ -94,10 +94,9 @@ class Student:
             decoder, top_k=self.top_k, final_norm=self.lsaq.final_norm, sets_over=self.lsaq.sets_over
         )
 
-    @cached_property
-    def plan_loss(self) -> PlanLoss:
-        """Measures whole plans."""
-        return PlanLoss(self.solver, self.weights, self.decoder, self.sensitivity)
+    def plan_loss(self, cache: Cache | None = None) -> PlanLoss:
+        """Measures whole plans, with keys and values as `cache` keeps them; in fp32 unless given."""
+        return PlanLoss(self.solver, self.weights, self.decoder, self.sensitivity, cache)
 
     def stored(self, plan: Mapping[str, Format]) -> Iterator[tuple[str, Stored]]:
         """Each group as the solver stores it in its format of the plan, one after the other."""

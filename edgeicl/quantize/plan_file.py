@@ -11,28 +11,41 @@ from edgeicl.models.anatomy import EMBEDDING, WeightGroup
 from edgeicl.specs.document import read_document
 from edgeicl.specs.loading import load_spec
 from edgeicl.specs.nearest import one_of
-from edgeicl.specs.quant_plan import Format, QuantPlan
+from edgeicl.specs.quant_plan import ActivationBits, CacheBits, Format, QuantPlan
 
 log = logging.getLogger(__name__)
 
 
 def read_plan(
-    path: Path, *, groups: Sequence[WeightGroup], formats: Sequence[Format], model_digest: str | None
-) -> dict[str, Format]:
-    """Group name -> format, from a plan file in JSON or YAML, for all `groups` in their order.
+    path: Path,
+    *,
+    groups: Sequence[WeightGroup],
+    formats: Sequence[Format],
+    model_digest: str | None,
+    cache_bits: Sequence[CacheBits] = (32,),
+    activation_bits: ActivationBits = 32,
+) -> tuple[CacheBits, dict[str, Format]]:
+    """Bits of the cache, and group name -> format for all `groups` in their order, of a file in JSON or YAML.
 
     Sizes and importances in the file are of the plan it was edited from; they are not read. A plan
     that was made for other weights than those of `model_digest` (None: not known yet) is used all the same,
     with a warning.
 
     Raises:
-        SpecError: every problem of the file: no plan, unknown or missing groups, formats that the target
-            doesn't offer, blocks that don't divide a group's rows.
+        SpecError: every problem of the file: no plan, unknown or missing groups, formats or bits of cache and
+            activations that the target doesn't offer, blocks that don't divide a group's rows.
     """
     plan = load_spec(path, QuantPlan)
     document = read_document(path, kind="plan")
     by_name = {group.name: group for group in groups}
     problems = []
+    for key, found_bits, offered in (
+        ("cache_bits", plan.cache_bits, cache_bits),
+        ("activation_bits", plan.activation_bits, (activation_bits,)),
+    ):
+        if found_bits not in offered:
+            expected = f"expected {key} of the target: {', '.join(map(str, offered))}"
+            problems.append(Problem(key, f"{found_bits} bits", expected, document.line_of((key,))))
     for index, entry in enumerate(plan.groups):
         key = f"groups.{index}"
         line = document.line_of(("groups", str(index)))
@@ -60,7 +73,7 @@ def read_plan(
         )
     if model_digest is not None and plan.model_digest != model_digest:
         log.warning("%s was made for other weights (%s) than these (%s)", path, plan.model_digest, model_digest)
-    return {group.name: plan.formats()[group.name] for group in groups}
+    return plan.cache_bits, {group.name: plan.formats()[group.name] for group in groups}
 
 
 def fits(group: WeightGroup, format_: Format) -> bool:

@@ -8,7 +8,7 @@ from functools import cached_property
 from torch import Tensor
 
 from edgeicl.models.anatomy import WeightGroup
-from edgeicl.quantize.decoder import CalibratedDecoder
+from edgeicl.quantize.decoder import Cache, CalibratedDecoder
 from edgeicl.quantize.made_on_use import MadeOnUse
 from edgeicl.quantize.rounded_inputs import Matrix, as_computed
 from edgeicl.quantize.sensitivity import Sensitivity
@@ -23,7 +23,8 @@ class PlanLoss:
 
     No plan is measured twice, and groups whose format is the same as in the plan measured before are not
     rounded anew, unless the solver rounds them for what comes out of the others. Of a student whose weights are
-    streamed nothing is kept: groups are rounded when the computation comes to them.
+    streamed nothing is kept: groups are rounded when the computation comes to them. Attention reads keys and
+    values out of `cache`; in fp32 unless given.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class PlanLoss:
         weights: StudentWeights,
         decoder: CalibratedDecoder,
         sensitivity: Sensitivity,
+        cache: Cache | None = None,
     ) -> None:
         self._solver = solver
         self._weights = weights
         self._decoder = decoder
         self._sensitivity = sensitivity
+        self._cache = cache
         self._plan: dict[str, Format] = {}
         self._values: Mapping[str, Matrix] = {}
         self._measured: dict[frozenset[tuple[str, Format]], float] = {}
@@ -46,7 +49,7 @@ class PlanLoss:
         key = frozenset(plan.items())
         if key not in self._measured:
             self._store(plan)
-            self._measured[key] = self._sensitivity.loss(self._values)
+            self._measured[key] = self._sensitivity.loss(self._values, self._cache)
         return self._measured[key]
 
     def near(self, plan: Mapping[str, Format], changed: Mapping[str, Format]) -> float:
@@ -62,7 +65,7 @@ class PlanLoss:
             for group in self._weights.groups
             if changed[group.name] != plan[group.name]
         }
-        return self._sensitivity.loss({**self._values, **rounded})
+        return self._sensitivity.loss({**self._values, **rounded}, self._cache)
 
     def _store(self, plan: Mapping[str, Format]) -> None:
         if self._plan == plan:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import EMBEDDING, Anatomy, WeightGroup
-from edgeicl.numerics.size import group_bytes, held_bytes
+from edgeicl.numerics.size import group_bytes, held_bytes, held_bytes_on_gpu
 from edgeicl.quantize.allocation import (
     Limit,
     LossTable,
@@ -21,7 +22,7 @@ from edgeicl.quantize.allocation import (
 from edgeicl.quantize.budget import WeightBudget
 from edgeicl.quantize.latency import DecodeTime, read_bytes
 from edgeicl.quantize.plan_file import fits
-from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.quant_plan import ActivationBits, Format
 from edgeicl.specs.target import Calibration
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,8 @@ def plan_space(
     label_head: bool = False,
     calibration: Calibration | None = None,
     decode_limit_ms: float | None = None,
+    provider: Literal["cpu", "cuda"] = "cpu",
+    activation_bits: ActivationBits = 32,
 ) -> PlanSpace:
     """The plans of a model's groups in `formats`.
 
@@ -128,17 +131,23 @@ def plan_space(
             decoded.
         calibration: What the time of a decoded token is predicted by.
         decode_limit_ms: The most that it may take.
+        provider: Whose memory holds the groups.
+        activation_bits: Of scales too.
 
     Raises:
         DataError: a group that none of the formats fits.
     """
     offered = offered_formats(anatomy.groups, formats)
+    scale_bytes = activation_bits // 8
 
     def multiplied(group: WeightGroup) -> bool:
         return anatomy.multiplies(group) and not (label_head and group.name == EMBEDDING)
 
     def held(group: WeightGroup, format_: Format) -> int:
         looked_up = group.name == EMBEDDING
+        if provider == "cuda":
+            twice = looked_up and multiplied(group)
+            return held_bytes_on_gpu(*group.shape, format_, scale_bytes=scale_bytes, looked_up=twice)
         return held_bytes(*group.shape, format_, looked_up=looked_up, multiplied=multiplied(group))
 
     decode = None
@@ -146,7 +155,9 @@ def plan_space(
         decode = DecodeTime(
             budget.target,
             reads={
-                g.name: {f: read_bytes(g.shape, f, calibration) if multiplied(g) else 0 for f in each}
+                g.name: {
+                    f: read_bytes(g.shape, f, calibration, scale_bytes) if multiplied(g) else 0 for f in each
+                }
                 for g, each in offered.items()
             },
             rest_bytes=budget.decoded_rest_bytes,
@@ -156,7 +167,10 @@ def plan_space(
         )
     return PlanSpace(
         formats,
-        stored={g.name: {f: group_bytes(*g.shape, f) for f in fitting} for g, fitting in offered.items()},
+        stored={
+            g.name: {f: group_bytes(*g.shape, f, scale_bytes=scale_bytes) for f in fitting}
+            for g, fitting in offered.items()
+        },
         held={g.name: {f: held(g, f) for f in fitting} for g, fitting in offered.items()},
         units={
             group.name: f"layers.{group.layer}" if by_block and group.layer is not None else group.name

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from edgeicl.checkpoint import is_kept, keep_file
 from edgeicl.models.loading import load_model
 from edgeicl.progress import track
+from edgeicl.quantize.cache import cache_scales_of
 from edgeicl.quantize.lessons import Lesson
 from edgeicl.quantize.own_texts import own_texts
 from edgeicl.quantize.recovery import recover
@@ -111,7 +112,8 @@ class _Training:
 
     def _recover(self, material: RecoveryMaterial, sets: Sequence[NDArray[Any]]) -> list[Deviation]:
         """Replaces weights and curve by those after training, if it makes anything better."""
-        plan = QuantPlan.model_validate_json((self.folder / "plan.json").read_bytes()).formats()
+        whole = QuantPlan.model_validate_json((self.folder / "plan.json").read_bytes())
+        plan = whole.formats()
         if not any(format_.quantized for format_ in plan.values()):
             return [self._deviation("no weight is rounded under this plan")]
         lessons = [*material.lessons]
@@ -139,6 +141,8 @@ class _Training:
             found.stored.items(),
             plan,
             head_tokens=self.head_tokens,
+            cache_scales=cache_scales_of(tensors),
+            activation_bits=whole.activation_bits,
         )
         return []
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from edgeicl.models.anatomy import WeightGroup
-from edgeicl.quantize.decoder import CalibratedDecoder
+from edgeicl.quantize.decoder import Cache, CalibratedDecoder
 from edgeicl.quantize.rounded_inputs import Matrix, as_computed
 from edgeicl.quantize.solver import SolverName, alone
 from edgeicl.quantize.stored_weights import Floats, stored_values
@@ -40,15 +40,20 @@ class Sensitivity:
         self._probabilities = reference.exp()
         self._negative_entropy = (self._probabilities * reference).sum(-1)
 
-    def loss(self, replaced: Mapping[str, Matrix]) -> float:
-        """KL(fp32 || replaced) in nats, mean over the read positions, for matrices put in by group name."""
+    def loss(self, replaced: Mapping[str, Matrix], cache: Cache | None = None) -> float:
+        """KL(fp32 || replaced) in nats, mean over the read positions, for matrices put in by group name.
+
+        `cache`: what becomes of keys and values, if that too is another than in fp32.
+        """
         start = min((self._first_layer[name] or 0 for name in replaced), default=self._decoder.layers)
+        if cache is not None:
+            start = 0
         if any(self._first_layer[name] is None for name in replaced):
             hidden = self._decoder.embed(replaced)
         else:
             hidden = self._states[start]
         for index in range(start, self._decoder.layers):
-            hidden = self._decoder.layer(index, hidden, replaced)
+            hidden = self._decoder.layer(index, hidden, replaced, cache=cache)
         other = self._log_probabilities(hidden, replaced)
         return float((self._negative_entropy - (self._probabilities * other).sum(-1)).mean())
 

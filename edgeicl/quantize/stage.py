@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.quantize.allocation import LossTable, merged, plan_bytes
 from edgeicl.quantize.block_losses import importance
+from edgeicl.quantize.cache import HEADROOM, RoundedCache, rounded_cache
+from edgeicl.quantize.cache_choice import Choice, PlanSpaces, best_choice, candidates
 from edgeicl.quantize.curve import size_curve
 from edgeicl.quantize.measured_importance import Student, importance_table
+from edgeicl.quantize.plan_loss import PlanLoss
 from edgeicl.quantize.plan_space import Plan, PlanSpace
 from edgeicl.quantize.reference_plans import reference_plans
 from edgeicl.quantize.refinement import refine
@@ -18,7 +22,7 @@ from edgeicl.quantize.stage_inputs import calibrated, edited_plan, sized
 from edgeicl.quantize.weights_file import write_weights
 from edgeicl.specs.importance import ImportanceTable
 from edgeicl.specs.prefix import read_prefix_source
-from edgeicl.specs.quant_plan import GroupPlan, QuantPlan
+from edgeicl.specs.quant_plan import ActivationBits, CacheBits, GroupPlan, QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.store import StageOutput, Store
@@ -52,7 +56,7 @@ def quantize(
     """
     settings = recipe.quantize
     sets = read_prefix_source(prefix) if prefix else []
-    space, deviations = sized(
+    spaces, deviations = sized(
         recipe,
         target,
         student=student,
@@ -60,7 +64,7 @@ def quantize(
         prefix_ids=any(values.ndim == 1 for values in sets),
     )
     edited = edited_plan(
-        recipe, target, space, student=student, student_digest=student_digest, base_folder=base_folder
+        recipe, target, spaces, student=student, student_digest=student_digest, base_folder=base_folder
     )
 
     source = calibrated(
@@ -72,16 +76,19 @@ def quantize(
         "student": student_digest,
         "solver": settings.solver,
         "refine": settings.refine,
-        "plan": {name: f.model_dump(mode="json") for name, f in edited.items()} if edited else None,
+        "plan": {name: f.model_dump(mode="json") for name, f in edited.plan.items()} if edited else None,
+        "cache": [edited and edited.cache_bits, target.cache_bits, HEADROOM],
+        "device": [target.provider, target.activation_bits],
         "formats": [f.model_dump(mode="json") for f in target.formats],
         "budget": target.budget.model_dump(mode="json"),
         "calibration": target.calibration and target.calibration.model_dump(mode="json"),
         "target": [target.name, target.context_tokens, target.runtime_overhead_bytes],
         "head_tokens": source.head_tokens,
-        "file_bytes": space.budget.other_file_bytes,
+        "file_bytes": [space.budget.other_file_bytes for space in spaces.values()],
     }
 
-    planning = _Planning(source, table, space, settings.refine)
+    caches = {bits: rounded_cache(source, bits, store=store) for bits in spaces}
+    planning = _Planning(source, table, spaces, caches, settings.refine, target.activation_bits)
 
     def build(folder: Path) -> None:
         if store.workers.is_writer:
@@ -98,27 +105,36 @@ class _Planning:
 
     student: Student
     table: ImportanceTable
-    space: PlanSpace
+    spaces: PlanSpaces
+    caches: Mapping[CacheBits, RoundedCache]
     refine_rounds: int
+    activation_bits: ActivationBits
 
-    def write(self, folder: Path, edited: Plan | None) -> None:
+    def write(self, folder: Path, edited: Choice | None) -> None:
         """Writes plan, importance, curve and weights; the plan is `edited` if there is one."""
-        space, losses = self.space, self.table.losses()
+        losses = self.table.losses()
+        measures = {
+            bits: self.student.plan_loss(None if bits == 32 else self.caches[bits]) for bits in self.caches
+        }
+        choice = edited or best_choice(
+            candidates(self.spaces, losses), lambda found: measures[found.cache_bits](found.plan)
+        )
+        plan, space = choice.plan, self.spaces[choice.cache_bits]
+        cache, measure = self.caches[choice.cache_bits], measures[choice.cache_bits]
         refinement: tuple[float, ...] = ()
-        plan = space.best(losses, space.limits) if edited is None else edited
         if edited is None and self.refine_rounds:
-            plan, refinement = self._refined(plan)
+            plan, refinement = self._refined(plan, space, measure)
         curve = size_curve(
             plan,
             losses,
             space,
             loss_unit=self.table.unit,
-            measure=self.student.plan_loss,
+            measure=measure,
             rules=reference_plans(self.student.groups, space, self.student.block_similarities),
             refinement=refinement,
         )
         for name, spec in (
-            ("plan.json", self._described(plan)),
+            ("plan.json", self._described(plan, space, cache.bits)),
             ("importance.json", self.table),
             ("curve.json", curve),
         ):
@@ -129,11 +145,12 @@ class _Planning:
             self.student.stored(plan),
             plan,
             head_tokens=self.student.head_tokens,
+            cache_scales=cache.tensors(),
+            activation_bits=self.activation_bits,
         )
 
-    def _refined(self, plan: Plan) -> tuple[Plan, tuple[float, ...]]:
+    def _refined(self, plan: Plan, space: PlanSpace, loss: PlanLoss) -> tuple[Plan, tuple[float, ...]]:
         """The best plan of groups after refinement, and the losses that were measured on the way."""
-        space, loss = self.space, self.student.plan_loss
         found = refine(
             space.by_unit(plan),
             merged(space.stored, space.units),
@@ -144,10 +161,10 @@ class _Planning:
         )
         return space.of_groups(found.plan), found.losses
 
-    def _described(self, plan: Plan) -> QuantPlan:
+    def _described(self, plan: Plan, space: PlanSpace, cache_bits: CacheBits) -> QuantPlan:
         losses = self.table.losses()
-        budget = self.space.budget
-        stored_bytes = plan_bytes(plan, self.space.stored)
+        budget = space.budget
+        stored_bytes = plan_bytes(plan, space.stored)
         return QuantPlan(
             model_digest=self.student.digest,
             importance=self.table.method,
@@ -157,8 +174,10 @@ class _Planning:
             ),
             predicted_weight_bytes=stored_bytes + budget.other_tensor_bytes,
             predicted_artifact_bytes=budget.artifact_bytes(stored_bytes),
-            predicted_decode_ms=self.space.decode_ms(plan),
-            predicted_resident_bytes=budget.resident_bytes(plan_bytes(plan, self.space.held)),
+            predicted_decode_ms=space.decode_ms(plan),
+            predicted_resident_bytes=budget.resident_bytes(plan_bytes(plan, space.held)),
+            cache_bits=cache_bits,
+            activation_bits=self.activation_bits,
         )
 
     def _importance(self, group: WeightGroup, losses: LossTable) -> float:

@@ -11,6 +11,7 @@ from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.size import prefix_file_bytes
 from edgeicl.quantize.allocation import merged
 from edgeicl.quantize.budget import require_room, task_file_bytes, weight_budget
+from edgeicl.quantize.cache_choice import Choice, PlanSpaces, require_any
 from edgeicl.quantize.calibration import calibration_sequences, calibration_text
 from edgeicl.quantize.measured_importance import Student
 from edgeicl.quantize.plan_file import read_plan
@@ -20,7 +21,7 @@ from edgeicl.quantize.undivided_widths import left_in_floating_point
 from edgeicl.specs.local_path import local_path
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.prefix import read_prefix_source
-from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.quant_plan import CacheBits
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.store import file_sha256
@@ -31,10 +32,31 @@ TEXT_BLOCK_TOKENS = 128
 
 def sized(
     recipe: Recipe, target: Target, *, student: Path, prefix_tokens: Sequence[int], prefix_ids: bool
-) -> tuple[PlanSpace, tuple[Deviation, ...]]:
+) -> tuple[PlanSpaces, tuple[Deviation, ...]]:
     """What plans there are for the model in `student`, whose weights aren't read, and what each takes.
 
     `prefix_tokens` are of each set that stands before a query; `prefix_ids`: whether token ids are stored too.
+
+    Raises:
+        DataError: as `_sized`.
+    """
+    spaces: dict[CacheBits, PlanSpace] = {}
+    deviations: tuple[Deviation, ...] = ()
+    for bits in sorted(target.cache_bits, reverse=True):
+        spaces[bits], deviations = _sized(recipe, target, student, prefix_tokens, prefix_ids, cache_bits=bits)
+    return spaces, deviations
+
+
+def _sized(
+    recipe: Recipe,
+    target: Target,
+    student: Path,
+    prefix_tokens: Sequence[int],
+    prefix_ids: bool,
+    *,
+    cache_bits: CacheBits,
+) -> tuple[PlanSpace, tuple[Deviation, ...]]:
+    """The same beside a cache of `cache_bits`.
 
     Raises:
         DataError: a model that is unsupported, or a group that none of the target's formats fits.
@@ -54,10 +76,11 @@ def sized(
             anatomy.layers,
             anatomy.kv_width,
             prefix_tokens,
-            bits=recipe.emit.prefix_bits,
+            bits=min(recipe.emit.prefix_bits, cache_bits),
             ids=prefix_ids,
         ),
         label_rows=len(columns or ()),
+        cache_bits=cache_bits,
     )
     # Only sensitivity tells groups apart: the other methods rate whole blocks, whose groups share one format.
     by_block = recipe.quantize.importance != "sensitivity"
@@ -69,6 +92,8 @@ def sized(
         label_head=columns is not None,
         calibration=target.calibration,
         decode_limit_ms=target.budget.decode_ms,
+        provider=target.provider,
+        activation_bits=target.activation_bits,
     )
     shared = merged(space.stored, space.units)
     offered = {group: list(shared[space.units[group.name]]) for group in anatomy.groups}
@@ -143,12 +168,12 @@ def calibrated(
 def edited_plan(
     recipe: Recipe,
     target: Target,
-    space: PlanSpace,
+    spaces: PlanSpaces,
     *,
     student: Path,
     student_digest: str | None,
     base_folder: Path,
-) -> dict[str, Format] | None:
+) -> Choice | None:
     """The plan file of the recipe, if it has one.
 
     Raises:
@@ -156,10 +181,17 @@ def edited_plan(
         BudgetError: the plan file breaks a limit; or, without one, every plan does.
     """
     if recipe.quantize.plan is None:
-        space.require_any()
+        require_any(spaces)
         return None
     path = local_path(recipe.quantize.plan, base_folder)
     groups = anatomy_of(model_config(student)).groups
-    plan = read_plan(path, groups=groups, formats=target.formats, model_digest=student_digest)
-    space.require(plan, what=f"the plan {recipe.quantize.plan}")
-    return plan
+    cache_bits, plan = read_plan(
+        path,
+        groups=groups,
+        formats=target.formats,
+        model_digest=student_digest,
+        cache_bits=target.cache_bits,
+        activation_bits=target.activation_bits,
+    )
+    spaces[cache_bits].require(plan, what=f"the plan {recipe.quantize.plan}")
+    return Choice(cache_bits, plan)

@@ -12,7 +12,7 @@ from edgeicl.errors import DataError
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.numerics.affine import QuantizedMatrix, dequantize, round_to_nearest
 from edgeicl.quantize.tensors_file import Announced
-from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.quant_plan import ActivationBits, Format
 
 Floats = NDArray[np.float32]
 Stored = QuantizedMatrix | NDArray[np.float16] | NDArray[np.float32]
@@ -42,17 +42,25 @@ def stored_values(matrix: Floats, format_: Format, quantizer: Quantizer = round_
     return read_again(stored_matrix(matrix, format_, quantizer))
 
 
-def tensors_of(group: str, stored: Stored) -> dict[str, NDArray[Any]]:
-    """The group's tensors of `weights.safetensors` by name: see `quantize`."""
+def tensors_of(group: str, stored: Stored, *, activation_bits: ActivationBits = 32) -> dict[str, NDArray[Any]]:
+    """The group's tensors of `weights.safetensors` by name: see `quantize`. DataError as `beside_weights`."""
     if not isinstance(stored, QuantizedMatrix):
         return {f"{group}.weight": stored}
-    tensors: dict[str, NDArray[Any]] = {f"{group}.codes": stored.codes, f"{group}.scales": stored.scales}
+    scales = beside_weights(stored.scales, activation_bits)
+    tensors: dict[str, NDArray[Any]] = {f"{group}.codes": stored.codes, f"{group}.scales": scales}
     if stored.zero_points is not None:
         tensors[f"{group}.zero_points"] = stored.zero_points
     return tensors
 
 
-def announced(group: WeightGroup, format_: Format) -> dict[str, Announced]:
+def beside_weights(values: Floats, activation_bits: ActivationBits) -> NDArray[Any]:
+    """Scales, biases and all that has no group: of the activations' type. DataError: fp16 can't hold one."""
+    return values if activation_bits == 32 else _halves(values)
+
+
+def announced(
+    group: WeightGroup, format_: Format, *, activation_bits: ActivationBits = 32
+) -> dict[str, Announced]:
     """Type and shape of what `tensors_of` will give for the group in the format."""
     rows, columns = group.shape
     if not format_.quantized:
@@ -60,7 +68,7 @@ def announced(group: WeightGroup, format_: Format) -> dict[str, Announced]:
     blocks = (rows, columns // format_.block_of(columns))
     tensors: dict[str, Announced] = {
         f"{group.name}.codes": ("U8", group.shape),
-        f"{group.name}.scales": ("F32", blocks),
+        f"{group.name}.scales": (f"F{activation_bits}", blocks),
     }
     if not format_.symmetric:
         tensors[f"{group.name}.zero_points"] = ("U8", blocks)
@@ -72,7 +80,7 @@ def read_stored(tensors: Mapping[str, NDArray[Any]], plan: Mapping[str, Format])
     return {
         group: QuantizedMatrix(
             tensors[f"{group}.codes"],
-            tensors[f"{group}.scales"],
+            tensors[f"{group}.scales"].astype(np.float32, copy=False),
             tensors.get(f"{group}.zero_points"),
             format_.bits,
             format_.block_of(tensors[f"{group}.codes"].shape[1]),
@@ -87,7 +95,7 @@ def _halves(matrix: Floats) -> NDArray[np.float16]:
     largest = float(np.abs(matrix).max())
     if largest > _LARGEST_HALF:
         raise DataError(
-            f"a weight of {largest:g} is too large for 16 bits, which end at {_LARGEST_HALF:g}",
-            next_step="take the 16-bit format out of the target, or offer 32 bits",
+            f"a number of {largest:g} is too large for 16 bits, which end at {_LARGEST_HALF:g}",
+            next_step="take the 16-bit format out of the target, or set its activation_bits to 32",
         )
     return matrix.astype(np.float16)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from edgeicl.models.anatomy import EMBEDDING, LABEL_HEAD
-from edgeicl.quantize.stored_weights import Stored, announced, tensors_of
+from edgeicl.quantize.stored_weights import Stored, announced, beside_weights, tensors_of
 from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.quantize.tensors_file import Announced, TensorsFile
-from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.quant_plan import ActivationBits, Format
 
 
 def write_weights(
@@ -19,20 +22,32 @@ def write_weights(
     plan: Mapping[str, Format],
     *,
     head_tokens: Sequence[int] | None,
+    cache_scales: Mapping[str, NDArray[Any]],
+    activation_bits: ActivationBits,
 ) -> None:
     """Writes the groups, `stored` by the `plan`, one at a time; see `quantize` for the names.
 
-    `head_tokens`: those whose rows of the table are the head, as they are in `weights`.
+    Args:
+        head_tokens: Those whose rows of the table are the head, as they are in `weights`.
+        cache_scales: Tensors of a cache of integers, by name.
+        activation_bits: Also of what stands beside the weights.
+
+    Raises:
+        DataError: a number that fp16 can't hold.
     """
-    unchanged = dict(weights.others) | {f"{name}.bias": bias for name, bias in weights.biases.items()}
+    beside = dict(weights.others) | {f"{name}.bias": bias for name, bias in weights.biases.items()}
+    unchanged = {name: beside_weights(values, activation_bits) for name, values in beside.items()}
+    unchanged |= cache_scales
     if head_tokens is not None:
         unchanged[LABEL_HEAD] = weights.matrices[EMBEDDING][list(head_tokens)]
-    tensors: dict[str, Announced] = {name: ("F32", values.shape) for name, values in unchanged.items()}
+    tensors: dict[str, Announced] = {
+        name: (f"F{8 * values.itemsize}", values.shape) for name, values in unchanged.items()
+    }
     for group in weights.groups:
-        tensors |= announced(group, plan[group.name])
+        tensors |= announced(group, plan[group.name], activation_bits=activation_bits)
     with TensorsFile(path, tensors) as file:
         for name, values in unchanged.items():
             file.write(name, values)
         for name, matrix in stored:
-            for tensor, values in tensors_of(name, matrix).items():
+            for tensor, values in tensors_of(name, matrix, activation_bits=activation_bits).items():
                 file.write(tensor, values)

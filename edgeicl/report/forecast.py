@@ -44,7 +44,11 @@ def _of_target(recipe: str, found: TargetForecast) -> str:
         ("of the artifact", found.other_tensor_bytes, "tensors that no plan changes"),
         ("", found.other_file_bytes - found.prefix_bytes, "other files, at most"),
         ("", found.prefix_bytes, "what stands before a query, which is resident too"),
-        ("of the memory", found.kv_cache_bytes, "key/value cache of the context"),
+        (
+            "of the memory",
+            found.kv_cache_bytes,
+            f"key/value cache of the context, {found.cache_bits} bits a number",
+        ),
         ("", found.activation_bytes, "activations of a prompt as long as the context"),
         ("", found.runtime_overhead_bytes, "runtime"),
     ]

@@ -37,6 +37,7 @@ def summary_facts(manifest: Manifest, curve: SizeCurve) -> Facts:
     unquantized = unquantized_text(manifest.plan)
     if unquantized is not None:
         rows.append(("weights", unquantized))
+    rows.append(("numbers beside weights", manifest.plan.numbers))
     if manifest.bench is not None:
         bench = manifest.bench
         if bench.decode_tokens_per_second is not None:

@@ -49,6 +49,7 @@ class TargetForecast(Spec):
     other_tensor_bytes: int
     other_file_bytes: int = Field(description="An upper bound, prefix included.")
     prefix_bytes: int
+    cache_bits: int = Field(32, description="Of a key or a value; of the plan that is expected.")
     kv_cache_bytes: int
     activation_bytes: int
     runtime_overhead_bytes: int

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from edgeicl.specs.spec import Spec
 
 BLOCK_SIZES = (16, 32, 64, 128, 256)
+CacheBits = Literal[8, 16, 32]
+"""Of a key or a value: 16 and 32 are floating point, 8 integers with a scale for each channel of a head."""
+ActivationBits = Literal[16, 32]
 
 
 class Format(Spec):
@@ -82,7 +85,11 @@ class QuantPlan(Spec):
     prompt_format: Format | None = Field(
         None,
         description="Of a second copy of the layers' weights, read while a prompt is read; null: prompts "
-        " are read with the weights of `groups`.",
+        "are read with the weights of `groups`.",
+    )
+    cache_bits: CacheBits = Field(32, description="Of a key or a value in the cache.")
+    activation_bits: ActivationBits = Field(
+        32, description="Of what the layers compute: floating point; with 16, scales and norms have 16 too."
     )
     predicted_weight_bytes: int = Field(description="Of the file of weights.")
     predicted_artifact_bytes: int = Field(description="Of every file that the budget counts; an upper bound.")
@@ -101,7 +108,17 @@ class QuantPlan(Spec):
             raise ValueError(
                 f"prompt_format is {self.prompt_format}; expected 8 bits with block_size row, or null"
             )
+        if self.prompt_format is not None and (self.cache_bits, self.activation_bits) != (32, 32):
+            raise ValueError(
+                f"prompt_format with {self.numbers}; expected 32 bits for both, or no prompt_format"
+            )
         return self
+
+    @property
+    def numbers(self) -> str:
+        """Bits of what is no weight, in words."""
+        kept = "8-bit integers" if self.cache_bits == 8 else f"fp{self.cache_bits}"
+        return f"activations in fp{self.activation_bits}, keys and values in {kept}"
 
     def formats(self) -> dict[str, Format]:
         """Group name -> format."""

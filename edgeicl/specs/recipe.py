@@ -79,7 +79,9 @@ class Emit(Spec):
         "alone, so that a query costs no product with the vocabulary, and nothing can be generated.",
     )
     prefix_bits: Literal[16, 32] = Field(
-        32, description="Of each number of `prefix.safetensors`; 16 takes half the bytes, and rounds."
+        32,
+        description="Of each number of `prefix.safetensors`; 16 takes half the bytes, and rounds. Never more "
+        "than the artifact's key/value cache has.",
     )
 
 

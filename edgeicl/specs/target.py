@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from edgeicl.specs.byte_size import ByteSize
-from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.quant_plan import ActivationBits, CacheBits, Format
 from edgeicl.specs.spec import Name, Spec
 
 VNNI = ("avx512_vnni", "avx_vnni")
@@ -84,6 +84,15 @@ class Target(Spec):
         description="Resident memory of the runtime and its session, without weights and cache."
     )
     formats: tuple[Format, ...] = Field(min_length=1, description="Formats with a fast kernel here.")
+    cache_bits: tuple[CacheBits, ...] = Field(
+        (32,),
+        min_length=1,
+        description="Of keys and values, as attention's kernels here take them: 32 and 16 floating point, 8 "
+        "integers. Of several the planner takes those with which the whole plan loses least.",
+    )
+    activation_bits: ActivationBits = Field(
+        32, description="Of what the layers compute: 16 where half precision is fast, as on GPUs."
+    )
     budget: Budget
     calibration: Calibration | None = Field(
         None, description="Measured speeds of the device, for predictions; null where there are none."
@@ -108,6 +117,26 @@ class Target(Spec):
                 f"one of {', '.join(VNNI)} in instruction_features, or no block_size: row"
             )
         return self
+
+    @model_validator(mode="after")
+    def _one_floating_point_type(self) -> Target:
+        bits = self.activation_bits
+        others = [width for width in self.cache_bits if width not in (8, bits)]
+        if others:
+            found = ", ".join(map(str, others))
+            raise ValueError(f"cache_bits {found} beside activation_bits {bits}; expected {bits}, 8, or both")
+        if bits == 16 and any(format_.bits == 32 for format_ in self.formats):
+            raise ValueError("formats of 32 bits beside activation_bits 16; expected 16 bits at most")
+        if bits == 16 and any(format_.by_row for format_ in self.formats):
+            raise ValueError("formats has int8/row beside activation_bits 16; expected activation_bits 32")
+        return self
+
+    @field_validator("cache_bits")
+    @classmethod
+    def _caches_distinct(cls, cache_bits: tuple[CacheBits, ...]) -> tuple[CacheBits, ...]:
+        if len(set(cache_bits)) != len(cache_bits):
+            raise ValueError(f"cache_bits {', '.join(map(str, cache_bits))}; expected each once")
+        return cache_bits
 
     @field_validator("formats")
     @classmethod

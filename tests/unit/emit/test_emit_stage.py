@@ -189,7 +189,7 @@ def test_a_query_longer_than_the_memory_set_aside_is_refused(
         run(quantize(INT8), tmp_path, recipe, target)
 
 
-def test_a_provider_that_artifacts_are_not_made_for_is_a_deviation(
+def test_a_provider_that_is_not_there_is_a_deviation(
     quantize: Callable[[Format], Tiny], tmp_path: Path
 ) -> None:
     tiny, recipe, target = quantize(INT8), make_recipe(tmp_path), make_target()

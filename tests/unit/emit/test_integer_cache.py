@@ -1,0 +1,135 @@
+"""A key/value cache of 8-bit integers: what the runtime keeps, and that checks reject another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from edgeicl.emit.lowering import write_model
+from edgeicl.emit.parity import check_parity, parity_cases
+from edgeicl.emit.prefix import prefix_rows
+from edgeicl.emit.reference import all_logits, reference_model
+from edgeicl.emit.rounded_cache import LayerScales
+from edgeicl.emit.weights import QuantizedWeights
+from edgeicl.errors import ParityError
+from edgeicl.models.model_folder import model_config
+from edgeicl.models.onnx_decoder import OnnxDecoder
+from edgeicl.models.prefix_file import read_prefix
+from edgeicl.numerics.cache_rounding import cache_codes, channel_scales, read_back
+from edgeicl.numerics.size import cache_scale_bytes
+from edgeicl.specs.quant_plan import Format
+from edgeicl.store import StageOutput
+from tests.unit.emit.other_numbers import with_integer_cache
+from tests.unit.emit.test_emit_stage import checks_of, make_recipe, make_target, run
+from tests.unit.emit.test_prefix import run as run_behind
+from tests.unit.emit.tiny_opt import Tiny, write_quantized
+from tests.unit.tiny_models import make_model
+
+INT8 = Format(bits=8, block_size=32)
+
+
+def test_codes_on_paper() -> None:
+    scales = channel_scales(np.array([12.7, 0.0], np.float32))
+    np.testing.assert_allclose(scales, [0.1, 1.0])
+    values = np.array([[0.12, 0.0], [-12.7, 3.4], [99.0, -0.6]], np.float32)
+    codes = cache_codes(values, scales)
+    assert codes.tolist() == [[1, 0], [-127, 3], [127, -1]]
+    np.testing.assert_allclose(read_back(codes, scales)[0], [0.1, 0.0], rtol=1e-6)
+
+
+def test_the_runtime_keeps_the_codes_that_numpy_makes(
+    quantize: Callable[[Format], Tiny], tmp_path: Path
+) -> None:
+    """Of the first layer, whose keys and values no rounding has touched yet; to one code, where fp32 ends."""
+    tiny = quantize(INT8)
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "integers").mkdir()
+    write_model(tmp_path / "plain", model_config(tiny.student), QuantizedWeights(tiny.quantized))
+    rounded = with_integer_cache(tiny, tmp_path / "weights")
+    weights = QuantizedWeights(rounded.quantized)
+    write_model(tmp_path / "integers", model_config(tiny.student), weights)
+    tokens = np.random.default_rng(3).integers(0, 300, 20)
+    numbers, codes = (prefix_rows(tmp_path / kind, tokens) for kind in ("plain", "integers"))
+    found_scales = weights.cache_scales()
+    assert found_scales is not None
+    for kind, scales in zip(("key", "value"), found_scales[0], strict=True):
+        name = f"past_key_values.0.{kind}"
+        assert codes[name].dtype == np.int8
+        expected = cache_codes(numbers[name], scales[:, None, :])
+        assert np.abs(codes[name].astype(int) - expected).max() <= 1
+        assert (codes[name] == expected).mean() > 0.999
+        assert np.abs(expected.astype(int)).max() > 50  # the scales are of this size
+
+
+@pytest.mark.parametrize("variant", ["opt", "llama"])
+def test_agrees_with_a_reference_that_rounds_and_with_no_other(variant: str, tmp_path: Path) -> None:
+    student = make_model(tmp_path, variant)
+    (tmp_path / "plain").mkdir()
+    write_quantized(student, tmp_path / "plain", INT8)
+    tiny = with_integer_cache(Tiny(student, tmp_path / "plain"), tmp_path / "weights")
+    config, weights = model_config(student), QuantizedWeights(tiny.quantized)
+    ledger = write_model(tmp_path, config, weights)
+    entries = [entry for entry in ledger if entry.name.endswith("_scales")]
+    heads, size = weights.shape("layers.0.attention.key_scales")
+    assert sum(entry.bytes for entry in entries) == cache_scale_bytes(2, heads * size, bits=8)
+    model, scales = reference_model(config, weights), weights.cache_scales()
+    assert scales is not None
+
+    def check(rounded: list[LayerScales] | None) -> None:
+        check_parity(
+            tmp_path / "model.onnx",
+            all_logits(model, cache_scales=rounded),
+            parity_cases(config["vocab_size"], 40, seed=0),
+            threads=1,
+            scratch=tmp_path,
+            cache_bits=8,
+        )
+
+    check(scales)
+    wrong = {
+        "one layer 5 % off": [scales[0], (scales[1][0] * np.float32(1.05), scales[1][1])],
+        "keys' for values'": [(values, keys) for keys, values in scales],
+        "layers swapped": scales[::-1],
+        "not rounded": None,
+    }
+    for rounded in wrong.values():
+        with pytest.raises(ParityError, match=r"exact, .*: logits differ by"):
+            check(rounded)
+
+
+def test_the_stage_publishes_it_and_genai_runs_it(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
+    tiny = with_integer_cache(quantize(INT8), tmp_path / "weights")
+    recipe = make_recipe(tmp_path, limits={"accuracy_drop_points": 100.0})
+    output = run(tiny, tmp_path, recipe, make_target())
+    kinds = {
+        entry.type
+        for entry in ort.InferenceSession(output.path / "model.onnx").get_inputs()
+        if entry.name.startswith("past_key_values.")
+    }
+    assert kinds == {"tensor(int8)"}
+    assert [entry for entry in checks_of(output).deviations if "same tokens" in entry.asked] == []
+
+
+def test_a_prefix_is_kept_as_the_cache_takes_it(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
+    """A quarter of the bytes of fp32; floating-point rows are not for a cache of integers."""
+    tokens = np.array([2, *range(40, 50)])
+    tiny = with_integer_cache(quantize(INT8), tmp_path / "weights")
+    output: StageOutput = run_behind(tiny, tmp_path, [tokens])
+    (rows,), _ = read_prefix(output.path / "prefix.safetensors")
+    assert {values.dtype for values in rows.values()} == {np.dtype(np.int8)}
+    assert any("behind set 0" in check.name for check in checks_of(output).parity)
+    decoder = OnnxDecoder(output.path / "model.onnx", threads=1, context_tokens=20)
+    decoder.load_prefix(rows)
+    after = decoder.prefill(np.array([[60, 61]]))
+    whole = OnnxDecoder(output.path / "model.onnx", threads=1, context_tokens=20)
+    expected = whole.prefill(np.array([[*tokens, 60, 61]]))
+    np.testing.assert_allclose(after, expected, rtol=0, atol=0.1 * np.abs(expected).max())
+    with pytest.raises(ValueError, match="a prefix of float32 for a cache of int8"):
+        decoder.load_prefix({name: values.astype(np.float32) for name, values in rows.items()})
+    task = json.loads((output.path / "task.json").read_text())
+    assert task["prefix"]["tokens"] == [11]
