@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from edgeicl.errors import BudgetError
 from edgeicl.job import Job
+from edgeicl.models.architectures.table import anatomy_of
+from edgeicl.models.model_folder import model_config
 from edgeicl.pipeline import emitted, quantized
 from edgeicl.specs.forecast import Forecast, StageAhead, StageState, TargetForecast
 from edgeicl.specs.target import Target
@@ -44,11 +46,12 @@ def forecast_job(job: Job, *, cache: Path | None = None) -> tuple[Forecast, list
         ]
     stages = [*(StageAhead(stage=name, state="in the store") for name in store.found), *ahead]
     student = _Student.known(distilled) if distilled is not None else _Student.expected(job, store)
+    exported = anatomy_of(model_config(student.folder)).exported
     forecasts: list[TargetForecast] = []
     errors: list[BudgetError] = []
     for target in job.targets:
         found, refused = _for_target(job, target, student, store)
-        ahead_of_target = () if refused is not None else _stages(job, target, distilled, store)
+        ahead_of_target = () if refused is not None else _stages(job, target, distilled, store, exported)
         forecasts.append(found.model_copy(update={"stages": ahead_of_target}))
         errors += [refused] if refused is not None else []
     whole = Forecast(
@@ -109,10 +112,12 @@ def _for_target(
 
 
 def _stages(
-    job: Job, target: Target, distilled: DistillResult | None, store: ReadOnlyStore
+    job: Job, target: Target, distilled: DistillResult | None, store: ReadOnlyStore, exported: bool
 ) -> tuple[StageAhead, ...]:
     """The stages of one target. A benchmark is never taken from the store, and a report is written anew."""
-    names = ("importance", "quantize", "emit")
+    names = ["importance", "quantize", "emit"]
+    if exported:
+        names.insert(2, "export")
     stored = 0
     if distilled is not None:
         try:

@@ -25,6 +25,7 @@ def write_deployment_files(
     *,
     context_tokens: int,
     threads: int,
+    position_ids: bool = False,
 ) -> tuple[str, ...]:
     """Writes everything but graph and weights into `folder`; the names of the files.
 
@@ -35,11 +36,12 @@ def write_deployment_files(
         config: The student's config.json.
         context_tokens: Longest text that memory is set aside for; at most the model's positions.
         threads: Threads that onnxruntime-genai is told to use.
+        position_ids: Whether the graph has an input of this name.
     """
     anatomy = anatomy_of(config)
     tokenizer_json = json.loads(tokenizer.to_str())
     generates = task.logit_tokens is None
-    decoder = genai_config(anatomy, context_tokens=context_tokens, threads=threads)
+    decoder = genai_config(anatomy, context_tokens=context_tokens, threads=threads, position_ids=position_ids)
     files: dict[str, object] = {
         "config.json": {key: value for key, value in config.items() if key not in _OF_THE_CHECKPOINT},
         GENAI_FILE if generates else DECODER_FILE: decoder,
@@ -63,8 +65,13 @@ def write_deployment_files(
     return tuple(files)
 
 
-def genai_config(anatomy: Anatomy, *, context_tokens: int, threads: int) -> dict[str, Any]:
-    """What onnxruntime-genai needs to run the graph; it rejects the type `opt`, so the type is `decoder`."""
+def genai_config(
+    anatomy: Anatomy, *, context_tokens: int, threads: int, position_ids: bool = False
+) -> dict[str, Any]:
+    """What onnxruntime-genai needs to run the graph; it rejects the type `opt`, so the type is `decoder`.
+
+    `position_ids`: whether the graph has an input of this name.
+    """
     return {
         "model": {
             "type": "decoder",
@@ -82,6 +89,7 @@ def genai_config(anatomy: Anatomy, *, context_tokens: int, threads: int) -> dict
                 "inputs": {
                     "input_ids": "input_ids",
                     "attention_mask": "attention_mask",
+                    **({"position_ids": "position_ids"} if position_ids else {}),
                     "past_key_names": "past_key_values.%d.key",
                     "past_value_names": "past_key_values.%d.value",
                 },
@@ -97,7 +105,7 @@ def genai_config(anatomy: Anatomy, *, context_tokens: int, threads: int) -> dict
             "max_length": min(context_tokens, anatomy.positions),
             "min_length": 0,
             "num_beams": 1,
-            "past_present_share_buffer": True,
+            "past_present_share_buffer": not anatomy.exported,
         },
     }
 

@@ -47,6 +47,20 @@ class GraphBuilder:
         )
         return outputs[0]
 
+    def keep(self, node: NodeProto) -> None:
+        """Adds a node that was made elsewhere, as it is."""
+        self._nodes.append(node)
+
+    @property
+    def nodes(self) -> list[NodeProto]:
+        """What was added so far, in order."""
+        return self._nodes
+
+    @property
+    def constants(self) -> list[TensorProto]:
+        """The small tensors of the graph itself."""
+        return self._constants
+
     def constant(self, name: str, values: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> str:
         """A small constant, stored in the graph."""
         self._constants.append(numpy_helper.from_array(np.asarray(values, dtype=dtype), name))
@@ -113,6 +127,14 @@ class GraphBuilder:
         weight = self._as_fp32(f"{group}.weight", format_)
         product = self.node("Gemm", [flat, weight], [f"{output}.flat"], transB=1)
         return self.node("Unsqueeze", [product, axis], [output])
+
+    def tied_product(self, source: str, group: str, output: str) -> str:
+        """`source` [B, T, H] times the bytes that `embedding` reads -> [B, T, V]."""
+        format_ = self.weights.format(group)
+        if format_.quantized:
+            return self.tied_head(source, group, output)
+        columns = self.node("Transpose", [self._as_fp32(f"{group}.weight", format_)], [f"{output}.weight"])
+        return self.node("MatMul", [source, columns], [output])
 
     def label_head(self, source: str, output: str) -> str:
         """`source` [B, 1, H] times the labels' own rows of the head -> logits [B, 1, L]."""

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from edgeicl.emit.graph_variants import with_exact_activations
 from edgeicl.errors import ParityError
+from edgeicl.models.growing_decoder import GrowingDecoder
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.models.prefix_file import Rows, prefix_tokens
 from edgeicl.specs.manifest import ParityCheck
@@ -76,12 +77,14 @@ def check_parity(
     scratch: Path,
     prefix: tuple[Rows, Rows] | None = None,
     head_tokens: Sequence[int] | None = None,
+    decoder: type[OnnxDecoder] | type[GrowingDecoder] = OnnxDecoder,
 ) -> tuple[ParityCheck, ...]:
     """Compares the artifact with `reference` at both levels; `scratch` is a folder for the exact graph.
 
     `prefix` is what stands before every row: its keys and values in fp32, and as they are shipped.
     `head_tokens` are those that the artifact has logits of, all unless given. Differences are beside the
     largest logit of the whole vocabulary either way: those of a few labels may all be small.
+    `decoder` is what runs such a graph.
 
     Raises:
         ParityError: a difference above its tolerance; names every check that failed, with its figures.
@@ -95,7 +98,7 @@ def check_parity(
             ("exact", exact_path, EXACT_TOLERANCE, prefix and prefix[0]),
             ("shipped", model_path, SHIPPED_TOLERANCE, prefix and prefix[1]),
         ):
-            found = _found(case, path, model_path.parent, threads, rows)
+            found = _found(decoder, case, path, model_path.parent, threads, rows)
             checks += _compare(f"{level}, {case.name}", found, expected, tolerance, head_tokens)
     exact_path.unlink()
     failed = [check for check in checks if not check.max_abs_difference <= check.tolerance]
@@ -121,8 +124,15 @@ def _expected(case: ParityCase, reference: AllLogits) -> Logits:
     return np.stack([logits[rows, first + step] for step in range(case.decoded_tokens + 1)])
 
 
-def _found(case: ParityCase, path: Path, weights_folder: Path, threads: int, prefix: Rows | None) -> Logits:
-    decoder = OnnxDecoder(
+def _found(
+    engine: type[OnnxDecoder] | type[GrowingDecoder],
+    case: ParityCase,
+    path: Path,
+    weights_folder: Path,
+    threads: int,
+    prefix: Rows | None,
+) -> Logits:
+    decoder = engine(
         path,
         threads=threads,
         context_tokens=max(map(len, case.rows)) + prefix_tokens(prefix),

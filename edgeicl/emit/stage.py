@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeicl.emit.accuracy import artifact_logits, compare_accuracy, predict
 from edgeicl.emit.deployment_files import write_deployment_files
+from edgeicl.emit.exported.export import exported
 from edgeicl.emit.generation_checks import (
     check_genai,
     check_greedy,
@@ -20,13 +21,17 @@ from edgeicl.emit.generation_checks import (
     check_transformers_tokenizer,
     genai_version,
 )
-from edgeicl.emit.lowering import file_entry, write_model
+from edgeicl.emit.graph_source import ExportedGraph, FusedGraph, GraphSource
+from edgeicl.emit.lowering import file_entry
+from edgeicl.emit.optimum_check import check_optimum, optimum_versions
 from edgeicl.emit.parity import check_parity, parity_cases
 from edgeicl.emit.prefix import prefix_deviations, prefix_use, write_prefix_file
-from edgeicl.emit.reference import all_logits, last_logits, reference_model
+from edgeicl.emit.query_room import require_query_room
+from edgeicl.emit.reference import all_logits, last_logits
 from edgeicl.emit.weights import QuantizedWeights
-from edgeicl.errors import BudgetError, DataError
+from edgeicl.errors import BudgetError
 from edgeicl.models.architectures.table import anatomy_of
+from edgeicl.models.growing_decoder import GrowingDecoder
 from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.models.model_folder import model_config, weights_digest
 from edgeicl.models.onnx_decoder import OnnxDecoder
@@ -97,12 +102,17 @@ def emit(
         "seed": recipe.seed,
         "target": target.model_dump(mode="json", include={"context_tokens", "threads", "budget", "provider"}),
         "genai": genai_version(),
+        "optimum": optimum_versions(),
         "prefix": prefix and file_sha256(prefix),
     }
+    export: Path | None = None
+    if anatomy_of(model_config(student)).exported:
+        output = exported(student, store=store)
+        export, inputs["export"] = output.path, output.digest
 
     def build(folder: Path) -> None:
         sets = read_prefix_source(prefix) if prefix else []
-        _Emission(recipe, target, student, quantized.path, data, sets, folder).run()
+        _Emission(recipe, target, student, quantized.path, data, sets, folder, export).run()
 
     return store.run("emit", inputs, build)
 
@@ -126,14 +136,20 @@ class _Emission:
         data: Mapping[str, Sequence[Example]],
         sets: Sequence[NDArray[Any]],
         folder: Path,
+        export: Path | None = None,
     ) -> None:
+        """`export` is the folder of Optimum's export of the student, where that is the graph."""
         self.recipe, self.target, self.student, self.folder = recipe, target, student, folder
         self.data, self.sets = data, sets
         self.set_tokens = max(map(len, sets), default=0)
         self.exact_rows: list[Rows] = []
+        self.optimum_agrees: bool | None = None
         self.config = model_config(student)
         self.anatomy = anatomy_of(self.config)
         self.weights = QuantizedWeights(quantized)
+        self.graph: GraphSource = FusedGraph(student, self.weights)
+        if export is not None:
+            self.graph = ExportedGraph(student, self.weights, export=export)
         self.tokenizer = load_tokenizer(student)
         task = recipe.task
         self.encoder = PromptEncoder(
@@ -151,7 +167,11 @@ class _Emission:
         use = prefix_use(self.sets, longest_query_tokens=longest) if self.sets else None
         ledger = self._write(use)
         parity = self._parity()
-        deviations = [*self._provider(), *self._generation(prompts["in_domain"][:_PROMPTS])]
+        deviations = [
+            *self.graph.deviations,
+            *self._provider(),
+            *self._generation(prompts["in_domain"][:_PROMPTS]),
+        ]
         accuracy = self._accuracy(prompts)
         checks = EmitChecks(
             ledger=ledger,
@@ -159,13 +179,15 @@ class _Emission:
             accuracy=accuracy,
             prefix=use,
             logit_tokens=self.head_tokens,
+            engine=self.graph.engine,
+            optimum_agrees=self.optimum_agrees,
             deviations=tuple(deviations),
         )
         (self.folder / CHECKS_FILE).write_text(checks.model_dump_json(indent=1) + "\n")
 
     def _write(self, use: PrefixUse | None) -> tuple[LedgerEntry, ...]:
         task = self.recipe.task
-        ledger = write_model(self.folder, self.config, self.weights)
+        ledger = self.graph.write(self.folder)
         if self.sets:
             self.exact_rows = write_prefix_file(self.folder, self.sets, bits=self.recipe.emit.prefix_bits)
             ledger.append(file_entry(self.folder, PREFIX_FILE))
@@ -184,6 +206,7 @@ class _Emission:
             ),
             context_tokens=self.target.context_tokens,
             threads=self.target.threads,
+            position_ids=self.graph.takes_positions(self.folder),
         )
         ledger += [file_entry(self.folder, file) for file in files]
         total = sum(entry.bytes for entry in ledger)
@@ -202,7 +225,7 @@ class _Emission:
     def _parity(self) -> tuple[ParityCheck, ...]:
         checkpoint = self.folder / CHECKPOINT
         checkpoint.mkdir(exist_ok=True)
-        model = reference_model(self.config, self.weights, label_rows=self._label_rows())
+        model = self.graph.reference(self.head_tokens)
 
         def check(where: str, before: NDArray[Any] | None, prefix: tuple[Rows, Rows] | None) -> Checks:
             room = self.context_tokens - (0 if before is None else len(before))
@@ -215,19 +238,13 @@ class _Emission:
                 scratch=checkpoint,
                 prefix=prefix,
                 head_tokens=self.head_tokens,
+                decoder=self.graph.decoder,
             )
 
         checks = check("", None, None)
         for number, rows in enumerate(zip(self.sets, self.exact_rows, self._shipped_rows(), strict=True)):
             checks += check(f" behind set {number}", rows[0], rows[1:])
         return checks
-
-    def _label_rows(self) -> dict[int, NDArray[Any]] | None:
-        """The student's own rows of the head for the labels' tokens, by token; None for a full head."""
-        if self.head_tokens is None:
-            return None
-        table: Any = load_model(self.student).get_output_embeddings().weight
-        return {token: table[token].detach().float().numpy().copy() for token in self.head_tokens}
 
     def _provider(self) -> list[Deviation]:
         if self.target.provider == "cpu":
@@ -260,15 +277,18 @@ class _Emission:
                 decoder.load_prefix(rows)
                 check_repeatable(decoder, prompts)
             return []
-        if not self.sets:
-            return check_genai(self.folder, prompts, check_greedy(decoder, prompts, tokens), texts)
         # genai reads demonstrations as tokens; where there are none, it can be asked for the model alone only
-        ids = [int(token) for token in self.sets[0]] if self.sets[0].ndim == 1 else self.encoder.leading
-        generated = check_greedy(decoder, [[*ids, *prompt] for prompt in prompts], tokens)
+        before: Sequence[int] = ()
+        if self.sets:
+            before = self.sets[0].tolist() if self.sets[0].ndim == 1 else self.encoder.leading
+        whole = [[*before, *prompt] for prompt in prompts]
+        generated = check_greedy(decoder, whole, tokens)
         for rows in self._shipped_rows():
             decoder.load_prefix(rows)
             check_greedy(decoder, prompts, tokens)
-        return [*check_genai(self.folder, prompts, generated, texts, ids), *prefix_deviations(self.sets)]
+        genai = check_genai(self.folder, prompts, generated, texts, before)
+        optimum, self.optimum_agrees = check_optimum(self.folder, whole, generated)
+        return [*genai, *optimum, *(prefix_deviations(self.sets) if self.sets else ())]
 
     def _accuracy(self, prompts: Mapping[str, Sequence[Sequence[int]]]) -> tuple[ArtifactAccuracy, ...]:
         labels = [self.encoder.tokens[label] for label in self.encoder.labels]
@@ -309,8 +329,8 @@ class _Emission:
                 )
         return tuple(results)
 
-    def _decoder(self, context_tokens: int, batch_size: int = 1) -> OnnxDecoder:
-        return OnnxDecoder(
+    def _decoder(self, context_tokens: int, batch_size: int = 1) -> OnnxDecoder | GrowingDecoder:
+        return self.graph.decoder(
             self.folder / MODEL_FILE,
             threads=self.threads,
             context_tokens=context_tokens,
@@ -327,17 +347,12 @@ class _Emission:
     def _prompts(self, examples: Sequence[Example]) -> list[list[int]]:
         """The queries as token ids; DataError for one that doesn't fit the context together with a label."""
         prompts = self.encoder.queries(examples) if self.sets else self.encoder.prompts(examples)
-        room = self.context_tokens - self.set_tokens
-        before = f"; {self.set_tokens} tokens stand before it" if self.sets else ""
-        for example, prompt in zip(examples, prompts, strict=True):
-            if len(prompt) + self.longest_label > room:
-                raise DataError(
-                    f"{example.where or 'an example'}: the query takes {len(prompt)} tokens and a label up to "
-                    f"{self.longest_label} more; found room for {max(room, 0)}: target "
-                    f"{self.target.name} has context_tokens {self.target.context_tokens}, the student "
-                    f"{self.positions} positions{before}",
-                    next_step="raise context_tokens, shorten the pattern, "
-                    + ("show fewer demonstrations, " if self.sets else "")
-                    + "or drop the longest texts",
-                )
+        require_query_room(
+            examples,
+            prompts,
+            longest_label=self.longest_label,
+            before=self.set_tokens,
+            positions=self.positions,
+            target=self.target,
+        )
         return prompts

@@ -184,7 +184,7 @@ def weight_budget(
         )
     configs = _CONFIG_BYTES + len(json.dumps(dict(anatomy.config), indent=1))
     per_layer = _GRAPH_BYTES_PER_LAYER + (_GRAPH_BYTES_OF_HEAD_NORMS if anatomy.head_norms else 0)
-    graph = _GRAPH_BYTES + per_layer * anatomy.layers
+    graph = anatomy.graph_bytes or _GRAPH_BYTES + per_layer * anatomy.layers
     budget = WeightBudget(
         target=target.name,
         artifact_limit_bytes=target.budget.artifact_bytes,

@@ -17,6 +17,7 @@ from edgeicl.quantize.plan_file import read_plan
 from edgeicl.quantize.plan_space import PlanSpace, plan_space
 from edgeicl.quantize.student_weights import read_weights
 from edgeicl.quantize.undivided_widths import left_in_floating_point
+from edgeicl.quantize.whole_model import read_whole_model
 from edgeicl.specs.local_path import local_path
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.prefix import read_prefix_source
@@ -126,7 +127,7 @@ def calibrated(
             base_folder=base_folder,
         )
     return Student(
-        load=lambda: read_weights(student),
+        load=lambda: read_whole_model(student, anatomy) if anatomy.exported else read_weights(student),
         groups=anatomy.groups,
         digest=student_digest,
         sequences=sequences,
