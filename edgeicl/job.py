@@ -106,7 +106,7 @@ def resolve(
 
 
 def _check_student(recipe: Recipe, base_folder: Path) -> None:
-    """DataError for a student in a local folder that can't be compiled; one on the hub is not fetched for it."""
+    """DataError for a student in a local folder that can't be compiled; none is fetched from the hub for it."""
     from edgeicl.distill.compilable import compilable
 
     folder = local_path(recipe.distill.student.model, base_folder)

@@ -1,4 +1,4 @@
-"""Where the artifact's graph comes from: a lowering of edgeicl's, or Optimum's export. Each knows its reference."""
+"""Where the artifact's graph comes from, a lowering or Optimum's export, and what it is compared with."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ class ExportedGraph(GraphSource):
                 where=f"student, a {model_config(self.student)['model_type']} model",
                 asked="a fused graph",
                 got="Optimum's export with quantized weights",
-                why="edgeicl has no lowering of this architecture: the artifact is slower, takes more memory, and "
-                "edgeicl reads the rows of a batch one after another",
+                why="edgeicl has no lowering of this architecture: the artifact is slower, takes more memory, "
+                "and edgeicl reads the rows of a batch one after another",
             )
         ]
 

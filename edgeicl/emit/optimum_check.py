@@ -32,15 +32,17 @@ def optimum_versions() -> dict[str, str] | None:
 
 def check_optimum(
     folder: Path, prompts: Sequence[Sequence[int]], expected: Sequence[Sequence[int]]
-) -> list[Deviation]:
+) -> tuple[list[Deviation], bool | None]:
     """Compares its greedy tokens after each prompt with `expected`, up to the one that ends a text.
 
     Returns:
-        That it can't run the folder, if so.
+        That it can't run the folder, if so, and whether it agrees; None where it isn't installed.
 
     Raises:
         ParityError: it generates other tokens.
     """
+    if optimum_versions() is None:
+        return [], None
     request = {
         "folder": str(folder.resolve()),
         "prompts": [list(prompt) for prompt in prompts],
@@ -58,25 +60,25 @@ def check_optimum(
             env=environment,
         )
     except subprocess.TimeoutExpired:
-        return [_deviation(f"it did not finish within {_TIMEOUT_S} s")]
+        return _failed(f"it did not finish within {_TIMEOUT_S} s")
     if finished.returncode != 0:
-        return [_deviation((finished.stderr.strip().splitlines() or ["it said nothing"])[-1])]
+        return _failed((finished.stderr.strip().splitlines() or ["it said nothing"])[-1])
     end = end_tokens(folder)
-    for prompt, tokens, found in zip(
-        prompts, expected, json.loads(finished.stdout.split("\n")[-2]), strict=True
-    ):
+    generated = json.loads(finished.stdout.split("\n")[-2])
+    for prompt, tokens, found in zip(prompts, expected, generated, strict=True):
         if before_end(end, found) != before_end(end, tokens):
             raise ParityError(
                 f"after {list(prompt)} ORTModelForCausalLM generates {found}, onnxruntime {list(tokens)}"
             )
-    return []
+    return [], True
 
 
-def _deviation(why: str) -> Deviation:
-    return Deviation(
+def _failed(why: str) -> tuple[list[Deviation], bool]:
+    deviation = Deviation(
         what="Optimum",
         where="artifact",
         asked="ORTModelForCausalLM generates the same tokens",
         got="it can't run this folder",
         why=why,
     )
+    return [deviation], False

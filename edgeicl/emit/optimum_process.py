@@ -1,4 +1,4 @@
-"""Optimum's ORTModelForCausalLM on a folder, as a script for the interpreter that has it: imports nothing of ours.
+"""Optimum's ORTModelForCausalLM on a folder: a script for the interpreter that has it, without imports of ours.
 
 A request in JSON on stdin (folder, prompts, tokens: how many after each), as the last line of stdout what was
 generated.

@@ -28,8 +28,8 @@ from edgeicl.emit.parity import check_parity, parity_cases
 from edgeicl.emit.prefix import prefix_deviations, prefix_use, write_prefix_file
 from edgeicl.emit.query_room import require_query_room
 from edgeicl.emit.reference import all_logits, last_logits
+from edgeicl.emit.size_check import require_budget
 from edgeicl.emit.weights import QuantizedWeights
-from edgeicl.errors import BudgetError
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.growing_decoder import GrowingDecoder
 from edgeicl.models.loading import load_model, load_tokenizer
@@ -37,7 +37,6 @@ from edgeicl.models.model_folder import model_config, weights_digest
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.models.prefix_file import Rows, read_prefix
 from edgeicl.progress import track
-from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.manifest import (
     MODEL_FILE,
     PREFIX_FILE,
@@ -138,7 +137,6 @@ class _Emission:
         folder: Path,
         export: Path | None = None,
     ) -> None:
-        """`export` is the folder of Optimum's export of the student, where that is the graph."""
         self.recipe, self.target, self.student, self.folder = recipe, target, student, folder
         self.data, self.sets = data, sets
         self.set_tokens = max(map(len, sets), default=0)
@@ -210,16 +208,9 @@ class _Emission:
         )
         ledger += [file_entry(self.folder, file) for file in files]
         total = sum(entry.bytes for entry in ledger)
-        log.info("artifact: %d bytes; the plan predicted %d", total, self.weights.plan.predicted_artifact_bytes)
-        budget = self.target.budget.artifact_bytes
-        if budget is not None and total > budget:
-            raise BudgetError(
-                f"the artifact takes {total:,} bytes ({format_byte_size(total)}), the budget of target "
-                f"{self.target.name} is {budget:,}; the plan predicted "
-                f"{self.weights.plan.predicted_artifact_bytes:,}",
-                smallest_bytes=total,
-                next_step="allow the target more bytes, or hand in a plan with fewer bits",
-            )
+        predicted = self.weights.plan.predicted_artifact_bytes
+        log.info("artifact: %d bytes; the plan predicted %d", total, predicted)
+        require_budget(total, predicted_bytes=predicted, target=self.target)
         return tuple(ledger)
 
     def _parity(self) -> tuple[ParityCheck, ...]:

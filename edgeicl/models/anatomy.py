@@ -97,7 +97,7 @@ class Anatomy:
         undeployed: Numbers of `others` that aren't deployed.
         computed_bytes: Of tables that the runtime computes when it loads the graph: in memory, in no file.
         head_norms: Whether each head's query and key is normed.
-        graph_bytes: Of the graph that Optimum writes, without tensors, at most; None where a lowering writes it.
+        graph_bytes: Of the graph that Optimum writes, without tensors, at most; None for a lowering's.
     """
 
     model_type: str

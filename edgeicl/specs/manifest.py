@@ -28,12 +28,12 @@ LOGIT_TOKENS = "Token of each column of the logits; null: every token of the voc
 
 Engine = Literal["fused", "growing"]
 ENGINE = (
-    "What runs the graph: keys and values lie in one buffer, as edgeicl's own lowerings have them (fused), or are "
-    "copied with every step, as Optimum's exports do (growing)."
+    "What runs the graph: keys and values lie in one buffer, as in edgeicl's lowerings (fused), or are copied "
+    "with every step, as in Optimum's exports (growing)."
 )
 
 OPTIMUM_AGREES = (
-    "Whether Optimum's ORTModelForCausalLM made the same greedy tokens of the folder; null: it was not installed, or "
+    "Whether Optimum's ORTModelForCausalLM made the same greedy tokens of the folder; null: it was not there, or "
     "nothing is generated."
 )
 

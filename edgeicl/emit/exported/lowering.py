@@ -1,8 +1,8 @@
 """Optimum's graph with the plan's weights in it: its products become MatMulNBits, its lookups blocks of codes.
 
 A weight group is found in the graph by its values, whatever the exporter called them: as they lie in the
-checkpoint (`Gather`, `Gemm` with transB, `Transpose`) or transposed (`MatMul`, `Gemm`). All other nodes stay as they
-are. Tensors go into the data file, but for small ones and those that aren't of fp32.
+checkpoint (`Gather`, `Gemm` with transB, `Transpose`) or transposed (`MatMul`, `Gemm`). All other nodes stay as
+they are. Tensors go into the data file, but for small ones and those that aren't of fp32.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class _Rewriting:
             self._builder.linear(source, group, output)
 
     def _found(self, matrices: Mapping[str, Floats]) -> dict[str, tuple[str, bool]]:
-        """Initializer -> the group whose values it has, and whether transposed. Of equal ones the first is taken."""
+        """Initializer -> the group whose values it has, and whether transposed; equal ones in their order."""
         by_digest: dict[bytes, list[str]] = {}
         for name, matrix in matrices.items():
             by_digest.setdefault(_digest(matrix), []).append(name)
