@@ -33,8 +33,8 @@ ENGINE = (
 )
 
 OPTIMUM_AGREES = (
-    "Whether Optimum's ORTModelForCausalLM made the same greedy tokens of the folder; null: it was not there, or "
-    "nothing is generated."
+    "Whether Optimum's ORTModelForCausalLM made the same greedy tokens of the folder; null: it wasn't there, "
+    "or nothing is generated."
 )
 
 

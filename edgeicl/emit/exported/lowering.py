@@ -103,7 +103,7 @@ class _Rewriting:
         used = Counter(name for node in self._builder.nodes for name in node.input)
         kept = list(self._builder.constants)
         for name, tensor in self._initializers.items():
-            if not used[name]:
+            if name in self._groups or not used[name]:
                 continue
             values = numpy_helper.to_array(tensor)
             if values.dtype == np.float32 and values.nbytes > _LARGEST_IN_GRAPH:

@@ -66,7 +66,7 @@ def anatomy(config: Mapping[str, Any], known: str) -> Anatomy:
             f"{lowered}, or one that Optimum exports as text-generation-with-past, which this is not",
             next_step="name a student of another type in the recipe",
         )
-    return _anatomy(json.dumps(dict(config), sort_keys=True))
+    return read_anatomy(json.dumps(dict(config), sort_keys=True))
 
 
 def require_settings(
@@ -98,7 +98,8 @@ def require_settings(
 
 
 @lru_cache(maxsize=8)
-def _anatomy(config_json: str) -> Anatomy:
+def read_anatomy(config_json: str) -> Anatomy:
+    """The anatomy of the model with this config.json, whoever may export it. DataError as `anatomy`."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
