@@ -130,6 +130,7 @@ def _inputs(student: Student, format_: Format) -> dict[str, Any]:
     """For the store: what the losses in a format depend on."""
     return {
         "student": student.digest,
+        "groups": digest_of([group.name for group in student.groups]),
         "method": student.importance,
         "lsaq": [student.top_k, student.lsaq.model_dump()] if student.importance == "jaccard" else None,
         "format": format_.model_dump(mode="json"),

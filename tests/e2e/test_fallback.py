@@ -1,4 +1,4 @@
-"""Students through Optimum's exporter, and artifacts in Optimum's own runtime; skipped where it isn't installed."""
+"""Students through Optimum's exporter, and our own artifacts in Optimum's runtime."""
 
 from __future__ import annotations
 
