@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from edgeicl.build_time import stage_seconds
 from edgeicl.errors import BudgetError
 from edgeicl.job import Job
+from edgeicl.models.architectures.table import anatomy_of
+from edgeicl.models.model_folder import model_config
 from edgeicl.pipeline import emitted, quantized, recovered
 from edgeicl.specs.forecast import Forecast, StageAhead, StageState, TargetForecast
 from edgeicl.specs.target import Target
@@ -49,6 +51,7 @@ def forecast_job(job: Job, *, cache: Path | None = None) -> tuple[Forecast, list
         ahead = _recipe_layer(run, store.found, missing.stage)
     stages = [*(StageAhead(stage=name, state="in the store") for name in store.found), *ahead]
     student = _Student.known(distilled) if distilled is not None else _Student.expected(run)
+    exported = anatomy_of(model_config(student.folder)).exported
     forecasts: list[TargetForecast] = []
     errors: list[BudgetError] = []
     for target in job.targets:
@@ -58,7 +61,7 @@ def forecast_job(job: Job, *, cache: Path | None = None) -> tuple[Forecast, list
             seconds = stage_seconds(
                 job.recipe, target, found, student=student.folder, checked_tokens=checked_tokens(run)
             )
-            ahead_of_target = _stages(job, target, distilled, store, seconds)
+            ahead_of_target = _stages(job, target, distilled, store, seconds, exported=exported)
         forecasts.append(found.model_copy(update={"stages": ahead_of_target}))
         errors += [refused] if refused is not None else []
     whole = Forecast(
@@ -143,10 +146,12 @@ def _stages(
     distilled: DistillResult | None,
     store: ReadOnlyStore,
     seconds: Mapping[str, float],
+    *,
+    exported: bool,
 ) -> tuple[StageAhead, ...]:
     """The stages of one target. A benchmark is never taken from the store, and a report is written anew."""
     recovers = ["recover"] * (job.recipe.quantize.recover is not None)
-    names = ["importance", "quantize", *recovers, "emit"]
+    names = ["importance", "quantize", *recovers, *["export"] * exported, "emit"]
     stored = 0
     if distilled is not None:
         try:
@@ -161,7 +166,7 @@ def _stages(
         ahead.append(
             StageAhead(stage=name, state="in the store")
             if number < stored
-            else StageAhead(stage=name, state=follows, seconds=seconds[name])
+            else StageAhead(stage=name, state=follows, seconds=seconds.get(name))
         )
     every_time = ("benchmark", "report")
     return (*ahead, *(StageAhead(stage=n, state="every time", seconds=seconds[n]) for n in every_time))

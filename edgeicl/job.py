@@ -52,7 +52,8 @@ def resolve(
     Raises:
         SpecError: what can't be used, of all files and overrides: an entry, a data file that isn't there, no
             target, or a target named twice.
-        DataError: an output folder that holds something else or can't be written.
+        DataError: an output folder that holds something else or can't be written, or a student in a local
+            folder that can't be compiled.
     """
     errors: list[SpecError] = []
     path, wanted = Path(recipe), None
@@ -94,6 +95,7 @@ def resolve(
     if wanted is None or errors:
         first, *others = errors
         raise SpecError(first.source, first.problems, next_step=first.next_step, others=others)
+    _check_student(wanted, path.parent)
     base = output or Path("build") / wanted.name
     alone = output is not None and len(loaded) == 1
     folders = tuple(base if alone else base / target.name for target in loaded)
@@ -101,6 +103,15 @@ def resolve(
         for folder in folders:
             replaceable(folder, MANIFEST)
     return Job(wanted, path, tuple(loaded), folders)
+
+
+def _check_student(recipe: Recipe, base_folder: Path) -> None:
+    """DataError for a student in a local folder that can't be compiled; none is fetched from the hub for it."""
+    from edgeicl.distill.compilable import compilable
+
+    folder = local_path(recipe.distill.student.model, base_folder)
+    if (folder / "config.json").is_file():
+        compilable(recipe, folder)
 
 
 def _written_targets(recipe: Path) -> tuple[tuple[str, ...], int | None]:

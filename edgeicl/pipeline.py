@@ -205,6 +205,8 @@ class _Compiler:
             accuracy=checks.accuracy,
             prefix=checks.prefix,
             logit_tokens=checks.logit_tokens,
+            engine=checks.engine,
+            optimum_agrees=checks.optimum_agrees,
             evaluation=self.distilled.evaluation,
             deviations=(*self.distilled.deviations, *deviations, *checks.deviations),
         )

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from edgeicl.errors import DataError, IntegrityError
-from edgeicl.models.anatomy import EMBEDDING
+from edgeicl.models.anatomy import EMBEDDING, HEAD
 from edgeicl.models.architectures.table import anatomy_of
+from edgeicl.models.growing_decoder import GrowingDecoder
 from edgeicl.models.model_folder import model_config
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.models.prefix_file import Rows, prefix_tokens, read_prefix
@@ -105,11 +106,14 @@ class Artifact:
     def weight_bytes_per_token(self) -> int:
         """Bytes of weights that one token reads: all but tables of which it reads a row.
 
-        Those are the positions, and an embedding that is not the head too.
+        Those are the positions (of a fused graph), and an embedding that is not the head too.
         """
-        anatomy = anatomy_of(model_config(self.path))
-        lookups = {name for name, shape in anatomy.others.items() if len(shape) == 2}
-        looked_up = EMBEDDING if not anatomy.tied or not self.generates else None
+        if self.manifest.engine == "growing":  # of which nothing is known but the names of its groups
+            lookups, tied = set[str](), all(entry.group != HEAD for entry in self.manifest.plan.groups)
+        else:
+            anatomy = anatomy_of(model_config(self.path))
+            lookups, tied = {name for name, shape in anatomy.others.items() if len(shape) == 2}, anatomy.tied
+        looked_up = EMBEDDING if not tied or not self.generates else None
         return sum(
             entry.bytes
             for entry in self.manifest.ledger
@@ -128,9 +132,12 @@ class Artifact:
         """Whether it has logits of the whole vocabulary, not of labels alone."""
         return self.manifest.logit_tokens is None
 
-    def decoder(self, *, threads: int, context_tokens: int, batch_size: int = 1) -> OnnxDecoder:
+    def decoder(
+        self, *, threads: int, context_tokens: int, batch_size: int = 1
+    ) -> OnnxDecoder | GrowingDecoder:
         """A session of this artifact with its own key/value cache."""
-        return OnnxDecoder(self.graph, threads=threads, context_tokens=context_tokens, batch_size=batch_size)
+        engine = OnnxDecoder if self.manifest.engine == "fused" else GrowingDecoder
+        return engine(self.graph, threads=threads, context_tokens=context_tokens, batch_size=batch_size)
 
 
 def open_artifact(path: Path) -> Artifact:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.errors import DataError
+from edgeicl.models.growing_decoder import GrowingDecoder
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.models.prefix_file import Rows
 from edgeicl.numerics.classification import measures
@@ -154,7 +155,7 @@ def probabilities(
 
 
 def score_answers(
-    decoder: OnnxDecoder, rows: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+    decoder: OnnxDecoder | GrowingDecoder, rows: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
 ) -> Floats:
     """Log-probability [B, L] of each answer's tokens after each row; further tokens are decoded in turn."""
     ids, lengths = right_padded(rows)

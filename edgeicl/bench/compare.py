@@ -84,7 +84,7 @@ def compare(
     theirs: list[dict[str, Any]] = []
     with track("rounds", 2 * rounds) as advance:
         for _ in range(rounds):
-            ours.append(run("fused", opened.graph, opened.weight_bytes_per_token))
+            ours.append(run(opened.manifest.engine, opened.graph, opened.weight_bytes_per_token))
             advance(1)
             theirs.append(run("growing", rival_graph))
             advance(1)

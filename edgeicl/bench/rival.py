@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeicl.bench.local import last_lines
 from edgeicl.errors import BenchError, DataError
+from edgeicl.models import exporter
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.specs.manifest import MODEL_FILE
 from edgeicl.store import Store, folder_hashes
@@ -43,8 +41,6 @@ _SHAPE = (
     "embedding_width",
     "tied",
 )
-_TASK = "text-generation-with-past"
-_EXPORT_TIMEOUT_S = 3600
 _INITIAL_DEVIATION = 0.02
 
 
@@ -68,7 +64,7 @@ def build_rival(
     """
     if model is not None:
         _require_same_shape(model, config)
-    python = exporter_python or Path(sys.executable)
+    python = exporter_python or exporter.exporter_python()
     versions = exporter_versions(python)
     inputs = {
         "rival": rival,
@@ -106,40 +102,20 @@ def _require_same_shape(model: Path, config: Mapping[str, Any]) -> None:
 
 def exporter_versions(python: Path) -> dict[str, str]:
     """Versions of what exports, in the interpreter `python`. BenchError where optimum-onnx is not there."""
-    code = (
-        "import importlib.metadata as m, json; "
-        "print(json.dumps({n: m.version(n) for n in ('optimum-onnx', 'transformers', 'torch')}))"
-    )
     try:
-        finished = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
-    except OSError as error:
+        return exporter.exporter_versions(python)
+    except DataError as error:
         raise BenchError(
-            f"{python} can't be run: {error.strerror}",
-            next_step="name a Python interpreter with --exporter-python",
+            f"{error.args[0]}; the rival can't be built without it", next_step=error.next_step
         ) from error
-    if finished.returncode != 0:
-        raise BenchError(
-            f"optimum-onnx is not installed beside {python}; the rival can't be built without it",
-            next_step='pip install "edgeicl[compare]"; it needs transformers below 4.58, so use an environment '
-            "of its own if yours must stay newer",
-        )
-    versions: dict[str, str] = json.loads(finished.stdout)
-    return versions
 
 
 def export(checkpoint: Path, output: Path, *, python: Path, untied: bool) -> None:
-    """Optimum's export of a checkpoint folder, by its own command; `untied` gives the head its own weights."""
-    command = [str(python), "-m", "optimum.exporters.onnx", "--model", str(checkpoint), "--task", _TASK]
-    command += [*(["--no-post-process"] if untied else []), str(output)]
+    """As `models.exporter`; BenchError where it fails."""
     try:
-        finished = subprocess.run(
-            command, capture_output=True, text=True, timeout=_EXPORT_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise BenchError(f"optimum did not export {checkpoint} within {_EXPORT_TIMEOUT_S} s") from error
-    if not (output / MODEL_FILE).is_file():
-        lines = last_lines(finished.stderr)
-        raise BenchError(f"optimum could not export {checkpoint} (exit code {finished.returncode}):\n{lines}")
+        exporter.export(checkpoint, output, python=python, untied=untied)
+    except DataError as error:
+        raise BenchError(str(error.args[0])) from error
 
 
 def quantize(graph: Path, output: Path) -> None:

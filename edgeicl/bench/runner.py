@@ -25,7 +25,7 @@ import onnxruntime as ort
 
 try:
     from edgeicl.bench.bandwidth import last_level_cache_bytes, memory_buffer_bytes, read_bandwidth
-    from edgeicl.bench.growing_decoder import GrowingDecoder
+    from edgeicl.models.growing_decoder import GrowingDecoder
     from edgeicl.models.onnx_decoder import OnnxDecoder
     from edgeicl.models.prefix_file import prefix_tokens, read_prefix
 except ImportError:  # On a device the files lie side by side.
@@ -119,7 +119,8 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     threads = request["threads"]
     baseline_rss_bytes = peak_rss_bytes()
     threads_before = thread_count()
-    engine = {"fused": OnnxDecoder, "growing": GrowingDecoder}[request["engine"]]
+    engines: dict[str, Any] = {"fused": OnnxDecoder, "growing": GrowingDecoder}
+    engine = engines[request["engine"]]
     started = time.perf_counter()
     prefix = read_prefix(Path(request["prefix"]))[0][0] if request["prefix"] else None
     context_tokens = prefix_tokens(prefix) + prompt_tokens + decode_tokens

@@ -52,13 +52,15 @@ def bench(artifact: Path, workload: Workload) -> BenchResult:
         bytes_per_token = opened.weight_bytes_per_token + opened.cache_bytes(depth_tokens)
     run = run_local(
         graph=opened.graph,
-        engine="fused",
+        engine=opened.manifest.engine,
         workload=fitted,
         vocabulary=opened.vocabulary,
         bytes_per_token=bytes_per_token,
         prefix=opened.path / PREFIX_FILE if before else None,
     )
     result = summarize(run, opened, fitted, bytes_per_token=bytes_per_token, notes=notes)
+    if opened.manifest.engine == "growing":
+        return result  # operations are counted by an architecture's anatomy
     config, prompt = model_config(artifact), fitted.prompt_tokens
     logits = len(opened.manifest.logit_tokens) if opened.manifest.logit_tokens else None
     return result.model_copy(

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeicl.distill.label_batch import packed_batch
+from edgeicl.distill.label_batch import packed_batch, padded_batch
 from edgeicl.distill.label_reader import LabelReader, Over
 from edgeicl.distill.prefix_cache import Before, encode_prefix
 from edgeicl.errors import DataError
+from edgeicl.models.architectures.table import ARCHITECTURES
 from edgeicl.models.memory import Scoring
 
 # Tokens of packed queries in a pass. More would compare more tokens that may not see each other, fewer would
@@ -63,17 +64,21 @@ def score_slices(
     check_fits(reader, len(before) + longest)
     shared = len(before) > 1 or isinstance(before, np.ndarray)
     prefix = encode_prefix(reader.model, before) if shared else None
+    # Others may take positions from elsewhere than `position_ids` (ALiBi), or read no mask but a plain one.
+    packable = reader.model.config.model_type in ARCHITECTURES
     for start, stop in slices:
         rows = [list(query) if prefix else [*before, *query] for query in queries[start:stop]]
         scores: list[NDArray[np.float32]] = []
-        for pack in packs(rows, pack_tokens(reader.device.type)):
-            batch = packed_batch(
-                pack,
-                tokens,
-                reader.device,
-                prefix_tokens=prefix.tokens if prefix else 0,
-                dtype=reader.model.dtype,
-            )
+        for pack in packs(rows, pack_tokens(reader.device.type) if packable else 1):
+            batch = padded_batch(pack, tokens, reader.device)
+            if packable:
+                batch = packed_batch(
+                    pack,
+                    tokens,
+                    reader.device,
+                    prefix_tokens=prefix.tokens if prefix else 0,
+                    dtype=reader.model.dtype,
+                )
             scores.append(reader(batch, over, prefix).cpu().numpy())
             advance(len(pack))
         yield np.concatenate(scores)
@@ -111,12 +116,12 @@ def scoring_size(
 
 
 def check_fits(reader: LabelReader, prompt_tokens: int) -> None:
-    """DataError if the model reads fewer tokens at once."""
+    """DataError if the model reads fewer tokens at once; some, such as those with ALiBi, name no limit."""
     config = reader.model.config
-    if prompt_tokens > config.max_position_embeddings:
+    reads = getattr(config, "max_position_embeddings", None)
+    if reads is not None and prompt_tokens > reads:
         raise DataError(
-            f"the longest prompt has {prompt_tokens:,} tokens; {config.name_or_path} reads "
-            f"{config.max_position_embeddings:,}",
+            f"the longest prompt has {prompt_tokens:,} tokens; {config.name_or_path} reads {reads:,}",
             next_step="lower distill.demonstrations.count, or leave the longest examples out of the data",
         )
 

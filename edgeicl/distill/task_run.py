@@ -13,6 +13,7 @@ import torch
 from accelerate import PartialState
 
 from edgeicl.distill.accuracy_table import accuracy_table
+from edgeicl.distill.compilable import compilable
 from edgeicl.distill.evaluate import DataName, require_every_label
 from edgeicl.distill.label_reader import LabelReader
 from edgeicl.distill.predictions import (
@@ -27,10 +28,9 @@ from edgeicl.distill.student import MODEL
 from edgeicl.distill.task_data import TaskData, deal
 from edgeicl.distill.trainer import TrainingSettings
 from edgeicl.errors import DataError
-from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_model, load_tokenizer, save_model
 from edgeicl.models.memory import LoadIn, Scoring, available_bytes, check_memory
-from edgeicl.models.model_folder import model_config, model_folder, weights_digest
+from edgeicl.models.model_folder import model_folder, weights_digest
 from edgeicl.specs.distillation import Teacher
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.measurement import Evaluation
@@ -59,7 +59,7 @@ class TaskRun:
         self.outputs: list[tuple[str, StageOutput]] = []
         self.student_folder = model_folder(recipe.distill.student.model, base_folder=base_folder)
         self.student_digest = weights_digest(self.student_folder)
-        anatomy = anatomy_of(model_config(self.student_folder))
+        compilable(recipe, self.student_folder)
         task = recipe.task
         self.tokenizer = load_tokenizer(self.student_folder)
         self.encoder = PromptEncoder(
@@ -69,7 +69,6 @@ class TaskRun:
             separator=task.separator,
         )
         if recipe.emit.head == "verbalizers":
-            anatomy.require_tied(str(self.student_folder))
             label_columns(self.encoder.tokens)
         lengths = {label: len(tokens) for label, tokens in self.encoder.tokens.items()}
         if len(set(lengths.values())) > 1:

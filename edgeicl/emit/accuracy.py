@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeicl.errors import QualityError
+from edgeicl.models.growing_decoder import GrowingDecoder
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.models.prefix_file import Rows
 from edgeicl.numerics.voting import majority_vote
@@ -69,7 +70,9 @@ def label_scores(
     return scores
 
 
-def artifact_logits(decoder: OnnxDecoder, prefixes: Sequence[Rows] = ()) -> Iterator[LastLogits]:
+def artifact_logits(
+    decoder: OnnxDecoder | GrowingDecoder, prefixes: Sequence[Rows] = ()
+) -> Iterator[LastLogits]:
     """The artifact behind each prefix in turn, or alone; the decoder's batch size is that of the batches."""
     for prefix in prefixes:
         decoder.load_prefix(prefix)

@@ -26,6 +26,7 @@ def write_deployment_files(
     context_tokens: int,
     threads: int,
     provider: Literal["cpu", "cuda"] = "cpu",
+    position_ids: bool = False,
 ) -> tuple[str, ...]:
     """Writes everything but graph and weights into `folder`; the names of the files.
 
@@ -37,11 +38,18 @@ def write_deployment_files(
         context_tokens: Longest text that memory is set aside for; at most the model's positions.
         threads: Threads that onnxruntime-genai is told to use.
         provider: What it is told to run the graph with.
+        position_ids: Whether the graph has an input of this name.
     """
     anatomy = anatomy_of(config)
     tokenizer_json = json.loads(tokenizer.to_str())
     generates = task.logit_tokens is None
-    decoder = genai_config(anatomy, context_tokens=context_tokens, threads=threads, provider=provider)
+    decoder = genai_config(
+        anatomy,
+        context_tokens=context_tokens,
+        threads=threads,
+        provider=provider,
+        position_ids=position_ids,
+    )
     files: dict[str, object] = {
         "config.json": {key: value for key, value in config.items() if key not in _OF_THE_CHECKPOINT},
         GENAI_FILE if generates else DECODER_FILE: decoder,
@@ -66,9 +74,17 @@ def write_deployment_files(
 
 
 def genai_config(
-    anatomy: Anatomy, *, context_tokens: int, threads: int, provider: Literal["cpu", "cuda"] = "cpu"
+    anatomy: Anatomy,
+    *,
+    context_tokens: int,
+    threads: int,
+    provider: Literal["cpu", "cuda"] = "cpu",
+    position_ids: bool = False,
 ) -> dict[str, Any]:
-    """What onnxruntime-genai needs to run the graph; it rejects the type `opt`, so the type is `decoder`."""
+    """What onnxruntime-genai needs to run the graph; it rejects the type `opt`, so the type is `decoder`.
+
+    `position_ids`: whether the graph has an input of this name.
+    """
     session: dict[str, Any] = {"intra_op_num_threads": threads}
     if provider == "cuda":
         session["provider_options"] = [{"cuda": {}}]
@@ -89,6 +105,7 @@ def genai_config(
                 "inputs": {
                     "input_ids": "input_ids",
                     "attention_mask": "attention_mask",
+                    **({"position_ids": "position_ids"} if position_ids else {}),
                     "past_key_names": "past_key_values.%d.key",
                     "past_value_names": "past_key_values.%d.value",
                 },
@@ -104,7 +121,7 @@ def genai_config(
             "max_length": min(context_tokens, anatomy.positions),
             "min_length": 0,
             "num_beams": 1,
-            "past_present_share_buffer": True,
+            "past_present_share_buffer": not anatomy.exported,
         },
     }
 

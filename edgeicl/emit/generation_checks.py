@@ -13,11 +13,14 @@ from tokenizers import Tokenizer
 
 from edgeicl.emit.genai_process import GenaiRun, run_genai
 from edgeicl.errors import ParityError
+from edgeicl.models.growing_decoder import GrowingDecoder
 from edgeicl.models.onnx_decoder import OnnxDecoder
-from edgeicl.specs.manifest import Deviation
+from edgeicl.specs.manifest import GENAI_FILE, Deviation
 
 
-def check_greedy(decoder: OnnxDecoder, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
+def check_greedy(
+    decoder: OnnxDecoder | GrowingDecoder, prompts: Sequence[Sequence[int]], tokens: int
+) -> list[list[int]]:
     """`tokens` greedy tokens after each prompt, made twice.
 
     Raises:
@@ -35,7 +38,7 @@ def check_greedy(decoder: OnnxDecoder, prompts: Sequence[Sequence[int]], tokens:
     return generated
 
 
-def check_repeatable(decoder: OnnxDecoder, prompts: Sequence[Sequence[int]]) -> None:
+def check_repeatable(decoder: OnnxDecoder | GrowingDecoder, prompts: Sequence[Sequence[int]]) -> None:
     """ParityError unless each prompt, read twice, gives the same finite logits."""
     for prompt in prompts:
         ids = np.asarray([prompt], dtype=np.int64)
@@ -82,15 +85,14 @@ def check_genai(
     run = run_genai(folder, prompts, [len(tokens) for tokens in expected], texts, before)
     if run.generated is None:
         raise ParityError(f"onnxruntime-genai can't run {folder}: {run.failure}")
-    named = json.loads((folder / "genai_config.json").read_text())["model"]["eos_token_id"]
-    end = frozenset(named if isinstance(named, list) else [named])
+    end = end_tokens(folder)
     for prompt, tokens, found in zip(prompts, expected, run.generated, strict=True):
-        if _before(end, found) != _before(end, tokens):
+        if before_end(end, found) != before_end(end, tokens):
             raise ParityError(
                 f"after {list(prompt)} onnxruntime-genai generates {found}, onnxruntime {list(tokens)}"
             )
     deviations = _tokenizer_deviations(run, folder, texts)
-    if not any(_before(end, tokens) for tokens in expected):
+    if not any(before_end(end, tokens) for tokens in expected):
         why = "after every prompt the most likely token ends the text"
         deviations.append(_deviation("onnxruntime-genai generates the same tokens", "nothing to compare", why))
     return deviations
@@ -108,7 +110,13 @@ def check_transformers_tokenizer(folder: Path, texts: Sequence[str]) -> None:
             raise ParityError(f"transformers reads {text!r} as {found}, tokenizer.json means {expected}")
 
 
-def _before(end: Set[int], tokens: Sequence[int]) -> list[int]:
+def end_tokens(folder: Path) -> frozenset[int]:
+    """The tokens that end a text, as the artifact's files name them."""
+    named = json.loads((folder / GENAI_FILE).read_text())["model"]["eos_token_id"]
+    return frozenset(named if isinstance(named, list) else [named])
+
+
+def before_end(end: Set[int], tokens: Sequence[int]) -> list[int]:
     """The tokens before the first that ends a text."""
     return list(takewhile(lambda token: token not in end, tokens))
 

@@ -54,6 +54,15 @@ class GraphBuilder:
         self.nodes.append(helper.make_node(operator, given, made, name=name, domain=domain, **attributes))
         return outputs[0]
 
+    def keep(self, node: NodeProto) -> None:
+        """Adds a node that was made elsewhere, as it is."""
+        self.nodes.append(node)
+
+    @property
+    def constants(self) -> list[TensorProto]:
+        """The small tensors of the graph itself."""
+        return list(self._constants.values())
+
     def named(self, name: str) -> str:
         """The name that a value has in the graph: within a branch, one of the branch's own."""
         return self.renamed.get(name, name)
@@ -133,6 +142,16 @@ class GraphBuilder:
         weight = self._as_activations(f"{group}.weight", format_)
         product = self.node("Gemm", [flat, weight], [f"{output}.flat"], transB=1)
         return self.node("Unsqueeze", [product, axis], [output])
+
+    def tied_product(self, source: str, group: str, output: str) -> str:
+        """`source` [B, T, H] times the bytes that `embedding` reads -> [B, T, V]."""
+        format_ = self.weights.format(group)
+        if format_.quantized:
+            return self.tied_head(source, group, output)
+        columns = self.node(
+            "Transpose", [self._as_activations(f"{group}.weight", format_)], [f"{output}.weight"]
+        )
+        return self.node("MatMul", [source, columns], [output])
 
     def label_head(self, source: str, output: str) -> str:
         """`source` [B, 1, H] times the labels' own rows of the head -> logits [B, 1, L]."""

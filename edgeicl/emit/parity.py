@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from edgeicl.emit.graph_variants import with_exact_activations
 from edgeicl.errors import ParityError
+from edgeicl.models.growing_decoder import GrowingDecoder
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.models.prefix_file import Rows, prefix_tokens
 from edgeicl.specs.manifest import ParityCheck
@@ -84,6 +85,7 @@ def check_parity(
     head_tokens: Sequence[int] | None = None,
     cache_bits: CacheBits = 32,
     activation_bits: ActivationBits = 32,
+    decoder: type[OnnxDecoder] | type[GrowingDecoder] = OnnxDecoder,
 ) -> tuple[ParityCheck, ...]:
     """Compares the artifact with `reference` at both levels; `scratch` is a folder for the exact graph.
 
@@ -91,7 +93,7 @@ def check_parity(
     `head_tokens` are those that the artifact has logits of, all unless given. Differences are beside the
     largest logit of the whole vocabulary either way: those of a few labels may all be small. `cache_bits` are
     the artifact's; the reference rounds keys and values as it does, but to integers alone. Activations of 16
-    bits aren't rounded to int8 on their way.
+    bits aren't rounded to int8 on their way. `decoder` is what runs such a graph.
 
     Raises:
         ParityError: a difference above its tolerance; names every check that failed, with its figures.
@@ -107,7 +109,7 @@ def check_parity(
             ("exact", exact_path, exact_tolerance, prefix and prefix[0]),
             ("shipped", model_path, shipped_tolerance, prefix and prefix[1]),
         ):
-            found = _found(case, path, model_path.parent, threads, rows)
+            found = _found(decoder, case, path, model_path.parent, threads, rows)
             checks += compared(f"{level}, {case.name}", found, expected, tolerance, head_tokens)
     exact_path.unlink()
     failed = [check for check in checks if not check.max_abs_difference <= check.tolerance]
@@ -133,8 +135,15 @@ def expected_logits(case: ParityCase, reference: AllLogits) -> Logits:
     return np.stack([logits[rows, first + step] for step in range(case.decoded_tokens + 1)])
 
 
-def _found(case: ParityCase, path: Path, weights_folder: Path, threads: int, prefix: Rows | None) -> Logits:
-    decoder = OnnxDecoder(
+def _found(
+    engine: type[OnnxDecoder] | type[GrowingDecoder],
+    case: ParityCase,
+    path: Path,
+    weights_folder: Path,
+    threads: int,
+    prefix: Rows | None,
+) -> Logits:
+    decoder = engine(
         path,
         threads=threads,
         context_tokens=max(map(len, case.rows)) + prefix_tokens(prefix),

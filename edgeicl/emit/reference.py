@@ -121,7 +121,7 @@ def last_logits(model: torch.nn.Module, before: Array | None = None) -> Callable
     What stands `before` is computed once.
     """
     decoder: Any = model.base_model
-    head = model.get_submodule("lm_head")
+    head: Any = model.get_output_embeddings()  # type: ignore[operator]  # a transformers model
     past = None if before is None else _cache(decoder, torch.from_numpy(before))
     count = 0 if before is None else len(before)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,9 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from edgeicl.emit.accuracy import artifact_logits, compare_accuracy, predict
+from edgeicl.emit.checked_examples import checked_examples
 from edgeicl.emit.deployment_files import write_deployment_files
+from edgeicl.emit.exported.export import exported
 from edgeicl.emit.generation_checks import (
     check_genai,
     check_greedy,
@@ -20,25 +21,26 @@ from edgeicl.emit.generation_checks import (
     check_transformers_tokenizer,
     genai_version,
 )
+from edgeicl.emit.graph_source import ExportedGraph, FusedGraph, GraphSource
 from edgeicl.emit.integer_parity import check_integer_products
-from edgeicl.emit.lowering import file_entry, write_model
+from edgeicl.emit.lowering import file_entry
+from edgeicl.emit.optimum_check import check_optimum, optimum_versions
 from edgeicl.emit.parity import SHIPPED_TOLERANCE_OF_HALVES, check_parity, parity_cases
 from edgeicl.emit.prefix import prefix_deviations, prefix_use, write_prefix_file
 from edgeicl.emit.provider import CUDA, check_on_provider, cuda_available, provider_deviations
+from edgeicl.emit.query_room import require_query_room
 from edgeicl.emit.reference import last_logits
-from edgeicl.emit.two_layouts import reference_of
+from edgeicl.emit.size_check import require_budget
 from edgeicl.emit.weights import QuantizedWeights
-from edgeicl.errors import BudgetError, DataError
-from edgeicl.models.anatomy import EMBEDDING
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.checkpoint import Checkpoint
+from edgeicl.models.growing_decoder import GrowingDecoder
 from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.models.model_folder import model_config, weights_digest
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.models.prefix_file import Rows, read_prefix
 from edgeicl.models.streamed_model import load_streamed
 from edgeicl.progress import track
-from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.manifest import (
     MODEL_FILE,
     PREFIX_FILE,
@@ -52,13 +54,11 @@ from edgeicl.specs.manifest import (
 )
 from edgeicl.specs.prefix import read_prefix_source
 from edgeicl.specs.recipe import Recipe
-from edgeicl.specs.source import Source
 from edgeicl.specs.target import Target
 from edgeicl.store import CHECKPOINT, StageOutput, Store, file_sha256
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.examples_digest import examples_digest
 from edgeicl.tasks.prompt import PromptEncoder, query_text
-from edgeicl.tasks.readers import read_examples
 from edgeicl.tasks.verbalizer import label_columns
 
 log = logging.getLogger(__name__)
@@ -90,9 +90,7 @@ def emit(
         BudgetError: the files take more than the target's artifact budget.
         ParityError, QualityError: the artifact computes something else, or is worse than the recipe allows.
     """
-    data = {"in_domain": _checked_examples(recipe, recipe.task.in_domain, base_folder)}
-    if recipe.task.out_of_domain is not None:
-        data["out_of_domain"] = _checked_examples(recipe, recipe.task.out_of_domain, base_folder)
+    data = checked_examples(recipe, base_folder)
     inputs = {
         "quantized": quantized.digest,
         "student": weights_digest(student),
@@ -104,21 +102,19 @@ def emit(
         "target": target.model_dump(mode="json", include={"context_tokens", "threads", "budget", "provider"}),
         "genai": genai_version(),
         "cuda": target.provider == "cuda" and cuda_available(),
+        "optimum": optimum_versions(),
         "prefix": prefix and file_sha256(prefix),
     }
+    export: Path | None = None
+    if anatomy_of(model_config(student)).exported:
+        output = exported(student, store=store)
+        export, inputs["export"] = output.path, output.digest
 
     def build(folder: Path) -> None:
         sets = read_prefix_source(prefix) if prefix else []
-        _Emission(recipe, target, student, quantized.path, data, sets, folder).run()
+        _Emission(recipe, target, student, quantized.path, data, sets, folder, export).run()
 
     return store.run("emit", inputs, build)
-
-
-def _checked_examples(recipe: Recipe, source: Source, base_folder: Path) -> list[Example]:
-    """As many examples of a source as the recipe's limits are checked on, drawn with its seed."""
-    examples = read_examples(source, labels=tuple(recipe.task.verbalizers), base_folder=base_folder)
-    count = min(len(examples), recipe.limits.accuracy_examples)
-    return random.Random(f"emit/{recipe.seed}").sample(examples, count)
 
 
 class _Emission:
@@ -133,15 +129,20 @@ class _Emission:
         data: Mapping[str, Sequence[Example]],
         sets: Sequence[NDArray[Any]],
         folder: Path,
+        export: Path | None = None,
     ) -> None:
         self.recipe, self.target, self.student, self.folder = recipe, target, student, folder
         self.data, self.sets = data, sets
         self.set_tokens = max(map(len, sets), default=0)
         self.exact_rows: list[Rows] = []
+        self.optimum_agrees: bool | None = None
         self.config = model_config(student)
         self.anatomy = anatomy_of(self.config)
         self.checkpoint = Checkpoint(student, self.anatomy.prefix)
         self.weights = QuantizedWeights(quantized)
+        self.graph: GraphSource = FusedGraph(student, self.weights)
+        if export is not None:
+            self.graph = ExportedGraph(student, self.weights, export=export)
         self.tokenizer = load_tokenizer(student)
         task = recipe.task
         self.encoder = PromptEncoder(
@@ -159,7 +160,11 @@ class _Emission:
         use = prefix_use(self.sets, longest_query_tokens=longest) if self.sets else None
         ledger = self._write(use)
         parity = self._parity()
-        deviations = [*provider_deviations(self.target), *self._generation(prompts["in_domain"][:_PROMPTS])]
+        deviations = [
+            *self.graph.deviations,
+            *provider_deviations(self.target),
+            *self._generation(prompts["in_domain"][:_PROMPTS]),
+        ]
         accuracy = self._accuracy(prompts)
         checks = EmitChecks(
             ledger=ledger,
@@ -167,13 +172,15 @@ class _Emission:
             accuracy=accuracy,
             prefix=use,
             logit_tokens=self.head_tokens,
+            engine=self.graph.engine,
+            optimum_agrees=self.optimum_agrees,
             deviations=tuple(deviations),
         )
         (self.folder / CHECKS_FILE).write_text(checks.model_dump_json(indent=1) + "\n")
 
     def _write(self, use: PrefixUse | None) -> tuple[LedgerEntry, ...]:
         task = self.recipe.task
-        ledger = write_model(self.folder, self.config, self.weights)
+        ledger = self.graph.write(self.folder)
         if self.sets:
             self.exact_rows = write_prefix_file(self.folder, self.sets, bits=self._prefix_bits)
             ledger.append(file_entry(self.folder, PREFIX_FILE))
@@ -193,25 +200,19 @@ class _Emission:
             context_tokens=self.target.context_tokens,
             threads=self.target.threads,
             provider=self.target.provider,
+            position_ids=self.graph.takes_positions(self.folder),
         )
         ledger += [file_entry(self.folder, file) for file in files]
         total = sum(entry.bytes for entry in ledger)
-        log.info("artifact: %d bytes; the plan predicted %d", total, self.weights.plan.predicted_artifact_bytes)
-        budget = self.target.budget.artifact_bytes
-        if budget is not None and total > budget:
-            raise BudgetError(
-                f"the artifact takes {total:,} bytes ({format_byte_size(total)}), the budget of target "
-                f"{self.target.name} is {budget:,}; the plan predicted "
-                f"{self.weights.plan.predicted_artifact_bytes:,}",
-                smallest_bytes=total,
-                next_step="allow the target more bytes, or hand in a plan with fewer bits",
-            )
+        predicted = self.weights.plan.predicted_artifact_bytes
+        log.info("artifact: %d bytes; the plan predicted %d", total, predicted)
+        require_budget(total, predicted_bytes=predicted, target=self.target)
         return tuple(ledger)
 
     def _parity(self) -> tuple[ParityCheck, ...]:
         checkpoint = self.folder / CHECKPOINT
         checkpoint.mkdir(exist_ok=True)
-        reference = reference_of(self.config, self.weights, label_rows=self._label_rows())
+        reference = self.graph.reference(self.head_tokens)
 
         def check(where: str, before: NDArray[Any] | None, prefix: tuple[Rows, Rows] | None) -> Checks:
             room = self.context_tokens - (0 if before is None else len(before))
@@ -226,6 +227,7 @@ class _Emission:
                 head_tokens=self.head_tokens,
                 cache_bits=self.weights.plan.cache_bits,
                 activation_bits=self.weights.plan.activation_bits,
+                decoder=self.graph.decoder,
             )
 
         products = check_integer_products(self.folder / MODEL_FILE, self.weights, seed=self.recipe.seed)
@@ -242,13 +244,6 @@ class _Emission:
         for number, rows in enumerate(zip(self.sets, self.exact_rows, self._shipped_rows(), strict=True)):
             checks += check(f" behind set {number}", rows[0], rows[1:])
         return checks
-
-    def _label_rows(self) -> dict[int, NDArray[Any]] | None:
-        """The student's own rows of the head for the labels' tokens, by token; None for a full head."""
-        if self.head_tokens is None:
-            return None
-        table = self.checkpoint.read(self.anatomy.group(EMBEDDING).weights[0])
-        return {token: table[token].float().numpy().copy() for token in self.head_tokens}
 
     def _generation(self, prompts: Sequence[Sequence[int]]) -> list[Deviation]:
         """Greedy tokens behind the prefix; and, of a whole prompt, those that onnxruntime-genai makes too.
@@ -268,15 +263,18 @@ class _Emission:
                 decoder.load_prefix(rows)
                 check_repeatable(decoder, prompts)
             return []
-        if not self.sets:
-            return check_genai(self.folder, prompts, check_greedy(decoder, prompts, tokens), texts)
         # genai reads demonstrations as tokens; where there are none, it can be asked for the model alone only
-        ids = [int(token) for token in self.sets[0]] if self.sets[0].ndim == 1 else self.encoder.leading
-        generated = check_greedy(decoder, [[*ids, *prompt] for prompt in prompts], tokens)
+        before: Sequence[int] = ()
+        if self.sets:
+            before = self.sets[0].tolist() if self.sets[0].ndim == 1 else self.encoder.leading
+        whole = [[*before, *prompt] for prompt in prompts]
+        generated = check_greedy(decoder, whole, tokens)
         for rows in self._shipped_rows():
             decoder.load_prefix(rows)
             check_greedy(decoder, prompts, tokens)
-        return [*check_genai(self.folder, prompts, generated, texts, ids), *prefix_deviations(self.sets)]
+        genai = check_genai(self.folder, prompts, generated, texts, before)
+        optimum, self.optimum_agrees = check_optimum(self.folder, whole, generated)
+        return [*genai, *optimum, *(prefix_deviations(self.sets) if self.sets else ())]
 
     def _accuracy(self, prompts: Mapping[str, Sequence[Sequence[int]]]) -> tuple[ArtifactAccuracy, ...]:
         labels = [self.encoder.tokens[label] for label in self.encoder.labels]
@@ -317,8 +315,8 @@ class _Emission:
                 )
         return tuple(results)
 
-    def _decoder(self, context_tokens: int, batch_size: int = 1) -> OnnxDecoder:
-        return OnnxDecoder(
+    def _decoder(self, context_tokens: int, batch_size: int = 1) -> OnnxDecoder | GrowingDecoder:
+        return self.graph.decoder(
             self.folder / MODEL_FILE,
             threads=self.threads,
             context_tokens=context_tokens,
@@ -340,17 +338,12 @@ class _Emission:
     def _prompts(self, examples: Sequence[Example]) -> list[list[int]]:
         """The queries as token ids; DataError for one that doesn't fit the context together with a label."""
         prompts = self.encoder.queries(examples) if self.sets else self.encoder.prompts(examples)
-        room = self.context_tokens - self.set_tokens
-        before = f"; {self.set_tokens} tokens stand before it" if self.sets else ""
-        for example, prompt in zip(examples, prompts, strict=True):
-            if len(prompt) + self.longest_label > room:
-                raise DataError(
-                    f"{example.where or 'an example'}: the query takes {len(prompt)} tokens and a label up to "
-                    f"{self.longest_label} more; found room for {max(room, 0)}: target "
-                    f"{self.target.name} has context_tokens {self.target.context_tokens}, the student "
-                    f"{self.positions} positions{before}",
-                    next_step="raise context_tokens, shorten the pattern, "
-                    + ("show fewer demonstrations, " if self.sets else "")
-                    + "or drop the longest texts",
-                )
+        require_query_room(
+            examples,
+            prompts,
+            longest_label=self.longest_label,
+            before=self.set_tokens,
+            positions=self.positions,
+            target=self.target,
+        )
         return prompts

@@ -97,6 +97,7 @@ class Anatomy:
         undeployed: Numbers of `others` that aren't deployed.
         computed_bytes: Of tables that the runtime computes when it loads the graph: in memory, in no file.
         head_norms: Whether each head's query and key is normed.
+        graph_bytes: Of the graph that Optimum writes, without tensors, at most; None for a lowering's.
     """
 
     model_type: str
@@ -116,6 +117,12 @@ class Anatomy:
     undeployed: int = 0
     computed_bytes: int = 0
     head_norms: bool = False
+    graph_bytes: int | None = None
+
+    @property
+    def exported(self) -> bool:
+        """Whether the graph is Optimum's: there is no row for this architecture."""
+        return self.graph_bytes is not None
 
     def group(self, name: str) -> WeightGroup:
         """The group of this name."""

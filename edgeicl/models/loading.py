@@ -98,7 +98,6 @@ def load_model(
             str(folder),
             trust_remote_code=False,
             local_files_only=True,
-            attn_implementation="sdpa",
             output_loading_info=True,
             **options,
         )

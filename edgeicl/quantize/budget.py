@@ -189,7 +189,7 @@ def weight_budget(
     configs = _CONFIG_BYTES + len(json.dumps(dict(anatomy.config), indent=1))
     per_layer = _GRAPH_BYTES_PER_LAYER + (_GRAPH_BYTES_OF_HEAD_NORMS if anatomy.head_norms else 0)
     per_layer += _GRAPH_BYTES_OF_CACHE_SCALES if cache_bits == 8 else 0
-    graph = _GRAPH_BYTES + per_layer * anatomy.layers
+    graph = anatomy.graph_bytes or _GRAPH_BYTES + per_layer * anatomy.layers
     scale_bytes = cache_scale_bytes(anatomy.layers, anatomy.kv_width, bits=cache_bits)
     label_bytes = 4 * label_rows * anatomy.embedding_width
     halved = 32 // target.activation_bits  # what anatomy counts in fp32

@@ -27,6 +27,7 @@ from edgeicl.quantize.solver import SolverName, solved
 from edgeicl.quantize.stored_weights import Stored
 from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.quantize.weight_outliers import outlier_importances
+from edgeicl.quantize.whole_model import WholeModelDecoder, WholeModelWeights
 from edgeicl.specs.importance import FormatLosses, ImportanceMethod, ImportanceTable
 from edgeicl.specs.quant_plan import Format
 from edgeicl.specs.recipe import Lsaq
@@ -68,6 +69,8 @@ class Student:
     @cached_property
     def decoder(self) -> CalibratedDecoder:
         """The model at the calibration sequences."""
+        if isinstance(self.weights, WholeModelWeights):
+            return WholeModelDecoder(self.weights, self.sequences)
         return CalibratedDecoder(self.weights, self.sequences, self.prefix, self.head_tokens)
 
     @cached_property
@@ -135,6 +138,7 @@ def _inputs(student: Student, format_: Format) -> dict[str, Any]:
     """For the store: what the losses in a format depend on."""
     return {
         "student": student.digest,
+        "groups": digest_of([group.name for group in student.groups]),
         "method": student.importance,
         "lsaq": [student.top_k, student.lsaq.model_dump()] if student.importance == "jaccard" else None,
         "format": format_.model_dump(mode="json"),

@@ -60,7 +60,7 @@ def first_and_last_plan(
 
     None where no two formats fit, or no block lies between.
     """
-    last = max(group.layer for group in groups if group.layer is not None)
+    last = max((group.layer for group in groups if group.layer is not None), default=0)
     offered = list(dict.fromkeys(format_ for by_format in stored.values() for format_ in by_format))
     plans = []
     for high, low in product(offered, offered):

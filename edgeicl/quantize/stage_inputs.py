@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgeicl.errors import DataError
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.models.model_folder import model_config
@@ -18,6 +19,7 @@ from edgeicl.quantize.plan_file import read_plan
 from edgeicl.quantize.plan_space import PlanSpace, plan_space
 from edgeicl.quantize.student_weights import read_weights
 from edgeicl.quantize.undivided_widths import left_in_floating_point
+from edgeicl.quantize.whole_model import read_whole_model
 from edgeicl.specs.local_path import local_path
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.prefix import read_prefix_source
@@ -38,13 +40,27 @@ def sized(
     `prefix_tokens` are of each set that stands before a query; `prefix_ids`: whether token ids are stored too.
 
     Raises:
-        DataError: as `_sized`.
+        DataError: as `_sized`; or a model that Optimum exports, for a target without fp32.
     """
     spaces: dict[CacheBits, PlanSpace] = {}
     deviations: tuple[Deviation, ...] = ()
+    if anatomy_of(model_config(student)).exported:
+        target = _for_exported(target, student)
     for bits in sorted(target.cache_bits, reverse=True):
         spaces[bits], deviations = _sized(recipe, target, student, prefix_tokens, prefix_ids, cache_bits=bits)
     return spaces, deviations
+
+
+def _for_exported(target: Target, student: Path) -> Target:
+    """The target with what Optimum's graphs can do there: no integer products, all else in fp32."""
+    if target.activation_bits != 32 or 32 not in target.cache_bits:
+        raise DataError(
+            f"{student}: such a model is exported by Optimum, in fp32; target {target.name} has activation_bits"
+            f" {target.activation_bits} and cache_bits {', '.join(map(str, target.cache_bits))}",
+            next_step="take a target with 32 in both, or a student that edgeicl lowers itself",
+        )
+    formats = tuple(format_ for format_ in target.formats if not format_.by_row)
+    return target.model_copy(update={"formats": formats, "cache_bits": (32,)})
 
 
 def _sized(
@@ -151,7 +167,7 @@ def calibrated(
             base_folder=base_folder,
         )
     return Student(
-        load=lambda: read_weights(student),
+        load=lambda: read_whole_model(student, anatomy) if anatomy.exported else read_weights(student),
         groups=anatomy.groups,
         digest=student_digest,
         sequences=sequences,

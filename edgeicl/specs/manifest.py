@@ -26,6 +26,18 @@ COMPRESSOR = "compressor"
 LOGIT_TOKENS = "Token of each column of the logits; null: every token of the vocabulary, by its id."
 
 
+Engine = Literal["fused", "growing"]
+ENGINE = (
+    "What runs the graph: keys and values lie in one buffer, as in edgeicl's lowerings (fused), or are copied "
+    "with every step, as in Optimum's exports (growing)."
+)
+
+OPTIMUM_AGREES = (
+    "Whether Optimum's ORTModelForCausalLM made the same greedy tokens of the folder; null: it wasn't there, "
+    "or nothing is generated."
+)
+
+
 class Deviation(Spec):
     """Something asked for and not done. An error under `--strict`."""
 
@@ -90,6 +102,8 @@ class EmitChecks(Spec):
     accuracy: tuple[ArtifactAccuracy, ...] = ()
     prefix: PrefixUse | None = None
     logit_tokens: tuple[int, ...] | None = Field(None, description=LOGIT_TOKENS)
+    engine: Engine = Field("fused", description=ENGINE)
+    optimum_agrees: bool | None = Field(None, description=OPTIMUM_AGREES)
     deviations: tuple[Deviation, ...] = ()
 
 
@@ -112,6 +126,8 @@ class Manifest(Spec):
     accuracy: tuple[ArtifactAccuracy, ...] = ()
     prefix: PrefixUse | None = Field(None, description="What stands before every query, as in task.json.")
     logit_tokens: tuple[int, ...] | None = Field(None, description=LOGIT_TOKENS)
+    engine: Engine = Field("fused", description=ENGINE)
+    optimum_agrees: bool | None = Field(None, description=OPTIMUM_AGREES)
     evaluation: Evaluation | None = None
     bench: BenchResult | None = None
     deviations: tuple[Deviation, ...] = ()

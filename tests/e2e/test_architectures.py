@@ -36,7 +36,7 @@ targets: [host-cpu]
 """
 
 
-def _recipe(folder: Path, model: Path) -> Path:
+def write_recipe(folder: Path, model: Path) -> Path:
     rows = [
         {"text": f"{name} {said} and was very", "label": label}
         for name in ("Tom", "Lily", "Ben", "Mia")
@@ -48,9 +48,9 @@ def _recipe(folder: Path, model: Path) -> Path:
     return recipe
 
 
-def _compile(program: Program, folder: Path, model: Path, *more: str) -> Manifest:
+def compile_student(program: Program, folder: Path, model: Path, *more: str) -> Manifest:
     output = folder / "artifact"
-    done = program.run("compile", str(_recipe(folder, model)), "-o", str(output), "--no-bench", *more)
+    done = program.run("compile", str(write_recipe(folder, model)), "-o", str(output), "--no-bench", *more)
     assert done.returncode == 0, done.stderr
     return Manifest.model_validate_json((output / "edgeicl.json").read_bytes())
 
@@ -61,7 +61,7 @@ def test_every_architecture_compiles_within_its_budget(program: Program, tmp_pat
     student.mkdir()
     make_model(student, variant)
     budget = "budget.artifact_bytes=110kB"
-    manifest = _compile(program, tmp_path, student, "--target-set", budget)
+    manifest = compile_student(program, tmp_path, student, "--target-set", budget)
     taken = sum(entry.bytes for entry in manifest.ledger)
     assert taken <= manifest.plan.predicted_artifact_bytes <= 110_000
     assert manifest.plan.predicted_artifact_bytes <= taken + 12_000
@@ -74,7 +74,7 @@ def test_every_architecture_compiles_within_its_budget(program: Program, tmp_pat
 
 @pytest.mark.skipif(not STORIES.exists(), reason="shared/data/models/TinyStories-656K is absent")
 def test_the_real_checkpoint_tells_the_story_that_transformers_tells(program: Program, tmp_path: Path) -> None:
-    manifest = _compile(program, tmp_path, STORIES, "--target-set", "budget.artifact_bytes=4MB")
+    manifest = compile_student(program, tmp_path, STORIES, "--target-set", "budget.artifact_bytes=4MB")
     assert {entry.format.bits for entry in manifest.plan.groups} == {32}
     artifact = open_artifact(tmp_path / "artifact")
     ids = load_tokenizer(STORIES).encode("Once upon a time").ids
@@ -100,7 +100,7 @@ def test_the_real_checkpoint_tells_the_story_that_transformers_tells(program: Pr
 @pytest.mark.skipif(not STORIES.exists(), reason="shared/data/models/TinyStories-656K is absent")
 def test_the_real_checkpoint_in_fewer_bits_stays_close(program: Program, tmp_path: Path) -> None:
     """In a quarter of fp32's bytes its next tokens after a story's beginning are still mostly the same."""
-    manifest = _compile(program, tmp_path, STORIES, "--target-set", "budget.artifact_bytes=600kB")
+    manifest = compile_student(program, tmp_path, STORIES, "--target-set", "budget.artifact_bytes=600kB")
     assert {entry.format.bits for entry in manifest.plan.groups} <= {2, 4, 8}
     artifact = open_artifact(tmp_path / "artifact")
     text = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."

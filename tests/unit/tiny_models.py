@@ -78,12 +78,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def make_model(folder: Path, variant: str) -> Path:
+    """`write_model` of one of `VARIANTS`."""
+    return write_model(folder, VARIANTS[variant])
+
+
+def write_model(folder: Path, config: dict[str, Any]) -> Path:
     """Writes model and tokenizer; every parameter is drawn, so that none can be left out unnoticed."""
     tokenizer = tiny_tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
     torch.manual_seed(0)
     special = {"bos_token_id": BOS, "eos_token_id": BOS, "pad_token_id": PAD}
-    sizes = {"vocab_size": tokenizer.get_vocab_size(), **special, **VARIANTS[variant]}
+    sizes = {"vocab_size": tokenizer.get_vocab_size(), **special, **config}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**sizes))
     with torch.no_grad():
         for parameter in model.parameters():

@@ -1,7 +1,7 @@
 """The table of architectures: `model_type` of config.json -> what makes its anatomy.
 
 A row here goes with a lowering in `edgeicl.emit.lowering` and a second implementation in
-`edgeicl.quantize.bodies.table`; a test ties the three.
+`edgeicl.quantize.bodies.table`; a test ties the three. What has no row goes through Optimum: `exported`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import Anatomy
-from edgeicl.models.architectures import gpt2, llama, opt
+from edgeicl.models.architectures import exported, gpt2, llama, opt
 
 ARCHITECTURES: Mapping[str, Callable[[Mapping[str, Any]], Anatomy]] = {
     "gpt2": gpt2.anatomy,
@@ -28,11 +28,13 @@ def anatomy_of(config: Mapping[str, Any]) -> Anatomy:
     Raises:
         DataError: an architecture, or a setting of it, that edgeicl can't compile.
     """
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
+    model_type, known = config.get("model_type"), ", ".join(sorted(ARCHITECTURES))
+    if not isinstance(model_type, str):
         raise DataError(
-            f"model type {model_type!r} is not supported; expected one of {', '.join(sorted(ARCHITECTURES))}",
-            next_step="name a student of a supported type in the recipe; teachers that aren't compiled may be "
-            "of any type that transformers knows",
+            f"config.json has model_type {model_type!r}; expected the name of an architecture, such as one of "
+            f"{known}",
+            next_step="take config.json from where the model came from",
         )
-    return ARCHITECTURES[model_type](config)
+    if model_type in ARCHITECTURES:
+        return ARCHITECTURES[model_type](config)
+    return exported.anatomy(config, known)

@@ -101,9 +101,7 @@ def test_an_absent_exporter_says_how_to_install_it(tmp_path: Path) -> None:
     bare = tmp_path / "python"
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
     bare.chmod(0o755)
-    with pytest.raises(
-        BenchError, match=r'(?s)optimum-onnx is not installed.*pip install "edgeicl\[compare\]"'
-    ):
+    with pytest.raises(BenchError, match=r'(?s)optimum-onnx is not installed.*pip install "edgeicl\[export\]"'):
         exporter_versions(bare)
 
 

@@ -16,12 +16,12 @@ import pytest
 from onnx import TensorProto, helper
 
 import edgeicl.bench.bandwidth as bandwidth
-import edgeicl.bench.growing_decoder as growing_decoder
 import edgeicl.bench.runner as runner
+import edgeicl.models.growing_decoder as growing_decoder
 import edgeicl.models.onnx_decoder as onnx_decoder
 import edgeicl.models.prefix_file as prefix_file
-from edgeicl.bench.growing_decoder import GrowingDecoder
 from edgeicl.bench.runner import time_repetition, token_trace
+from edgeicl.models.growing_decoder import GrowingDecoder
 
 Make = Callable[..., Path]
 

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from edgeicl.emit import stage
+from edgeicl.emit.checked_examples import checked_examples
 from edgeicl.emit.model_card import base_license, model_card
 from edgeicl.emit.stage import CHECKS_FILE, emit
 from edgeicl.errors import BudgetError, DataError, QualityError
@@ -227,10 +228,10 @@ def test_examples_are_drawn_not_strided(quantize: Callable[[Format], Tiny], tmp_
     """Labels alternate in the file; every second example would be of one label only."""
     limits = {"accuracy_drop_points": 100.0, "accuracy_examples": 20}
     recipe = make_recipe(tmp_path, examples=40, limits=limits)
-    drawn = stage._checked_examples(recipe, recipe.task.in_domain, tmp_path)
+    drawn = checked_examples(recipe, tmp_path)["in_domain"]
     assert len(drawn) == 20
     assert {example.label for example in drawn} == {"yes", "no"}
-    assert drawn == stage._checked_examples(recipe, recipe.task.in_domain, tmp_path)
+    assert drawn == checked_examples(recipe, tmp_path)["in_domain"]
 
 
 def test_model_card(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:

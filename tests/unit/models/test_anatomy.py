@@ -77,7 +77,7 @@ def test_opt_125m_has_49_groups_and_its_known_parameter_count() -> None:
     [
         ({"tie_word_embeddings": False}, "tie_word_embeddings = False"),
         ({"activation_function": "gelu"}, "activation_function = 'gelu'"),
-        ({"model_type": "bloom"}, "model type 'bloom' is not supported; expected one of"),
+        ({"model_type": "rwkv"}, "model type 'rwkv' is not supported; expected one of"),
     ],
 )
 def test_what_is_unsupported_is_named(change: dict[str, Any], named: str) -> None:
