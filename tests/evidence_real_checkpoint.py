@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import exp
@@ -79,7 +79,7 @@ BUDGETS = (
 
 MOST_TOKENS, CALIBRATION_DOCUMENTS, UNSEEN_DOCUMENTS = 256, 96, 64
 ROUNDS = 2
-PIECE_TOKENS, OWN_TEXTS = 128, 1024
+PIECE_TOKENS, OWN_TEXTS = 128, 512
 """Of what recovery learns from."""
 
 
@@ -164,29 +164,32 @@ class Model:
         return [Lesson("text", [p for p in pieces if len(p) > 1]), Lesson("own texts", written)]
 
 
-def ours(model: Model, limit_bytes: int) -> tuple[Found, Plan]:
+def ours(model: Model, limit_bytes: int) -> Found:
     """Measured sensitivity, exact allocation, refinement, GPTQ: every choice a recipe key."""
     limits = [Limit(model.sizes, limit_bytes)]
     start = allocate(model.losses("gptq"), limits)
     measure = PlanLoss("gptq", model.weights, model.calibration, model.sensitivity)
     found = refine(start, model.sizes, limits, measure=measure, near=measure.near, rounds=ROUNDS)
-    return model.stored("edgeicl: sensitivity, GPTQ, refined", "gptq", found.plan), found.plan
+    return model.stored("edgeicl: sensitivity, GPTQ, refined", "gptq", found.plan)
 
 
-def ours_recovered(model: Model, rounded: Found, plan: Plan, steps: int) -> Found:
-    """The same plan, trained as it is stored on text that it was chosen on, and on the checkpoint's own."""
-    stored = solve("gptq", model.weights, plan, model.calibration)
+def ours_recovered(model: Model, format_: Format, steps: int) -> Found:
+    """A uniform plan, GPTQ, and training on text that plans are chosen on and on the checkpoint's own."""
+    plan = model.uniform(format_)
     found = recover(
-        StudentInTraining(load_model(model.folder), model.weights, stored),
+        StudentInTraining(
+            load_model(model.folder), model.weights, solve("gptq", model.weights, plan, model.calibration)
+        ),
         model.lessons,
         steps=steps,
         learning_rate=0.01,
         batch_size=8,
         seed=0,
     )
-    sys.stderr.write(f"{found.record}\n")
+    sys.stderr.write(f"{format_}: {found.record}\n")
     values = {name: read_again(matrix) for name, matrix in found.stored.items()}
-    return Found("edgeicl: the same, recovered", values, rounded.stored_bytes, found.weights)
+    name = f"edgeicl: uniform {format_}, GPTQ, recovered"
+    return Found(name, values, plan_bytes(plan, model.sizes), found.weights)
 
 
 def ours_rounded(model: Model, limit_bytes: int) -> Found:
@@ -300,24 +303,33 @@ def rival(model: Model, name: str, limit_bytes: int) -> Found | None:
     return min(found, key=lambda one: model.measured(one.values)[1], default=None)
 
 
-def table(model: Model, budgets: Sequence[Format], recovery_steps: int) -> str:
-    """Every way to store the model within each budget."""
+def ways(model: Model, format_: Format, *, recovery_steps: int, recovered_only: bool) -> Iterator[Found]:
+    """Every way to store the model within the bytes of the uniform format."""
+    limit_bytes = plan_bytes(model.uniform(format_), model.sizes)
+    if recovery_steps:
+        yield ours_recovered(model, format_, recovery_steps)
+    yield model.stored(f"uniform {format_}, round to nearest", "rtn", model.uniform(format_))
+    if recovered_only:
+        return
+    yield from (ours(model, limit_bytes), ours_rounded(model, limit_bytes), lsaq(model, limit_bytes))
+    for found in (first_and_last(model, limit_bytes), *(rival(model, name, limit_bytes) for name in RIVALS)):
+        if found is not None:
+            yield found
+
+
+def table(model: Model, budgets: Sequence[Format], *, recovery_steps: int, recovered_only: bool) -> str:
+    """What every way within each budget loses."""
     exact = model.measured(model.weights.matrices)[0]
     rows = [("", "fp32", "", f"{exact:.3f}", "", "")]
     for format_ in budgets:
-        limit_bytes = plan_bytes(model.uniform(format_), model.sizes)
-        uniform = model.stored(f"uniform {format_}, round to nearest", "rtn", model.uniform(format_))
-        least = model.measured(uniform.values)[1]
-        rounded, plan = ours(model, limit_bytes)
-        ways = [ours_recovered(model, rounded, plan, recovery_steps)] if recovery_steps else []
-        ways += [rounded, ours_rounded(model, limit_bytes), uniform]
-        ways += [w for w in (lsaq(model, limit_bytes), first_and_last(model, limit_bytes)) if w is not None]
-        ways += [w for w in (rival(model, name, limit_bytes) for name in RIVALS) if w is not None]
-        for way in ways:
+        plan = model.uniform(format_)
+        limit_bytes = plan_bytes(plan, model.sizes)
+        least = model.measured(model.stored("", "rtn", plan).values)[1]
+        for way in ways(model, format_, recovery_steps=recovery_steps, recovered_only=recovered_only):
             perplexity, kl = model.measured(way.values, way.weights)
             cells = (f"{way.stored_bytes:,}", f"{perplexity:.3f}", f"{kl:.4g}", f"{least / kl:.2f}")
             rows.append((f"{limit_bytes:,}", way.name, *cells))
-        sys.stderr.write(f"budget of {format_} done\n")
+            sys.stderr.write(f"{rows[-1]}\n")
     return markdown(("budget, bytes", "stored as", "bytes", "perplexity", "KL", "uniform's KL over it"), rows)
 
 
@@ -331,11 +343,18 @@ def main() -> None:
     parser.add_argument("--separator", default="\n\n", help="between the documents of the text")
     named = {str(format_): format_ for format_ in BUDGETS}
     parser.add_argument("--budget", action="append", choices=named, help="a uniform format; all unless named")
-    parser.add_argument("--recovery-steps", type=int, default=400, help="0: no row of recovered weights")
+    parser.add_argument("--recovery-steps", type=int, default=300, help="0: no row of recovered weights")
+    parser.add_argument("--recovered-only", action="store_true", help="and uniform formats rounded to nearest")
     asked = parser.parse_args()
     text = TextSource(source=f"file:{asked.text.absolute()}", separator=asked.separator)
     budgets = [named[name] for name in asked.budget or named]
-    sys.stdout.write(table(Model(asked.model, text), budgets, asked.recovery_steps) + "\n")
+    found = table(
+        Model(asked.model, text),
+        budgets,
+        recovery_steps=asked.recovery_steps,
+        recovered_only=asked.recovered_only,
+    )
+    sys.stdout.write(found + "\n")
 
 
 if __name__ == "__main__":
