@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from edgeicl.bench.growing_decoder import GrowingDecoder
 from edgeicl.emit.lowering import write_model
 from edgeicl.emit.parity import check_parity, parity_cases
 from edgeicl.emit.prefix import prefix_rows
@@ -24,7 +25,7 @@ from edgeicl.numerics.cache_rounding import cache_codes, channel_scales, read_ba
 from edgeicl.numerics.size import cache_scale_bytes
 from edgeicl.specs.quant_plan import Format
 from edgeicl.store import StageOutput
-from tests.unit.emit.other_numbers import with_integer_cache
+from tests.unit.emit.other_numbers import with_halves, with_integer_cache
 from tests.unit.emit.test_emit_stage import checks_of, make_recipe, make_target, run
 from tests.unit.emit.test_prefix import run as run_behind
 from tests.unit.emit.tiny_opt import Tiny, write_quantized
@@ -113,6 +114,19 @@ def test_the_stage_publishes_it_and_genai_runs_it(quantize: Callable[[Format], T
     }
     assert kinds == {"tensor(int8)"}
     assert [entry for entry in checks_of(output).deviations if "same tokens" in entry.asked] == []
+
+
+@pytest.mark.parametrize("other", [with_integer_cache, with_halves])
+def test_a_growing_cache_says_what_a_shared_one_says(
+    other: Callable[[Tiny, Path], Tiny], quantize: Callable[[Format], Tiny], tmp_path: Path
+) -> None:
+    tiny = other(quantize(INT8), tmp_path / "weights")
+    write_model(tmp_path, model_config(tiny.student), QuantizedWeights(tiny.quantized))
+    found = []
+    for engine in (OnnxDecoder, GrowingDecoder):
+        decoder = engine(tmp_path / "model.onnx", threads=1, context_tokens=12)
+        found.append([decoder.prefill(np.array([[2, 40, 41, 42]])), *(decoder.decode([t]) for t in (43, 44))])
+    np.testing.assert_array_equal(*found)
 
 
 def test_a_prefix_is_kept_as_the_cache_takes_it(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
