@@ -15,7 +15,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
-from edgeicl.bench.rival import write_random_checkpoint
+from edgeicl.bench.rivals.checkpoint import write_random_checkpoint
 from edgeicl.emit.deployment_files import write_deployment_files
 from edgeicl.emit.lowering import file_entry, write_model
 from edgeicl.emit.prefix import prefix_use, write_prefix_file
