@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -181,41 +182,76 @@ def data(
 
 @runtime_app.command("compare", rich_help_panel=RUNTIME)
 def compare_command(
-    artifact: ArtifactArgument,
-    rival: Annotated[str, typer.Option("--with", help="What to compare with.")] = "optimum-int8",
+    artifacts: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="ARTIFACT...",
+            help="Folders made by `edgeicl compile`, of one student or shape.",
+            show_default=False,
+        ),
+    ],
+    rivals: Annotated[
+        str, typer.Option("--with", metavar="A,B,...", help="What to compare with; an unknown name lists all.")
+    ] = "optimum-int8",
     model: Annotated[
         Path | None,
-        typer.Option(help="Checkpoint of the rival; random weights of the same shape unless given."),
+        typer.Option(help="Checkpoint of the rivals; random weights of the same shape unless given."),
     ] = None,
+    python: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Python that has a rival's libraries, such as executorch=/opt/et/bin/python; may be repeated.",
+        ),
+    ] = None,
+    install: Annotated[
+        bool, typer.Option("--install", help="Make missing environments of rivals with pip, in the cache.")
+    ] = False,
     threads: ThreadsOption = None,
     prompt_tokens: PromptOption = 64,
     decode_tokens: DecodeOption = 32,
     repetitions: RepetitionsOption = 3,
     warmup: WarmupOption = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="Pairs of processes, ours and theirs in turn.")] = 3,
-    exporter_python: Annotated[
-        Path | None, typer.Option(help="Python that has optimum-onnx; this one unless given.")
-    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, each of one process of everyone.")] = 5,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure an artifact beside what one would use instead, in the same run."""
+    """Measure artifacts beside what one would use instead, in the same run.
+
+    Exit code 9 if a rival could not be measured; figures of the others are printed all the same.
+    """
     from edgeicl.bench.compare import compare
     from edgeicl.bench.workload import Workload
     from edgeicl.cache_lock import in_use
+    from edgeicl.errors import BenchError
     from edgeicl.report.terminal import comparison_text
     from edgeicl.store import Store, cache_root
 
+    count = _threads(artifacts[0], threads)
     with in_use(cache_root()):
         comparison = compare(
-            artifact,
-            Workload(_threads(artifact, threads), prompt_tokens, decode_tokens, repetitions, warmup),
-            rival=rival,
+            artifacts,
+            Workload(count, prompt_tokens, decode_tokens, repetitions, warmup),
+            rivals=[name.strip() for name in rivals.split(",") if name.strip()],
             model=model,
             store=Store(cache_root()),
             rounds=rounds,
-            exporter_python=exporter_python,
+            pythons=_pythons(python or ()),
+            install=install,
         )
     print_json(plain(comparison)) if as_json else typer.echo(comparison_text(comparison))
+    if comparison.not_measured:
+        raise typer.Exit(BenchError.exit_code)
+
+
+def _pythons(given: Sequence[str]) -> dict[str, Path]:
+    """Environment -> interpreter, from NAME=PATH. SpecError that lists whatever is none."""
+    problems = [
+        Problem("--python", repr(text), "expected NAME=PATH") for text in given if not all(text.partition("="))
+    ]
+    if problems:
+        raise SpecError("compare", problems)
+    # Not resolved: the link in an environment's folder is what makes it that environment.
+    return {name: Path(path).absolute() for name, _, path in (text.partition("=") for text in given)}
 
 
 def _threads(artifact: Path, asked: int | None) -> int:

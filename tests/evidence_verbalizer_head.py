@@ -20,7 +20,7 @@ from typing import Any
 
 from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.bench.local import run_local
-from edgeicl.bench.runner import token_trace
+from edgeicl.bench.protocol import token_trace
 from edgeicl.bench.workload import Workload
 
 HEADS = ("full", "verbalizers")

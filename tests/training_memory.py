@@ -34,7 +34,7 @@ def train(
     import torch
     from accelerate import PartialState
 
-    from edgeicl.bench.runner import peak_rss_bytes
+    from edgeicl.bench.protocol import peak_rss_bytes
     from edgeicl.distill.adapter import adapted
     from edgeicl.distill.label_reader import LabelReader
     from edgeicl.distill.student import distill_student

@@ -1,179 +1,183 @@
-"""`edgeicl compare`: an artifact beside a rival on the same machine, threads and lengths, in turn.
+"""`edgeicl compare`: artifacts beside rivals on the same machine, student, threads and lengths, in turn.
 
-One process at a time, ours then theirs and again: whatever else the machine does hits both alike, and the
-ratio of each pair shows it.
+One process at a time: whatever else the machine does hits all alike, and the ratio of each round shows it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.bench.conditions import read_back_conditions
-from edgeicl.bench.local import run_local
-from edgeicl.bench.rival import RIVALS, build_rival
-from edgeicl.bench.stage import verify_threads
-from edgeicl.bench.summary import (
-    NOISY_SPREAD_RATIO,
-    prefill_tokens_per_second,
-    tokens_per_second,
-)
+from edgeicl.bench.entrants import ArtifactEntrant, RivalEntrant, entrants
+from edgeicl.bench.rivals.checkpoint import require_same_shape, write_random_checkpoint
+from edgeicl.bench.rivals.contender import RivalBuilder
+from edgeicl.bench.rivals.table import environments_named, rivals_named
 from edgeicl.bench.workload import Workload
-from edgeicl.errors import Problem, SpecError
+from edgeicl.errors import BenchError
+from edgeicl.models.model_folder import model_config
+from edgeicl.numerics.paired_ratio import paired_ratio
 from edgeicl.progress import track
-from edgeicl.specs.comparison import Comparison, Contestant, Ratio, Round
-from edgeicl.specs.manifest import MODEL_FILE, WEIGHTS_FILE
-from edgeicl.specs.measurement import Conditions
-from edgeicl.store import Store
+from edgeicl.specs.comparison import Comparison, Contestant, NotMeasured, Pairing
+from edgeicl.store import Store, folder_hashes
 
 log = logging.getLogger(__name__)
 
+NOISY_WIDTH = 0.15
+
 
 def compare(
-    artifact: Path,
+    artifacts: Sequence[Path],
     workload: Workload,
     *,
-    rival: str,
+    rivals: Sequence[str],
     model: Path | None,
     store: Store,
-    rounds: int = 3,
-    exporter_python: Path | None = None,
+    rounds: int = 5,
+    pythons: Mapping[str, Path] | None = None,
+    install: bool = False,
 ) -> Comparison:
-    """The artifact in the folder `artifact` against `rival`, over `rounds` pairs of processes.
+    """The artifacts in the folders `artifacts` beside `rivals`, over `rounds` rounds of all of them.
+
+    A rival that can't be had, built or trusted is in `not_measured`, with the reason.
 
     Args:
-        model: Checkpoint folder that the rival is built from; without one it has random weights of the
-            artifact's shape, which run just as fast.
-        store: Where the built rival is kept for the next time.
-        exporter_python: Interpreter that has optimum-onnx; this one unless given.
+        model: Checkpoint folder that the rivals are built from; without one it has random weights of the
+            artifacts' shape, which run just as fast.
+        store: Where built rivals are kept for the next time.
+        pythons: Environment of a rival -> interpreter that has its libraries.
+        install: Make missing environments with pip.
 
     Raises:
-        SpecError: an unknown rival.
-        IntegrityError: a file of the artifact is not the one that was written.
-        BenchError: the rival could not be built, or a measurement failed.
+        SpecError: an unknown rival or environment.
+        DataError: artifacts of several shapes, or a checkpoint of another.
+        IntegrityError: a file of an artifact is not the one that was written.
+        BenchError: no rival could be measured, or the measurement of an artifact failed.
     """
-    if rival not in RIVALS:
-        problem = Problem("--with", f"there is no rival {rival!r}", f"expected one of {', '.join(RIVALS)}")
-        raise SpecError("compare", [problem])
-    opened = open_artifact(artifact)
-    wanted, left_out = workload.of(generates=opened.generates)
-    fitted, cut = wanted.fitted(opened.context_tokens)
-    notes = (*left_out, *cut)
-    if opened.prefixes:
-        notes += ("the artifact was measured without the prefix that stands before its queries",)
-    config = json.loads((artifact / "config.json").read_text())
-    rival_graph = build_rival(rival, config, model=model, store=store, exporter_python=exporter_python)
-
-    def run(engine: str, graph: Path, bytes_per_token: int | None = None) -> dict[str, Any]:
-        found = run_local(
-            graph=graph,
-            engine=engine,
-            workload=fitted,
-            vocabulary=opened.vocabulary,
-            bytes_per_token=bytes_per_token,
-        )
-        verify_threads(found, fitted.threads)
-        return found
-
-    ours: list[dict[str, Any]] = []
-    theirs: list[dict[str, Any]] = []
-    with track("rounds", 2 * rounds) as advance:
-        for _ in range(rounds):
-            ours.append(run(opened.manifest.engine, opened.graph, opened.weight_bytes_per_token))
+    wanted_rivals = rivals_named(rivals)
+    environments_named(list(pythons or {}))
+    ours, notes = entrants(artifacts, workload)
+    config = model_config(artifacts[0])
+    for other in artifacts[1:]:
+        require_same_shape(other, config)
+    if model is not None:
+        require_same_shape(model, config)
+    longest = max((entry.workload for entry in ours), key=lambda found: found.decode_tokens)
+    checkpoint = model or random_checkpoint(config, store)
+    builder = RivalBuilder(
+        checkpoint=checkpoint,
+        checkpoint_digests=folder_hashes(checkpoint),
+        vocabulary=ours[0].artifact.vocabulary,
+        context_tokens=longest.prompt_tokens + longest.decode_tokens,
+        store=store,
+        pythons=pythons or {},
+        install=install,
+    )
+    theirs: list[RivalEntrant] = []
+    not_measured: list[NotMeasured] = []
+    reference = builder.reference()
+    with track("rivals", len(wanted_rivals)) as advance:
+        for rival in wanted_rivals:
+            try:
+                contender = builder.contender(rival, reference)
+                theirs.append(RivalEntrant(contender, longest, builder.vocabulary))
+            except BenchError as error:
+                log.warning("%s is not measured: %s", rival.name, error)
+                not_measured.append(NotMeasured(name=rival.name, reason=str(error)))
             advance(1)
-            theirs.append(run("growing", rival_graph))
-            advance(1)
-    return summarize_comparison(
-        our_rounds=[round_of(found, fitted.prompt_tokens) for found in ours],
-        rival_rounds=[round_of(found, fitted.prompt_tokens) for found in theirs],
-        conditions=read_back_conditions(ours[0], fitted, artifact_sha256=opened.sha256),
-        our_description=describe(opened),
-        our_bytes=sum((artifact / name).stat().st_size for name in (MODEL_FILE, WEIGHTS_FILE)),
-        rival=rival,
-        rival_weights=f"weights of {model.name}" if model else "random weights of the same shape",
-        rival_bytes=rival_graph.stat().st_size,
-        bandwidths=[max(found["bandwidth"]["memory"].values()) for found in ours],
+    if theirs:
+        not_measured += run_rounds(ours, theirs, rounds)
+    if not theirs:
+        told = "\n".join(f"{entry.name}: {entry.reason}" for entry in not_measured)
+        raise BenchError(f"no rival could be measured, so there is nothing to compare with:\n{told}")
+    return summarized(
+        ours,
+        theirs,
+        not_measured,
+        weights=f"weights of {model.name}" if model else "random weights of the same shape",
         notes=notes,
     )
 
 
-def describe(opened: Artifact) -> str:
-    """The artifact by name and formats."""
-    formats = sorted({str(entry.format) for entry in opened.manifest.plan.groups})
-    return f"{opened.manifest.name} for {opened.manifest.target}: {', '.join(formats)}"
+def random_checkpoint(config: Mapping[str, Any], store: Store) -> Path:
+    """Random weights in the shape of `config`, from the store."""
+
+    def build(folder: Path) -> None:
+        write_random_checkpoint(folder / "model", config)
+
+    return store.run("random-checkpoint", {"config": dict(config)}, build).path / "model"
 
 
-def round_of(run: dict[str, Any], prompt_tokens: int) -> Round:
-    """The figures of one process."""
-    speeds = tokens_per_second(run["decode_ms"])
-    return Round(
-        load_ms=run["load_ms"],
-        first_token_ms=median(run["first_token_ms"]),
-        prefill_tokens_per_second=prefill_tokens_per_second(run["first_token_ms"], prompt_tokens),
-        decode_tokens_per_second=median(speeds) if speeds else None,
-        peak_rss_bytes=run["peak_rss_bytes"],
-        first_token_samples_ms=tuple(run["first_token_ms"]),
-        decode_samples_ms=tuple(tuple(row) for row in run["decode_ms"]),
+def run_rounds(ours: Sequence[ArtifactEntrant], theirs: list[RivalEntrant], rounds: int) -> list[NotMeasured]:
+    """Runs all entrants once a round, every other time in reverse; takes rivals that fail out of `theirs`."""
+    failed = []
+    with track("rounds", rounds * (len(ours) + len(theirs))) as advance:
+        for number in range(rounds):
+            order: list[ArtifactEntrant | RivalEntrant] = [*ours, *theirs]
+            for entrant in reversed(order) if number % 2 else order:
+                try:
+                    entrant.run()
+                except BenchError as error:
+                    if isinstance(entrant, ArtifactEntrant):
+                        raise
+                    log.warning("%s", error)
+                    theirs.remove(entrant)
+                    failed.append(NotMeasured(name=entrant.contender.rival.name, reason=str(error)))
+                advance(1)
+    return failed
+
+
+def paired(ours: Contestant, theirs: Contestant) -> Pairing:
+    """The ratios of one artifact over one rival."""
+
+    def ratio_of(name: str) -> Any:
+        first, second = ([getattr(entry, name) for entry in side.rounds] for side in (ours, theirs))
+        return None if None in (*first, *second) else paired_ratio(first, second)
+
+    return Pairing(
+        artifact=ours.name,
+        rival=theirs.name,
+        first_token=ratio_of("first_token_ms"),
+        prefill=ratio_of("prefill_tokens_per_second"),
+        decode=ratio_of("decode_tokens_per_second"),
+        file_bytes=ours.file_bytes / theirs.file_bytes,
+        peak_rss=ratio_of("peak_rss_bytes"),
     )
 
 
-def summarize_comparison(
+def summarized(
+    ours: Sequence[ArtifactEntrant],
+    theirs: Sequence[RivalEntrant],
+    not_measured: Sequence[NotMeasured],
     *,
-    our_rounds: Sequence[Round],
-    rival_rounds: Sequence[Round],
-    conditions: Conditions,
-    our_description: str,
-    our_bytes: int,
-    rival: str,
-    rival_weights: str,
-    rival_bytes: int,
-    bandwidths: Sequence[float],
+    weights: str,
     notes: tuple[str, ...],
 ) -> Comparison:
-    """Ratios of the rounds, pair by pair, with a note where they disagree."""
-    prefill = ratio(
-        [entry.prefill_tokens_per_second for entry in our_rounds],
-        [entry.prefill_tokens_per_second for entry in rival_rounds],
-    )
-    speeds = [
-        [entry.decode_tokens_per_second for entry in rounds if entry.decode_tokens_per_second is not None]
-        for rounds in (our_rounds, rival_rounds)
-    ]
-    decode = ratio(*speeds) if any(speeds) else None
-    what, found = ("prefill", prefill) if decode is None else ("decode", decode)
-    if (found.high - found.low) / found.median > NOISY_SPREAD_RATIO:
-        notes += (
-            f"noisy: the {what} ratio lies between {found.low:.2f} and {found.high:.2f}; "
-            "something else was running",
-        )
+    """Every artifact over every rival, with a note where rounds disagree."""
+    artifacts = tuple(entry.contestant() for entry in ours)
+    rivals = tuple(entry.contestant() for entry in theirs)
+    pairings = tuple(paired(artifact, rival) for artifact in artifacts for rival in rivals)
+    for found in pairings:
+        what, ratio = ("prefill", found.prefill) if found.decode is None else ("decode", found.decode)
+        if (ratio.high - ratio.low) / ratio.median > NOISY_WIDTH:
+            notes += (
+                f"noisy: the {what} ratio of {found.artifact} to {found.rival} is between {ratio.low:.2f} and "
+                f"{ratio.high:.2f}; something else was running",
+            )
+    first = max(ours, key=lambda entry: entry.workload.decode_tokens)
     return Comparison(
         fidelity="measured",
-        conditions=conditions,
-        ours=Contestant(
-            name="edgeicl", description=our_description, file_bytes=our_bytes, rounds=tuple(our_rounds)
-        ),
-        rival=Contestant(
-            name=rival,
-            description=f"{RIVALS[rival]}; {rival_weights}",
-            file_bytes=rival_bytes,
-            rounds=tuple(rival_rounds),
-        ),
-        bandwidth_bytes_per_second=median(bandwidths),
-        decode_ratio=decode,
-        prefill_ratio=prefill,
-        peak_rss_ratio=ratio(
-            [entry.peak_rss_bytes for entry in our_rounds], [entry.peak_rss_bytes for entry in rival_rounds]
+        conditions=read_back_conditions(first.runs[0], first.workload, artifact_sha256=first.artifact.sha256),
+        weights=weights,
+        artifacts=artifacts,
+        rivals=rivals,
+        not_measured=tuple(not_measured),
+        pairings=pairings,
+        bandwidth_bytes_per_second=median(
+            max(run["bandwidth"]["memory"].values()) for entry in ours for run in entry.runs
         ),
         notes=notes,
     )
-
-
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
-    """Ours over theirs, pair by pair."""
-    values = tuple(our / their for our, their in zip(ours, theirs, strict=True))
-    return Ratio(median=median(values), low=min(values), high=max(values), values=values)

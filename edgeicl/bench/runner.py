@@ -1,8 +1,8 @@
 """Measures one artifact in a process of its own: JSON in (a file, or stdin), JSON out.
 
-Needs numpy and onnxruntime, and beside it `onnx_decoder.py`, `prefix_file.py`, `growing_decoder.py` and
-`bandwidth.py`: the same files run here, over ssh and over adb. It imports nothing else, so that the peak memory
-is the artifact's.
+Needs numpy and onnxruntime, and beside it `onnx_decoder.py`, `prefix_file.py`, `growing_decoder.py`,
+`protocol.py` and `bandwidth.py`: the same files run here, over ssh and over adb. It imports nothing else, so
+that the peak memory is the artifact's.
 
 Request: model, engine (fused | growing), prefix (null, or the file whose first set stands before the prompt),
 threads, prompt_tokens, decode_tokens, repetitions, warmup_repetitions, vocabulary, and bytes_per_token (null:
@@ -17,14 +17,13 @@ import platform
 import sys
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
 try:
     from edgeicl.bench.bandwidth import last_level_cache_bytes, memory_buffer_bytes, read_bandwidth
+    from edgeicl.bench.protocol import peak_rss_bytes, time_repetition, token_trace
     from edgeicl.models.growing_decoder import GrowingDecoder
     from edgeicl.models.onnx_decoder import OnnxDecoder
     from edgeicl.models.prefix_file import prefix_tokens, read_prefix
@@ -37,56 +36,11 @@ except ImportError:  # On a device the files lie side by side.
     from growing_decoder import GrowingDecoder  # type: ignore[import-not-found, no-redef]
     from onnx_decoder import OnnxDecoder  # type: ignore[import-not-found, no-redef]
     from prefix_file import prefix_tokens, read_prefix  # type: ignore[import-not-found, no-redef]
-
-Ids = npt.NDArray[np.int64]
-
-
-class Decoder(Protocol):
-    """What the measurement needs of an engine."""
-
-    def prefill(self, input_ids: Ids) -> Any: ...
-
-    def decode(self, token_ids: Ids) -> Any: ...
-
-    def reset(self) -> None: ...
-
-
-def token_trace(count: int, vocabulary: int) -> Ids:
-    """The same `count` tokens every time, all over the vocabulary but for the special ones at its start."""
-    first = min(4, vocabulary - 1)
-    return first + (np.arange(1, count + 1, dtype=np.int64) * 2654435761) % 2**32 % (vocabulary - first)
-
-
-def time_repetition(decoder: Decoder, trace: Ids, prompt_tokens: int) -> tuple[float, list[float]]:
-    """Milliseconds of the prefill of the first `prompt_tokens`, and of each later token's decode step."""
-    decoder.reset()
-    prompt = trace[None, :prompt_tokens]
-    started = time.perf_counter()
-    decoder.prefill(prompt)
-    ended = time.perf_counter()
-    first_token_ms = (ended - started) * 1e3
-    steps_ms = []
-    for index in range(prompt_tokens, len(trace)):
-        token = trace[index : index + 1]
-        started = time.perf_counter()
-        decoder.decode(token)
-        steps_ms.append((time.perf_counter() - started) * 1e3)
-    return first_token_ms, steps_ms
-
-
-def peak_rss_bytes() -> int | None:
-    """Most memory this process ever held; None where the system doesn't say."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    from protocol import (  # type: ignore[import-not-found, no-redef]
+        peak_rss_bytes,
+        time_repetition,
+        token_trace,
+    )
 
 
 def thread_count() -> int | None:

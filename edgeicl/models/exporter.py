@@ -61,14 +61,14 @@ def exports(model_type: str, python: Path) -> bool:
     return _run([str(python), "-c", code, model_type]).stdout.split()[-1:] == ["yes"]
 
 
-def export(checkpoint: Path, output: Path, *, python: Path, untied: bool = False) -> None:
-    """Optimum's export of a checkpoint folder, by its own command; `untied` gives the head its own weights.
+def export(checkpoint: Path, output: Path, *, python: Path) -> None:
+    """Optimum's export of a checkpoint folder, by its own command.
 
     Raises:
         DataError: it failed, or took an hour.
     """
-    command = [str(python), "-m", "optimum.exporters.onnx", "--model", str(checkpoint), "--task", TASK]
-    command += [*(["--no-post-process"] if untied else []), str(output)]
+    model = ["--model", str(checkpoint), "--task", TASK]
+    command = [str(python), "-m", "optimum.exporters.onnx", *model, str(output)]
     try:
         finished = _run(command)
     except subprocess.TimeoutExpired as error:

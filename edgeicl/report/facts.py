@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import median
 
 from edgeicl.specs.byte_size import format_byte_size
-from edgeicl.specs.comparison import Comparison, Ratio
 from edgeicl.specs.manifest import PREFIX_FILE, Deviation, LedgerEntry, Manifest
 from edgeicl.specs.measurement import BenchResult, Conditions, Estimate, QueryCost
 from edgeicl.specs.quant_plan import QuantPlan
@@ -219,40 +217,6 @@ def conditions_text(at: Conditions) -> str:
         + f", {at.repetitions} repetitions after "
         f"{at.warmup_repetitions} to warm up"
     )
-
-
-def comparison_facts(comparison: Comparison) -> Facts:
-    """Two engines in turn: medians over rounds, and the ratio of each pair with its range."""
-    ours, theirs = comparison.ours, comparison.rival
-
-    def medians(name: str) -> tuple[float, float]:
-        first, second = ([getattr(found, name) for found in side.rounds] for side in (ours, theirs))
-        return median(first), median(second)
-
-    def row(what: str, values: tuple[float, float], ratio: Ratio, unit: str) -> tuple[str, ...]:
-        ratio_text = f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
-        return (what, f"{values[0]:,.1f} {unit}", f"{values[1]:,.1f} {unit}", ratio_text)
-
-    memory_mb = tuple(count / 1e6 for count in medians("peak_rss_bytes"))
-    decode: tuple[tuple[str, ...], ...] = ()
-    if comparison.decode_ratio is not None:
-        decode = (row("decode", medians("decode_tokens_per_second"), comparison.decode_ratio, "tokens/s"),)
-    rows = (
-        *decode,
-        row("prefill", medians("prefill_tokens_per_second"), comparison.prefill_ratio, "tokens/s"),
-        row("peak memory", (memory_mb[0], memory_mb[1]), comparison.peak_rss_ratio, "MB"),
-        ("graph and weights", format_byte_size(ours.file_bytes), format_byte_size(theirs.file_bytes), ""),
-    )
-    note = " ".join(
-        [
-            f"{ours.name}: {ours.description}. {theirs.name}: {theirs.description}.",
-            f"{comparison.fidelity}, {len(ours.rounds)} rounds in turn, on",
-            f"{conditions_text(comparison.conditions)}; memory read at "
-            f"{comparison.bandwidth_bytes_per_second / 1e9:.0f} GB/s.",
-            *(f"Note: {text}." for text in comparison.notes),
-        ]
-    )
-    return Facts("Comparison", ("", ours.name, theirs.name, "ratio"), rows, note)
 
 
 def deviation_facts(deviations: Iterable[Deviation]) -> Facts | None:

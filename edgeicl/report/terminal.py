@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgeicl.report import facts
 from edgeicl.report.accuracy_facts import gain_text, one_answer_text, p_text
+from edgeicl.report.comparison_facts import comparison_tables
 from edgeicl.report.facts import Facts
 from edgeicl.report.tables import aligned
 from edgeicl.specs.byte_size import format_byte_size
@@ -114,8 +115,8 @@ def bench_text(result: BenchResult) -> str:
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """An artifact beside a rival."""
-    return _text(facts.comparison_facts(comparison))
+    """Artifacts beside rivals, and which rivals are missing."""
+    return "\n\n".join(_text(table) for table in comparison_tables(comparison))
 
 
 def artifact_text(manifest: Manifest) -> str:

@@ -1,4 +1,4 @@
-"""What `edgeicl compare` finds: two engines on the same model shape, in turn, under the same conditions."""
+"""What `edgeicl compare` finds: artifacts and rivals of one student, in turn, under the same conditions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ class Round(Spec):
     first_token_ms: float
     prefill_tokens_per_second: float
     decode_tokens_per_second: float | None = Field(description="Null where nothing is decoded.")
+    baseline_rss_bytes: int = Field(description="Peak memory before the model is loaded: the libraries.")
     peak_rss_bytes: int
     first_token_samples_ms: tuple[float, ...]
     decode_samples_ms: tuple[tuple[float, ...], ...]
 
 
 class Contestant(Spec):
-    """One engine: what it ran, and its rounds in the order of time."""
+    """One artifact or rival: what it ran, and its rounds in the order of time."""
 
     name: str
     description: str
@@ -31,29 +32,70 @@ class Contestant(Spec):
     rounds: tuple[Round, ...] = Field(min_length=1)
 
 
+class ArtifactContestant(Contestant):
+    """An artifact, with how near it comes to the memory's speed."""
+
+    sha256: str
+    bytes_per_token: int | None = Field(
+        description="Weight and cache bytes that one decoded token reads; null where nothing is decoded."
+    )
+    ceiling_shares: tuple[float, ...] = Field(
+        description="Of each round: decode tokens/s times bytes_per_token, over the read bandwidth that the "
+        "fastest probe found right after it. Empty where nothing is decoded."
+    )
+
+
+class RivalContestant(Contestant):
+    """A rival that was shown to compute the student."""
+
+    versions: dict[str, str] = Field(description="Of its libraries and its Python.")
+    logit_error: float = Field(description="Norm of its logits minus transformers' in fp32, over theirs.")
+    logit_tolerance: float = Field(description="What was allowed for its precision.")
+
+
+class NotMeasured(Spec):
+    """A rival that was asked for and has no figures."""
+
+    name: str
+    reason: str
+
+
 class Ratio(Spec):
-    """Ours over theirs, one value per round."""
+    """Ours over theirs: the median over rounds with its interval, and the value of each round."""
 
     median: float
     low: float
     high: float
+    confidence: float = Field(description="Of the interval; 0 for a single round, which has none.")
     values: tuple[float, ...]
 
 
-class Comparison(Spec):
-    """Rounds were run A B A B, each in a process of its own."""
+class Pairing(Spec):
+    """One artifact over one rival."""
 
-    version: Literal[1] = 1
-    fidelity: Fidelity
-    conditions: Conditions
-    ours: Contestant
-    rival: Contestant
-    bandwidth_bytes_per_second: float = Field(
-        description="Memory bandwidth of the machine meanwhile, by a probe after each of our rounds."
-    )
-    decode_ratio: Ratio | None = Field(
+    artifact: str
+    rival: str
+    first_token: Ratio = Field(description="Time to the first token; below 1 is faster.")
+    prefill: Ratio = Field(description="Prefill tokens per second; above 1 is faster.")
+    decode: Ratio | None = Field(
         description="Decode tokens per second; above 1 is faster. Null where nothing is decoded."
     )
-    prefill_ratio: Ratio = Field(description="Prefill tokens per second; above 1 is faster.")
-    peak_rss_ratio: Ratio = Field(description="Peak resident memory; below 1 is smaller.")
+    file_bytes: float = Field(description="Graph and weights; below 1 is smaller.")
+    peak_rss: Ratio = Field(description="Peak resident memory of the process; below 1 is smaller.")
+
+
+class Comparison(Spec):
+    """Each round runs every contestant once, in a process of its own; every other round in reverse order."""
+
+    version: Literal[2] = 2
+    fidelity: Fidelity
+    conditions: Conditions = Field(description="As the first artifact's runtime told them.")
+    weights: str = Field(description="What the rivals were built from.")
+    artifacts: tuple[ArtifactContestant, ...] = Field(min_length=1)
+    rivals: tuple[RivalContestant, ...]
+    not_measured: tuple[NotMeasured, ...]
+    pairings: tuple[Pairing, ...] = Field(description="Every artifact with every rival.")
+    bandwidth_bytes_per_second: float = Field(
+        description="Memory bandwidth of the machine meanwhile, by a probe after each of our rounds; median."
+    )
     notes: tuple[str, ...] = ()

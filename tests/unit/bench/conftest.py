@@ -15,7 +15,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
-from edgeicl.bench.rival import write_random_checkpoint
+from edgeicl.bench.rivals.checkpoint import write_random_checkpoint
 from edgeicl.emit.deployment_files import write_deployment_files
 from edgeicl.emit.lowering import file_entry, write_model
 from edgeicl.emit.prefix import prefix_use, write_prefix_file
@@ -46,14 +46,18 @@ def build_artifact(
     scale: float = 1.0,
     sets: Sequence[NDArray[Any]] = (),
     labels_alone: bool = False,
+    checkpoint: Path | None = None,
+    context_tokens: int = 64,
 ) -> Path:
     """An artifact folder as the pipeline leaves it, without what people read.
 
-    `labels_alone`: with the head of `emit.head: verbalizers`.
+    `labels_alone`: with the head of `emit.head: verbalizers`. Weights are random without a `checkpoint`.
     """
     work = folder.with_name(f"{folder.name}.work")
     folder.mkdir(parents=True)
-    weights = load_file(write_random_checkpoint(work / "checkpoint", config) / "model.safetensors")
+    checkpoint = checkpoint or write_random_checkpoint(work / "checkpoint", config)
+    work.mkdir(exist_ok=True)
+    weights = load_file(checkpoint / "model.safetensors")
     stored: dict[str, Any] = {name: weights[name] for name in anatomy_of(config).others}
     groups = anatomy_of(config).groups
     for group in groups:
@@ -86,7 +90,7 @@ def build_artifact(
         write_prefix_file(folder, sets, bits=32)
         ledger.append(file_entry(folder, PREFIX_FILE))
         task = task.model_copy(update={"prefix": prefix_use(sets, longest_query_tokens=12)})
-    names = write_deployment_files(folder, config, tokenizer, task, context_tokens=64, threads=1)
+    names = write_deployment_files(folder, config, tokenizer, task, context_tokens=context_tokens, threads=1)
     ledger += [file_entry(folder, name) for name in names]
     written = Manifest(
         name="tiny",

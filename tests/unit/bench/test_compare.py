@@ -1,9 +1,8 @@
-"""Ratios on paper, an unknown or absent rival, and checkpoints of random weights."""
+"""Rounds and ratios with entrants whose every figure is known; artifacts and checkpoints that don't fit."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,105 +10,114 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-import edgeicl.bench.compare as comparing
-from edgeicl.bench.compare import compare, ratio
-from edgeicl.bench.rival import exporter_versions, write_random_checkpoint
+from edgeicl.bench.compare import compare, paired, run_rounds
+from edgeicl.bench.entrants import ArtifactEntrant, RivalEntrant, entrants, round_of
+from edgeicl.bench.rivals.checkpoint import write_random_checkpoint
 from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError, DataError, IntegrityError, SpecError
-from edgeicl.specs.comparison import Comparison
+from edgeicl.specs.comparison import Contestant
 from edgeicl.store import Store
 
 Make = Callable[..., Path]
 WORKLOAD = Workload(1, 4, 2, repetitions=1, warmup_repetitions=0)
 
 
-def test_ratios_are_of_pairs() -> None:
-    found = ratio([10.0, 30.0, 20.0], [5.0, 10.0, 5.0])
-    assert found.values == (2.0, 3.0, 4.0)
-    assert (found.median, found.low, found.high) == (3.0, 2.0, 4.0)
-
-
-def run_of(decode_ms: float, *, peak: int) -> dict[str, Any]:
+def run_of(decode_ms: float, *, peak: int = 100) -> dict[str, Any]:
     return {
         "load_ms": 1.0, "first_token_ms": [10.0], "decode_ms": [[decode_ms, decode_ms]],
-        "peak_rss_bytes": peak, "threads": 1, "pool_threads": 1, "providers": ["CPUExecutionProvider"],
-        "prefix_tokens": 0,
-        "runtime": "onnxruntime", "runtime_version": "1", "machine": "m", "processor": "p", "logical_cores": 2,
-        "bandwidth": {"memory": {"add": 3e9, "copy": 4e9}, "token": {"add": 9e9}},
+        "baseline_rss_bytes": 50, "peak_rss_bytes": peak,
+        "bandwidth": {"memory": {"add": 3e9, "copy": 4e9}, "token": {"add": 8e9}},
     }  # fmt: skip
 
 
-def compared(
-    monkeypatch: pytest.MonkeyPatch, artifact: Path, tmp_path: Path, rival_ms: list[float]
-) -> tuple[Comparison, list[str]]:
-    order: list[str] = []
-    rival_graph = tmp_path / "rival.onnx"
-    rival_graph.write_bytes(b"12345")
-    remaining = iter(rival_ms)
-
-    def fake_run(*, engine: str, **_: Any) -> dict[str, Any]:
-        order.append(engine)
-        return run_of(2.0, peak=100) if engine == "fused" else run_of(next(remaining), peak=400)
-
-    monkeypatch.setattr(comparing, "run_local", fake_run)
-    monkeypatch.setattr(comparing, "build_rival", lambda *_, **__: rival_graph)
-    result = compare(
-        artifact,
-        WORKLOAD,
-        rival="optimum-int8",
-        model=None,
-        store=Store(tmp_path / "store"),
-        rounds=len(rival_ms),
-    )
-    return result, order
+def contestant(name: str, decode_ms: list[float], *, peak: int) -> Contestant:
+    rounds = tuple(round_of(run_of(ms, peak=peak), 4) for ms in decode_ms)
+    return Contestant(name=name, description="", file_bytes=peak // 10, rounds=rounds)
 
 
-def test_rounds_alternate(monkeypatch: pytest.MonkeyPatch, make_artifact: Make, tmp_path: Path) -> None:
-    result, order = compared(monkeypatch, make_artifact(), tmp_path, [8.0, 8.0])
-    assert order == ["fused", "growing", "fused", "growing"]
-    assert result.decode_ratio.values == (4.0, 4.0)
-    assert result.peak_rss_ratio.median == 0.25
-    assert result.prefill_ratio.median == 1.0
-    assert result.rival.file_bytes == 5
-    assert result.bandwidth_bytes_per_second == 4e9
-    assert "random weights of the same shape" in result.rival.description
-    assert "int8/block32" in result.ours.description
-    assert result.notes == ()
+def test_ratios_are_of_pairs() -> None:
+    found = paired(contestant("a", [2.0, 2.0], peak=100), contestant("b", [8.0, 4.0], peak=400))
+    assert found.decode is not None
+    assert found.decode.values == (4.0, 2.0)
+    assert found.decode.median == 3.0
+    assert (found.peak_rss.median, found.file_bytes) == (0.25, 0.25)
+    assert (found.prefill.median, found.first_token.median) == (1.0, 1.0)
 
 
-def test_rounds_that_disagree_are_noted(
-    monkeypatch: pytest.MonkeyPatch, make_artifact: Make, tmp_path: Path
-) -> None:
-    result, _ = compared(monkeypatch, make_artifact(), tmp_path, [6.0, 8.0, 10.0])
-    assert result.notes == ("noisy: the decode ratio lies between 3.00 and 5.00; something else was running",)
+def test_the_share_of_the_ceiling_on_paper(make_artifact: Make) -> None:
+    (entry,), notes = entrants([make_artifact()], WORKLOAD)
+    assert notes == ()
+    entry.runs = [run_of(2.0)]
+    found = entry.contestant()
+    # Keys and values of 2 layers, 32 wide, in 4 bytes, at 4 to 6 positions: 5.5 in the mean.
+    assert found.bytes_per_token == entry.artifact.weight_bytes_per_token + round(5.5 * 512)
+    # 500 tokens/s; the best probe read 8 GB/s.
+    assert found.ceiling_shares == (pytest.approx(500 * found.bytes_per_token / 8e9),)
+
+
+class Scripted:
+    """An entrant that writes down its turns, and fails at one of them."""
+
+    def __init__(self, name: str, turns: list[str], *, fails_at: int = 99) -> None:
+        self.name, self.turns, self.fails_at = name, turns, fails_at
+        self.contender = self
+        self.rival = self
+
+    def run(self) -> None:
+        self.turns.append(self.name)
+        if self.turns.count(self.name) == self.fails_at:
+            raise BenchError(f"{self.name} fell over")
+
+
+def test_rounds_alternate_in_order_and_a_rival_that_fails_is_dropped() -> None:
+    turns: list[str] = []
+    ours: Any = [Scripted("a", turns)]
+    theirs: Any = [Scripted("b", turns, fails_at=2), Scripted("c", turns)]
+    failed = run_rounds(ours, theirs, 3)
+    assert turns == ["a", "b", "c", "c", "b", "a", "a", "c"]
+    assert [(entry.name, entry.reason) for entry in failed] == [("b", "b fell over")]
+    assert [entry.name for entry in theirs] == ["c"]
+
+
+def test_an_artifact_that_fails_ends_it(make_artifact: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    (entry,), _ = entrants([make_artifact()], WORKLOAD)
+
+    def fail(_: ArtifactEntrant) -> None:
+        raise BenchError("no memory")
+
+    monkeypatch.setattr(ArtifactEntrant, "run", fail)
+    empty: list[RivalEntrant] = []
+    with pytest.raises(BenchError, match="no memory"):
+        run_rounds([entry], empty, 1)
+
+
+def test_lengths_are_cut_for_all_alike_and_names_stay_apart(make_artifact: Make) -> None:
+    artifact = make_artifact()
+    found, notes = entrants([artifact, artifact], Workload(1, 100, 8))
+    assert {entry.workload.prompt_tokens for entry in found} == {56}
+    assert [entry.name for entry in found] == [str(artifact)] * 2
+    assert any("prompt 100 -> 56" in note for note in notes)
+
+
+def refused(artifact: Path, tmp_path: Path, *, rival: str = "hf-fp32", model: Path | None = None) -> None:
+    compare([artifact], WORKLOAD, rivals=[rival], model=model, store=Store(tmp_path / "store"))
 
 
 def test_an_unknown_rival(make_artifact: Make, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"there is no rival 'optimum'; expected one of optimum-int8"):
-        compare(make_artifact(), WORKLOAD, rival="optimum", model=None, store=Store(tmp_path))
+    with pytest.raises(SpecError, match=r"there is no rival 'optimum'; expected any of optimum-int8"):
+        refused(make_artifact(), tmp_path, rival="optimum")
 
 
 def test_a_damaged_artifact_is_refused_first(make_artifact: Make, tmp_path: Path) -> None:
     artifact = make_artifact()
     (artifact / "config.json").write_text("{}")
     with pytest.raises(IntegrityError, match=r"config\.json: found"):
-        compare(artifact, WORKLOAD, rival="optimum-int8", model=None, store=Store(tmp_path))
-
-
-def test_an_absent_exporter_says_how_to_install_it(tmp_path: Path) -> None:
-    """An interpreter without site-packages has no optimum, whatever this environment has."""
-    bare = tmp_path / "python"
-    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
-    bare.chmod(0o755)
-    with pytest.raises(BenchError, match=r'(?s)optimum-onnx is not installed.*pip install "edgeicl\[export\]"'):
-        exporter_versions(bare)
+        refused(artifact, tmp_path)
 
 
 def test_a_model_folder_without_a_model(make_artifact: Make, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is no model folder: found no config\.json"):
-        compare(
-            make_artifact(), WORKLOAD, rival="optimum-int8", model=tmp_path, store=Store(tmp_path / "store")
-        )
+        refused(make_artifact(), tmp_path, model=tmp_path)
 
 
 def test_a_checkpoint_of_another_shape(make_artifact: Make, tmp_path: Path) -> None:
@@ -117,12 +125,7 @@ def test_a_checkpoint_of_another_shape(make_artifact: Make, tmp_path: Path) -> N
     config = json.loads((artifact / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     with pytest.raises(DataError, match=r"another shape(?s:.*)layers: found 3, the artifact has 2"):
-        compare(artifact, WORKLOAD, rival="optimum-int8", model=tmp_path, store=Store(tmp_path / "store"))
-
-
-def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match=r"absent can't be run: No such file"):
-        exporter_versions(tmp_path / "absent")
+        refused(artifact, tmp_path, model=tmp_path)
 
 
 def test_random_checkpoints_are_the_same_every_time(tmp_path: Path) -> None:

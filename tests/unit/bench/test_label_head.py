@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeicl.bench import compare as compare_module
 from edgeicl.bench.artifact import open_artifact
 from edgeicl.bench.classify import classify, probabilities, query_ids, task_of
 from edgeicl.bench.generate import generate
@@ -18,9 +17,8 @@ from edgeicl.bench.workload import Workload
 from edgeicl.errors import DataError
 from edgeicl.models.flops import prompt_flops
 from edgeicl.new_prefix import replace_prefix
-from edgeicl.report.facts import bench_facts, comparison_facts
+from edgeicl.report.facts import bench_facts
 from edgeicl.specs.quant_plan import Format
-from edgeicl.store import Store
 from tests.unit.bench.conftest import TINY, WORDS, build_artifact, tiny_task, tiny_tokenizer
 from tests.unit.bench.test_classify import QUERIES
 from tests.unit.bench.test_prefix import EXAMPLES, SETS
@@ -88,34 +86,6 @@ def test_only_the_prompt_is_measured_and_the_report_says_why(make_artifact: Make
     assert prompt_flops(TINY, tokens=6) - result.prompt_flops == 2 * 32 * (40 - 2)
     table = bench_facts(result)
     assert not [name for name, _ in table.rows if name.startswith("decode")]
-    assert "nothing is decoded" in table.note
-
-
-def test_a_comparison_is_of_prompts(make_artifact: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rival's process is a stand-in; ours is real."""
-    artifact = make_artifact(labels_alone=True)
-    monkeypatch.setattr(compare_module, "build_rival", lambda *_, **__: artifact / "model.onnx")
-    asked = []
-
-    def run(**request: Any) -> dict[str, Any]:
-        asked.append(request["workload"].decode_tokens)
-        return real(**request | {"engine": "fused"})
-
-    real = compare_module.run_local
-    monkeypatch.setattr(compare_module, "run_local", run)
-    found = compare_module.compare(
-        artifact,
-        Workload(1, 6, 4, repetitions=1, warmup_repetitions=0),
-        rival="optimum-int8",
-        model=None,
-        store=Store(artifact.parent / "store"),
-        rounds=1,
-    )
-    assert asked == [0, 0]
-    assert found.decode_ratio is None
-    assert found.prefill_ratio.median > 0
-    table = comparison_facts(found)
-    assert next(name for name, *_ in table.rows) == "prefill"
     assert "nothing is decoded" in table.note
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from edgeicl.bench.growing_decoder import GrowingDecoder
 from edgeicl.emit.lowering import write_model
 from edgeicl.emit.parity import check_parity, parity_cases
 from edgeicl.emit.prefix import prefix_rows
@@ -18,6 +17,7 @@ from edgeicl.emit.reference import all_logits, reference_model
 from edgeicl.emit.rounded_cache import LayerScales
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import ParityError
+from edgeicl.models.growing_decoder import GrowingDecoder
 from edgeicl.models.model_folder import model_config
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.models.prefix_file import read_prefix

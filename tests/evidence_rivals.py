@@ -1,0 +1,79 @@
+"""Artifacts of one student in several formats beside rivals, in one run: the table of docs/results/rivals.md.
+
+    python -m tests.evidence_rivals CHECKPOINT [--with A,B,...] [--python NAME=PATH ...] [--rounds N]
+
+CHECKPOINT is a folder with config.json and model.safetensors, such as `tests/opt_shaped.py` writes. Artifacts
+are rounded to nearest, all groups in one format: what is shown is speed and size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from edgeicl.bench.compare import compare
+from edgeicl.bench.rivals.table import RIVALS
+from edgeicl.bench.workload import Workload
+from edgeicl.models.model_folder import model_config
+from edgeicl.report.comparison_facts import comparison_tables
+from edgeicl.report.tables import markdown
+from edgeicl.specs.quant_plan import Format
+from edgeicl.store import Store, cache_root
+from tests.unit.bench.conftest import build_artifact, tiny_task, tiny_tokenizer
+
+FORMATS = {
+    "int8-block128": (Format(bits=8, block_size=128), False),
+    "int4-block128": (Format(bits=4, block_size=128), False),
+    "int4-block256": (Format(bits=4, block_size=256), False),
+    "int4-block128-labels": (Format(bits=4, block_size=128), True),
+}
+
+
+def main() -> None:
+    """Builds the artifacts, compares, prints Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--with", dest="rivals", default=",".join(RIVALS))
+    parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH")
+    parser.add_argument("--install", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--prompt-tokens", type=int, default=128)
+    parser.add_argument("--decode-tokens", type=int, default=64)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, help="Where every sample is written.")
+    given = parser.parse_args()
+    with TemporaryDirectory() as scratch:
+        artifacts = [
+            build_artifact(
+                Path(scratch) / name,
+                model_config(given.checkpoint),
+                format_,
+                tiny_tokenizer(),
+                tiny_task({"entailment": "yes", "contradiction": "no"}),
+                labels_alone=labels_alone,
+                checkpoint=given.checkpoint,
+                context_tokens=given.prompt_tokens + given.decode_tokens,
+            )
+            for name, (format_, labels_alone) in FORMATS.items()
+        ]
+        found = compare(
+            artifacts,
+            Workload(given.threads, given.prompt_tokens, given.decode_tokens, given.repetitions),
+            rivals=given.rivals.split(","),
+            model=given.checkpoint,
+            store=Store(cache_root()),
+            rounds=given.rounds,
+            pythons={name: Path(path).absolute() for name, _, path in (p.partition("=") for p in given.python)},
+            install=given.install,
+        )
+    if given.json:
+        given.json.write_text(found.model_dump_json(indent=1))
+    for table in comparison_tables(found):
+        sys.stdout.write(f"## {table.heading}\n\n{markdown(table.headers, table.rows)}\n\n{table.note}\n\n")
+
+
+if __name__ == "__main__":
+    main()
