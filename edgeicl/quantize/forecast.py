@@ -20,11 +20,11 @@ from edgeicl.errors import BudgetError
 from edgeicl.models.anatomy import EMBEDDING, HEAD, WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.model_folder import model_config
-from edgeicl.quantize.allocation import merged, plan_bytes
+from edgeicl.quantize.allocation import SizeTable, merged, plan_bytes
 from edgeicl.quantize.block_losses import relative_error
 from edgeicl.quantize.measured_importance import unmeasured
 from edgeicl.quantize.plan_space import Plan, PlanSpace
-from edgeicl.quantize.stage_inputs import calibrated, edited_plan, sized
+from edgeicl.quantize.stage_inputs import calibrated, edited_plan, edited_space, sized
 from edgeicl.specs.forecast import ForecastSize, TargetForecast
 from edgeicl.specs.quant_plan import Format
 from edgeicl.specs.recipe import Recipe
@@ -61,11 +61,17 @@ def forecast(
     space, deviations = sized(
         recipe, target, student=student, prefix_tokens=prefix_tokens, prefix_ids=prefix_ids
     )
-    best, error, full = None, None, recipe.emit.head == "full"
+    best: Plan | None = None
+    error, full = None, recipe.emit.head == "full"
+    expected = space
     try:
         best = edited_plan(
             recipe, target, space, student=student, student_digest=student_digest, base_folder=base_folder
-        ) or space.best(typical_losses(groups, space, full_head=full), space.limits)
+        )
+        if best is None:
+            expected, best = space.chosen(typical_losses(groups, space, full_head=full))
+        else:
+            expected = edited_space(recipe, space, base_folder) or space
     except BudgetError as raised:
         error = raised
     missing = list(target.formats)
@@ -81,13 +87,16 @@ def forecast(
         missing = unmeasured(source, target.formats, store=store)
     offered = [format_ for by_format in space.stored.values() for format_ in by_format]
     to_measure = sum(format_ in missing for format_ in offered)
-    budget = space.budget
+    budget = expected.budget
     found = TargetForecast(
         target=target.name,
         artifact_limit_bytes=budget.artifact_limit_bytes,
         resident_limit_bytes=budget.resident_limit_bytes,
         decode_limit_ms=target.budget.decode_ms,
-        best=None if best is None else _size("best", space, best),
+        first_token_limit_ms=target.budget.first_token_ms,
+        prompt_tokens=None if space.first is None else space.first.prompt_tokens,
+        prompt_copy_bytes=budget.prompt_copy_bytes,
+        best=None if best is None else _size("best", expected, best),
         smallest=_extreme("smallest", space, min),
         largest=_extreme("largest", space, max),
         uniform=tuple(_size(f"uniform {f}", space, plan) for f, plan in space.uniform().items()),
@@ -128,26 +137,30 @@ def typical_losses(
 
 def _size(label: str, space: PlanSpace, plan: Plan) -> ForecastSize:
     stored, held = plan_bytes(plan, space.stored), plan_bytes(plan, space.held)
-    return _sized(label, space, stored, held, space.decode_ms(plan))
+    return _sized(label, space, stored, held, space.decode_ms(plan), space.first_token_ms(plan))
 
 
 def _extreme(label: str, space: PlanSpace, choose: Callable[[Iterable[int]], int]) -> ForecastSize:
-    stored, held = (
-        sum(choose(by_format.values()) for by_format in merged(sizes, space.units).values())
-        for sizes in (space.stored, space.held)
-    )
-    return _sized(label, space, stored, held, _extreme_ms(space, choose))
+    stored, held = (_extreme_sum(space, sizes, choose) for sizes in (space.stored, space.held))
+    decode = first = None
+    if space.decode is not None:
+        decode = space.decode.ms_of_bytes(_extreme_sum(space, space.decode.reads, choose))
+    if space.first is not None:
+        first = space.first.ms_of(_extreme_sum(space, space.first.nanoseconds, choose))
+    return _sized(label, space, stored, held, decode, first)
 
 
-def _extreme_ms(space: PlanSpace, choose: Callable[[Iterable[int]], int]) -> float | None:
-    if space.decode is None:
-        return None
-    by_unit = merged(space.decode.reads, space.units).values()
-    return space.decode.ms_of_bytes(sum(choose(by_format.values()) for by_format in by_unit))
+def _extreme_sum(space: PlanSpace, sizes: SizeTable, choose: Callable[[Iterable[int]], int]) -> int:
+    return sum(choose(by_format.values()) for by_format in merged(sizes, space.units).values())
 
 
 def _sized(
-    label: str, space: PlanSpace, stored_bytes: int, held_bytes: int, decode_ms: float | None
+    label: str,
+    space: PlanSpace,
+    stored_bytes: int,
+    held_bytes: int,
+    decode_ms: float | None,
+    first_token_ms: float | None,
 ) -> ForecastSize:
     budget = space.budget
     artifact, resident = budget.artifact_bytes(stored_bytes), budget.resident_bytes(held_bytes)
@@ -155,11 +168,13 @@ def _sized(
         (artifact, budget.artifact_limit_bytes),
         (resident, budget.resident_limit_bytes),
         (decode_ms, None if space.decode is None else space.decode.limit_ms),
+        (first_token_ms, None if space.first is None else space.first.limit_ms),
     )
     return ForecastSize(
         label=label,
         artifact_bytes=artifact,
         resident_bytes=resident,
         decode_ms=decode_ms,
+        first_token_ms=first_token_ms,
         fits=all(limit is None or taken is None or taken <= limit for taken, limit in limits),
     )

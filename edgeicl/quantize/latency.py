@@ -74,10 +74,14 @@ class DecodeTime:
 def read_bytes(shape: tuple[int, int], format_: Format, calibration: Calibration) -> int:
     """Bytes of a group [N, K] that one token reads, as many as the calibrated bandwidth reads in that time.
 
-    A runtime on a CPU holds floating-point weights in fp32 whatever they are stored in. What is read at another
-    speed is rounded up to whole kilobytes: the solver of the allocation needs a common divisor.
+    Where the format's cost was measured, that is all that counts. Else: a runtime on a CPU holds floating-point
+    weights in fp32 whatever they are stored in. What is not read at the calibrated bandwidth is rounded up to
+    whole kilobytes: the solver of the allocation needs a common divisor.
     """
     rows, columns = shape
+    if (cost := calibration.cost(format_)) is not None:
+        seconds = rows * columns * cost.decode_ps_per_weight * 1e-12
+        return ceil(seconds * calibration.bandwidth_bytes_per_second / 1000) * 1000
     taken = group_bytes(rows, columns, format_) if format_.quantized else 4 * rows * columns
     bits = format_.bits if format_.quantized else 32
     speeds = {entry.bits: entry.bandwidth_bytes_per_second for entry in calibration.by_bits}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +16,16 @@ from edgeicl.quantize.curve import size_curve
 from edgeicl.quantize.measured_importance import Student, importance_table
 from edgeicl.quantize.plan_space import Plan, PlanSpace
 from edgeicl.quantize.refinement import refine
-from edgeicl.quantize.stage_inputs import calibrated, edited_plan, sized
-from edgeicl.quantize.stored_weights import stored_tensors
+from edgeicl.quantize.stage_inputs import calibrated, edited_plan, edited_space, sized
+from edgeicl.quantize.stored_weights import prompt_copy, stored_tensors
 from edgeicl.specs.importance import ImportanceTable
 from edgeicl.specs.prefix import read_prefix_source
 from edgeicl.specs.quant_plan import GroupPlan, QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.store import StageOutput, Store
+
+log = logging.getLogger(__name__)
 
 
 def quantize(
@@ -63,6 +66,7 @@ def quantize(
     edited = edited_plan(
         recipe, target, space, student=student, student_digest=student_digest, base_folder=base_folder
     )
+    among = edited_space(recipe, space, base_folder) or space
 
     source = calibrated(
         recipe, target, student=student, student_digest=student_digest, base_folder=base_folder, prefix=prefix
@@ -74,15 +78,17 @@ def quantize(
         "solver": settings.solver,
         "refine": settings.refine,
         "plan": {name: f.model_dump(mode="json") for name, f in edited.items()} if edited else None,
+        "plan_reads_prompts_in": among.prompt_format and str(among.prompt_format),
         "formats": [f.model_dump(mode="json") for f in target.formats],
         "budget": target.budget.model_dump(mode="json"),
         "calibration": target.calibration and target.calibration.model_dump(mode="json"),
+        "prompts": [target.prompt_tokens, target.prompt_format and str(target.prompt_format)],
         "target": [target.name, target.context_tokens, target.runtime_overhead_bytes],
         "head_tokens": source.head_tokens,
         "file_bytes": space.budget.other_file_bytes,
     }
 
-    planning = _Planning(source, table, space, settings.refine)
+    planning = _Planning(source, table, among, settings.refine)
 
     def build(folder: Path) -> None:
         if store.workers.is_writer:
@@ -104,11 +110,11 @@ class _Planning:
 
     def write(self, folder: Path, edited: Plan | None) -> None:
         """Writes plan, importance, curve and weights; the plan is `edited` if there is one."""
-        space, losses = self.space, self.table.losses()
+        losses = self.table.losses()
         refinement: tuple[float, ...] = ()
-        plan = space.best(losses, space.limits) if edited is None else edited
+        space, plan = self.space.chosen(losses) if edited is None else (self.space, edited)
         if edited is None and self.refine_rounds:
-            plan, refinement = self._refined(plan)
+            plan, refinement = self._refined(plan, space)
         curve = size_curve(
             plan,
             losses,
@@ -118,20 +124,22 @@ class _Planning:
             refinement=refinement,
         )
         for name, spec in (
-            ("plan.json", self._described(plan)),
+            ("plan.json", self._described(plan, space)),
             ("importance.json", self.table),
             ("curve.json", curve),
         ):
             (folder / name).write_text(spec.model_dump_json(indent=1) + "\n")
         tensors = stored_tensors(self.student.weights, self.student.stored(plan))
+        if space.prompt_format is not None:
+            tensors |= prompt_copy(self.student.weights, space.prompt_format)
         if self.student.head_tokens is not None:
             table = self.student.weights.matrices[EMBEDDING]
             tensors[LABEL_HEAD] = table[list(self.student.head_tokens)]
         save_file(tensors, folder / "weights.safetensors")
 
-    def _refined(self, plan: Plan) -> tuple[Plan, tuple[float, ...]]:
+    def _refined(self, plan: Plan, space: PlanSpace) -> tuple[Plan, tuple[float, ...]]:
         """The best plan of groups after refinement, and the losses that were measured on the way."""
-        space, loss = self.space, self.student.plan_loss
+        loss = self.student.plan_loss
         found = refine(
             space.by_unit(plan),
             merged(space.stored, space.units),
@@ -142,10 +150,15 @@ class _Planning:
         )
         return space.of_groups(found.plan), found.losses
 
-    def _described(self, plan: Plan) -> QuantPlan:
+    def _described(self, plan: Plan, space: PlanSpace) -> QuantPlan:
         losses = self.table.losses()
-        budget = self.space.budget
-        stored_bytes = plan_bytes(plan, self.space.stored)
+        budget = space.budget
+        stored_bytes = plan_bytes(plan, space.stored)
+        reads_prompts = None
+        if space.prompt_format is not None:
+            inside = {g.name: space.prompt_format for g in self.student.groups if g.layer is not None}
+            reads_prompts = self.student.plan_loss({**plan, **inside})
+            log.info("layers' weights are stored once more, as %s, to read prompts with", space.prompt_format)
         return QuantPlan(
             model_digest=self.student.digest,
             importance=self.table.method,
@@ -153,10 +166,13 @@ class _Planning:
                 GroupPlan(group=group.name, format=plan[group.name], importance=self._importance(group, losses))
                 for group in self.student.groups
             ),
-            predicted_weight_bytes=stored_bytes + budget.other_tensor_bytes,
+            predicted_weight_bytes=stored_bytes + budget.other_tensor_bytes + budget.prompt_copy_bytes,
             predicted_artifact_bytes=budget.artifact_bytes(stored_bytes),
-            predicted_decode_ms=self.space.decode_ms(plan),
-            predicted_resident_bytes=budget.resident_bytes(plan_bytes(plan, self.space.held)),
+            prompt_format=space.prompt_format,
+            prompt_loss=reads_prompts,
+            predicted_first_token_ms=space.first_token_ms(plan),
+            predicted_decode_ms=space.decode_ms(plan),
+            predicted_resident_bytes=budget.resident_bytes(plan_bytes(plan, space.held)),
         )
 
     def _importance(self, group: WeightGroup, losses: LossTable) -> float:

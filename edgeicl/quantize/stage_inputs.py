@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgeicl.errors import Problem, SpecError
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.models.model_folder import model_config
@@ -17,10 +18,11 @@ from edgeicl.quantize.plan_file import read_plan
 from edgeicl.quantize.plan_space import PlanSpace, plan_space
 from edgeicl.quantize.student_weights import read_weights
 from edgeicl.quantize.undivided_widths import left_in_floating_point
+from edgeicl.specs.loading import load_spec
 from edgeicl.specs.local_path import local_path
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.prefix import read_prefix_source
-from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.quant_plan import Format, QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.store import file_sha256
@@ -69,6 +71,9 @@ def sized(
         label_head=columns is not None,
         calibration=target.calibration,
         decode_limit_ms=target.budget.decode_ms,
+        prompt_tokens=min(target.prompt_tokens or target.context_tokens, anatomy.positions),
+        first_token_limit_ms=target.budget.first_token_ms,
+        prompt_format=target.prompt_format,
     )
     shared = merged(space.stored, space.units)
     offered = {group: list(shared[space.units[group.name]]) for group in anatomy.groups}
@@ -161,5 +166,25 @@ def edited_plan(
     path = local_path(recipe.quantize.plan, base_folder)
     groups = anatomy_of(model_config(student)).groups
     plan = read_plan(path, groups=groups, formats=target.formats, model_digest=student_digest)
+    space = edited_space(recipe, space, base_folder) or space
     space.require(plan, what=f"the plan {recipe.quantize.plan}")
     return plan
+
+
+def edited_space(recipe: Recipe, space: PlanSpace, base_folder: Path) -> PlanSpace | None:
+    """The plans among which the plan file of the recipe is: with or without a second copy for prompts.
+
+    None without a plan file.
+
+    Raises:
+        SpecError: a copy that the target doesn't offer.
+    """
+    if recipe.quantize.plan is None:
+        return None
+    path = local_path(recipe.quantize.plan, base_folder)
+    asked = load_spec(path, QuantPlan).prompt_format
+    found = space.reading_prompts_in(asked)
+    if found is None:
+        expected = "expected null, or prompt_format and budget.first_token_ms in the target"
+        raise SpecError(str(path), [Problem("prompt_format", f"found {asked}", expected)])
+    return found

@@ -56,6 +56,16 @@ def stored_tensors(weights: StudentWeights, stored: Mapping[str, Stored]) -> dic
     return tensors
 
 
+def prompt_copy(weights: StudentWeights, format_: Format) -> dict[str, NDArray[Any]]:
+    """Tensors of the layers' groups as they are stored once more for prompts, rounded to nearest."""
+    tensors: dict[str, NDArray[Any]] = {}
+    for group in weights.groups:
+        if group.layer is not None:
+            copy = round_to_nearest(weights.matrices[group.name], format_)
+            tensors |= {f"prompt.{group.name}.codes": copy.codes, f"prompt.{group.name}.scales": copy.scales}
+    return tensors
+
+
 def _halves(matrix: Floats) -> NDArray[np.float16]:
     largest = float(np.abs(matrix).max())
     if largest > _LARGEST_HALF:
