@@ -57,7 +57,6 @@ def test_a_copy_for_prompts_is_built_checked_and_told(program: Program, artifact
     assert any(check.name.startswith("integer product, prompt.") for check in manifest.parity)
     assert "genai" not in json.dumps([entry.model_dump() for entry in manifest.deviations])
     assert "second copy of the layers, to read prompts with" in (output / "report.md").read_text()
-    assert program.run("check", str(output)).returncode == 0
 
 
 def test_a_limit_without_costs_is_refused(program: Program) -> None:
