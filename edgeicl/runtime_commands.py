@@ -254,6 +254,31 @@ def _pythons(given: Sequence[str]) -> dict[str, Path]:
     return {name: Path(path).absolute() for name, _, path in (text.partition("=") for text in given)}
 
 
+@runtime_app.command("probe", rich_help_panel=RUNTIME)
+def probe_command(
+    out: Annotated[Path, typer.Option(help="Target file to write.", show_default=False)],
+    given: Annotated[
+        str, typer.Option("--from", metavar="TARGET", help="Target file or name to start from.")
+    ] = "host-cpu",
+    on: Annotated[str, typer.Option(help="Device to measure: local, this computer.")] = "local",
+    threads: ThreadsOption = None,
+) -> None:
+    """Measure a device in about two minutes, and write a target whose predictions rest on that."""
+    from edgeicl.probe import probe
+    from edgeicl.specs.catalog import load_target
+    from edgeicl.specs.loading import dump_yaml
+
+    if on != "local":
+        raise SpecError("probe", [Problem("--on", f"found {on}", "expected local")])
+    if out.exists():
+        found = Problem("--out", f"{out} exists", "expected a file that doesn't")
+        raise SpecError("probe", [found], next_step="name another file, or remove this one")
+    measured = probe(load_target(given), threads=threads).model_copy(update={"name": out.stem})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(dump_yaml(measured))
+    typer.echo(f"{out}: {measured.calibration.source if measured.calibration else ''}")
+
+
 def _threads(artifact: Path, asked: int | None) -> int:
     """As many as asked for, else as the artifact's target runs on and this computer has.
 

@@ -14,8 +14,8 @@ from edgeicl.emit.branches import PROMPT
 from edgeicl.emit.data_file import DataFile
 from edgeicl.emit.integer_product import integer_product
 from edgeicl.emit.opsets import FUSED, IR_VERSION, OPSET
-from edgeicl.emit.weights import QuantizedWeights, prompt_tensors
-from edgeicl.models.anatomy import LABEL_HEAD
+from edgeicl.emit.weights import QuantizedWeights
+from edgeicl.models.anatomy import LABEL_HEAD, prompt_tensors
 from edgeicl.numerics.packing import gather_shape, matmul_shape, pack_rows
 from edgeicl.specs.quant_plan import Format
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from edgeicl.emit.integer_product import IN_MAXIMA
-from edgeicl.emit.weights import QuantizedWeights, prompt_tensors
+from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import ParityError
+from edgeicl.models.anatomy import prompt_tensors
 from edgeicl.numerics.affine import dequantize
 from edgeicl.specs.manifest import ParityCheck
 

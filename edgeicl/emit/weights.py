@@ -11,15 +11,11 @@ import numpy.typing as npt
 from safetensors import safe_open
 
 from edgeicl.errors import DataError
+from edgeicl.models.anatomy import prompt_tensors
 from edgeicl.numerics.affine import QuantizedMatrix, dequantize
 from edgeicl.specs.quant_plan import BY_ROW, Format, QuantPlan
 
 Floats = npt.NDArray[np.float32]
-
-
-def prompt_tensors(group: str) -> str:
-    """What the names of a layer's group's tensors for prompts begin with."""
-    return f"prompt.{group}"
 
 
 def cache_scale_names(layer: int) -> tuple[str, str]:

@@ -25,6 +25,11 @@ LABEL_HEAD = "label_head.weight"
 """The labels' rows of the head [L, E], stored in fp32 where the artifact has logits of these alone."""
 
 
+def prompt_tensors(group: str) -> str:
+    """What the names of a layer's group's tensors begin with where it is stored once more to read prompts."""
+    return f"prompt.{group}"
+
+
 @dataclass(frozen=True)
 class WeightGroup:
     """Matrices that are stored as one, stacked by rows.

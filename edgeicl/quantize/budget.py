@@ -31,6 +31,9 @@ _GRAPH_BYTES = 4096
 _GRAPH_BYTES_PER_LAYER = 4608
 _GRAPH_BYTES_OF_HEAD_NORMS = 2048  # in each layer, where queries and keys are normed. Found: 1,500
 _GRAPH_BYTES_OF_CACHE_SCALES = 512  # in each layer, where the cache holds integers. Found: 390
+# in each layer where a format of integer products is offered, and where prompts have a branch of their own
+_GRAPH_BYTES_OF_INTEGER_PRODUCTS = 3072  # Found: 2,700
+_GRAPH_BYTES_OF_PROMPT_LAYER = 9216  # Found: 7,020
 # generation_config.json, genai_config.json and tokenizer_config.json. Found: 1.2 kB.
 _CONFIG_BYTES = 2048
 # task.json beside its texts: keys, and the tokens of each word, at most one a byte, each on a line of its own.
@@ -56,20 +59,28 @@ class WeightBudget:
     prefix_bytes: int = 0
     computed_bytes: int = 0
     position_table_bytes: int = 0
+    prompt_copy_bytes: int = 0
 
     def artifact_bytes(self, stored_bytes: int) -> int:
         """Size of the deployed files, at most, when the groups take `stored_bytes` of them."""
-        return stored_bytes + self.other_tensor_bytes + self.other_file_bytes
+        return stored_bytes + self.other_tensor_bytes + self.prompt_copy_bytes + self.other_file_bytes
 
     def resident_bytes(self, held_bytes: int) -> int:
         """Peak memory of the running process when it holds the groups in `held_bytes`."""
         rest = self.kv_cache_bytes + self.prefix_bytes + self.prefill_bytes + self.runtime_overhead_bytes
-        return held_bytes + self.other_tensor_bytes + self.computed_bytes + rest
+        # packed, and for a moment of loading beside the file's own pages of it
+        copy = 2 * self.prompt_copy_bytes
+        return held_bytes + copy + self.other_tensor_bytes + self.computed_bytes + rest
 
     @property
     def decoded_rest_bytes(self) -> int:
         """What a token reads at the end of the context beside the weight groups."""
         return self.other_tensor_bytes - self.position_table_bytes + self.kv_cache_bytes
+
+    def with_prompt_copy(self, layers: int, copy_bytes: int) -> WeightBudget:
+        """The same when all layers' weights are stored a second time, in so many bytes."""
+        graph = layers * _GRAPH_BYTES_OF_PROMPT_LAYER
+        return replace(self, prompt_copy_bytes=copy_bytes, other_file_bytes=self.other_file_bytes + graph)
 
     def limits(self, stored: SizeTable, held: SizeTable) -> list[Limit]:
         """What is left for the groups under each limit given; may be negative."""
@@ -144,6 +155,11 @@ class WeightBudget:
         )
         if kind == "resident_bytes" and self.computed_bytes:
             rest += f", tables of positions {self.computed_bytes}"
+        rest += (
+            f", second copy of the layers for prompts {self.prompt_copy_bytes}"
+            if self.prompt_copy_bytes
+            else ""
+        )
         rest += f", prefix {self.prefix_bytes}" if self.prefix_bytes else ""
         return f"weight groups {group_bytes}, other tensors {self.other_tensor_bytes}, {rest}"
 
@@ -189,6 +205,8 @@ def weight_budget(
     configs = _CONFIG_BYTES + len(json.dumps(dict(anatomy.config), indent=1))
     per_layer = _GRAPH_BYTES_PER_LAYER + (_GRAPH_BYTES_OF_HEAD_NORMS if anatomy.head_norms else 0)
     per_layer += _GRAPH_BYTES_OF_CACHE_SCALES if cache_bits == 8 else 0
+    if any(format_.by_row for format_ in target.formats):
+        per_layer += _GRAPH_BYTES_OF_INTEGER_PRODUCTS
     graph = anatomy.graph_bytes or _GRAPH_BYTES + per_layer * anatomy.layers
     scale_bytes = cache_scale_bytes(anatomy.layers, anatomy.kv_width, bits=cache_bits)
     label_bytes = 4 * label_rows * anatomy.embedding_width

@@ -21,10 +21,11 @@ PlanSpaces = Mapping[CacheBits, PlanSpace]
 
 @dataclass(frozen=True)
 class Choice:
-    """Bits of the cache, and the format of every group."""
+    """Bits of the cache, the format of every group, and the plans that this one is of."""
 
     cache_bits: CacheBits
     plan: Plan
+    space: PlanSpace
 
 
 def require_any(spaces: PlanSpaces) -> None:
@@ -50,12 +51,12 @@ def candidates(spaces: PlanSpaces, losses: LossTable) -> list[Choice]:
     least = float("inf")
     for bits, space in spaces.items():
         try:
-            plan = space.best(losses, space.limits)
+            of, plan = space.chosen(losses)
         except BudgetError:
             continue
         loss = plan_loss(plan, losses)
         if loss < least:
-            found.append(Choice(bits, plan))
+            found.append(Choice(bits, plan, of))
             least = loss
     return found
 

@@ -21,7 +21,7 @@ from edgeicl.models.anatomy import EMBEDDING, HEAD, Anatomy, WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.cache_rounding import cache_codes, channel_scales, read_back
-from edgeicl.quantize.allocation import merged, plan_bytes, plan_loss
+from edgeicl.quantize.allocation import SizeTable, merged, plan_bytes, plan_loss
 from edgeicl.quantize.block_losses import typical_error, typical_numbers
 from edgeicl.quantize.cache import HEADROOM
 from edgeicl.quantize.cache_choice import Choice, PlanSpaces, best_choice, candidates
@@ -85,13 +85,16 @@ def forecast(
         missing = unmeasured(source, target.formats, store=store)
     offered = [format_ for by_format in space.stored.values() for format_ in by_format]
     to_measure = sum(format_ in missing for format_ in offered)
-    budget = space.budget
+    budget = space.budget if best is None else best.space.budget
     found = TargetForecast(
         target=target.name,
         artifact_limit_bytes=budget.artifact_limit_bytes,
         resident_limit_bytes=budget.resident_limit_bytes,
         decode_limit_ms=target.budget.decode_ms,
-        best=None if best is None else _size("best", space, best.plan),
+        best=None if best is None else _size("best", best.space, best.plan),
+        first_token_limit_ms=target.budget.first_token_ms,
+        prompt_tokens=None if space.first is None else space.first.prompt_tokens,
+        prompt_copy_bytes=budget.prompt_copy_bytes,
         smallest=_extreme("smallest", space, min),
         largest=_extreme("largest", space, max),
         uniform=tuple(_size(f"uniform {f}", space, plan) for f, plan in space.uniform().items()),
@@ -158,26 +161,30 @@ def typical_losses(
 
 def _size(label: str, space: PlanSpace, plan: Plan) -> ForecastSize:
     stored, held = plan_bytes(plan, space.stored), plan_bytes(plan, space.held)
-    return _sized(label, space, stored, held, space.decode_ms(plan))
+    return _sized(label, space, stored, held, space.decode_ms(plan), space.first_token_ms(plan))
 
 
 def _extreme(label: str, space: PlanSpace, choose: Callable[[Iterable[int]], int]) -> ForecastSize:
-    stored, held = (
-        sum(choose(by_format.values()) for by_format in merged(sizes, space.units).values())
-        for sizes in (space.stored, space.held)
-    )
-    return _sized(label, space, stored, held, _extreme_ms(space, choose))
+    stored, held = (_extreme_sum(space, sizes, choose) for sizes in (space.stored, space.held))
+    decode = first = None
+    if space.decode is not None:
+        decode = space.decode.ms_of_bytes(_extreme_sum(space, space.decode.reads, choose))
+    if space.first is not None:
+        first = space.first.ms_of(_extreme_sum(space, space.first.nanoseconds, choose))
+    return _sized(label, space, stored, held, decode, first)
 
 
-def _extreme_ms(space: PlanSpace, choose: Callable[[Iterable[int]], int]) -> float | None:
-    if space.decode is None:
-        return None
-    by_unit = merged(space.decode.reads, space.units).values()
-    return space.decode.ms_of_bytes(sum(choose(by_format.values()) for by_format in by_unit))
+def _extreme_sum(space: PlanSpace, sizes: SizeTable, choose: Callable[[Iterable[int]], int]) -> int:
+    return sum(choose(by_format.values()) for by_format in merged(sizes, space.units).values())
 
 
 def _sized(
-    label: str, space: PlanSpace, stored_bytes: int, held_bytes: int, decode_ms: float | None
+    label: str,
+    space: PlanSpace,
+    stored_bytes: int,
+    held_bytes: int,
+    decode_ms: float | None,
+    first_token_ms: float | None,
 ) -> ForecastSize:
     budget = space.budget
     artifact, resident = budget.artifact_bytes(stored_bytes), budget.resident_bytes(held_bytes)
@@ -185,11 +192,13 @@ def _sized(
         (artifact, budget.artifact_limit_bytes),
         (resident, budget.resident_limit_bytes),
         (decode_ms, None if space.decode is None else space.decode.limit_ms),
+        (first_token_ms, None if space.first is None else space.first.limit_ms),
     )
     return ForecastSize(
         label=label,
         artifact_bytes=artifact,
         resident_bytes=resident,
         decode_ms=decode_ms,
+        first_token_ms=first_token_ms,
         fits=all(limit is None or taken is None or taken <= limit for taken, limit in limits),
     )

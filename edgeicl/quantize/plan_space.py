@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from edgeicl.errors import DataError
+from edgeicl.errors import BudgetError, DataError
 from edgeicl.models.anatomy import EMBEDDING, Anatomy, WeightGroup
 from edgeicl.numerics.size import group_bytes, held_bytes, held_bytes_on_gpu
 from edgeicl.quantize.allocation import (
@@ -17,9 +17,11 @@ from edgeicl.quantize.allocation import (
     allocate,
     merged,
     plan_bytes,
+    plan_loss,
     smallest_bytes,
 )
 from edgeicl.quantize.budget import WeightBudget
+from edgeicl.quantize.first_token import FirstTokenTime, first_token_time
 from edgeicl.quantize.latency import DecodeTime, read_bytes
 from edgeicl.quantize.plan_file import fits
 from edgeicl.specs.quant_plan import ActivationBits, Format
@@ -48,6 +50,33 @@ class PlanSpace:
     units: Mapping[str, str]
     budget: WeightBudget
     decode: DecodeTime | None = None
+    first: FirstTokenTime | None = None
+    prompt_format: Format | None = None
+    with_prompt_copy: PlanSpace | None = None
+
+    def chosen(self, losses: LossTable) -> tuple[PlanSpace, Plan]:
+        """The best plan, and the space it is of: this one, or the one with a second copy for prompts.
+
+        The latter only where a limit of the first token's time makes the plans without a copy lose more.
+        """
+        if self.with_prompt_copy is None:
+            return self, self.best(losses, self.limits)
+        other, found = self.with_prompt_copy, []
+        problem: BudgetError | None = None
+        for space in (self, other):
+            try:
+                found.append((space, space.best(losses, space.limits)))
+            except BudgetError as error:
+                problem = problem or error
+        if not found:
+            assert problem is not None
+            raise problem
+        return min(found, key=lambda each: plan_loss(each[1], losses))
+
+    def reading_prompts_in(self, prompt_format: Format | None) -> PlanSpace | None:
+        """This space, or the one with a copy of this format; None where the target offers no such copy."""
+        spaces = (self, self.with_prompt_copy)
+        return next((space for space in spaces if space and space.prompt_format == prompt_format), None)
 
     @property
     def smallest_stored_bytes(self) -> int:
@@ -57,7 +86,7 @@ class PlanSpace:
     @property
     def limits(self) -> list[Limit]:
         """What is left for the groups under each limit given; may be negative."""
-        of_time = [] if self.decode is None else self.decode.limits
+        of_time = [limit for time in (self.decode, self.first) if time is not None for limit in time.limits]
         return [*self.budget.limits(self.stored, self.held), *of_time]
 
     def require(self, plan: Plan, *, what: str) -> None:
@@ -67,9 +96,17 @@ class PlanSpace:
         )
         if self.decode is not None:
             self.decode.require(plan_bytes(plan, self.decode.reads), what=what)
+        if self.first is not None:
+            self.first.require(plan_bytes(plan, self.first.nanoseconds), what=what)
 
     def require_any(self) -> None:
         """BudgetError unless some plan keeps all limits; names the smallest size that would."""
+        if self.with_prompt_copy is not None:
+            try:
+                self.with_prompt_copy.require_any()
+                return
+            except BudgetError:
+                pass  # what a plan without the copy lacks is told below
         stored, held = merged(self.stored, self.units), merged(self.held, self.units)
         self.budget.require(
             stored_bytes=smallest_bytes(stored),
@@ -82,11 +119,19 @@ class PlanSpace:
             self.decode.require_any(reads)
             for limit in self.decode.limits:
                 further[f"budget.decode_ms {self.decode.limit_ms:g}"] = Limit(reads, limit.limit_bytes)
+        if self.first is not None:
+            self.first.require_any(merged(self.first.nanoseconds, self.units))
+            for limit in self.first.limits:
+                further[f"budget.first_token_ms {self.first.limit_ms:g}"] = self.of_units([limit])[0]
         self.budget.require_together(stored, held, further)
 
     def decode_ms(self, plan: Plan) -> float | None:
         """Predicted milliseconds of a decoded token."""
         return None if self.decode is None else self.decode.ms(plan)
+
+    def first_token_ms(self, plan: Plan) -> float | None:
+        """Predicted milliseconds of reading a prompt."""
+        return None if self.first is None else self.first.ms(plan)
 
     def best(self, losses: LossTable, limits: Sequence[Limit]) -> dict[str, Format]:
         """Group -> format with the least sum of losses (group -> format -> loss) within `limits`."""
@@ -122,6 +167,9 @@ def plan_space(
     decode_limit_ms: float | None = None,
     provider: Literal["cpu", "cuda"] = "cpu",
     activation_bits: ActivationBits = 32,
+    prompt_tokens: int = 1,
+    first_token_limit_ms: float | None = None,
+    prompt_format: Format | None = None,
 ) -> PlanSpace:
     """The plans of a model's groups in `formats`.
 
@@ -133,6 +181,9 @@ def plan_space(
         decode_limit_ms: The most that it may take.
         provider: Whose memory holds the groups.
         activation_bits: Of scales too.
+        prompt_tokens: Prompt whose time is predicted.
+        first_token_limit_ms: The most that it may take.
+        prompt_format: Of a second copy of the layers' weights that may be stored to keep that limit.
 
     Raises:
         DataError: a group that none of the formats fits.
@@ -165,7 +216,22 @@ def plan_space(
             fixed_ms=calibration.fixed_decode_ms,
             limit_ms=decode_limit_ms,
         )
-    return PlanSpace(
+
+    def first(copy: Format | None) -> FirstTokenTime | None:
+        if calibration is None:
+            return None
+        return first_token_time(
+            budget.target,
+            anatomy,
+            offered,
+            calibration,
+            prompt_tokens=prompt_tokens,
+            limit_ms=first_token_limit_ms,
+            multiplied=multiplied,
+            prompt_format=copy,
+        )
+
+    space = PlanSpace(
         formats,
         stored={
             g.name: {f: group_bytes(*g.shape, f, scale_bytes=scale_bytes) for f in fitting}
@@ -178,7 +244,16 @@ def plan_space(
         },
         budget=budget,
         decode=decode,
+        first=first(None),
     )
+    if prompt_format is None or first_token_limit_ms is None:
+        return space
+    layers = [group for group in anatomy.groups if group.layer is not None]
+    copied = budget.with_prompt_copy(
+        anatomy.layers, sum(group_bytes(*group.shape, prompt_format) for group in layers)
+    )
+    with_copy = replace(space, budget=copied, first=first(prompt_format), prompt_format=prompt_format)
+    return replace(space, with_prompt_copy=with_copy)
 
 
 def offered_formats(

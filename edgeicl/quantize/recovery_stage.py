@@ -22,7 +22,7 @@ from edgeicl.quantize.own_texts import own_texts
 from edgeicl.quantize.recovery import recover
 from edgeicl.quantize.recovery_material import RecoveryMaterial
 from edgeicl.quantize.stage_inputs import head_tokens
-from edgeicl.quantize.stored_weights import read_stored
+from edgeicl.quantize.stored_weights import read_again, read_stored
 from edgeicl.quantize.student_in_training import StudentInTraining
 from edgeicl.quantize.student_weights import read_weights
 from edgeicl.quantize.weights_file import write_weights
@@ -143,6 +143,8 @@ class _Training:
             head_tokens=self.head_tokens,
             cache_scales=cache_scales_of(tensors),
             activation_bits=whole.activation_bits,
+            prompt_format=whole.prompt_format,
+            prompt_matrices={name: read_again(matrix) for name, matrix in found.stored.items()},
         )
         return []
 

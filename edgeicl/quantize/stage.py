@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from edgeicl.specs.quant_plan import ActivationBits, CacheBits, GroupPlan, Quant
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.store import StageOutput, Store
+
+log = logging.getLogger(__name__)
 
 
 def quantize(
@@ -77,11 +80,13 @@ def quantize(
         "solver": settings.solver,
         "refine": settings.refine,
         "plan": {name: f.model_dump(mode="json") for name, f in edited.plan.items()} if edited else None,
+        "plan_reads_prompts_in": edited and str(edited.space.prompt_format),
         "cache": [edited and edited.cache_bits, target.cache_bits, HEADROOM],
         "device": [target.provider, target.activation_bits],
         "formats": [f.model_dump(mode="json") for f in target.formats],
         "budget": target.budget.model_dump(mode="json"),
         "calibration": target.calibration and target.calibration.model_dump(mode="json"),
+        "prompts": [target.prompt_tokens, target.prompt_format and str(target.prompt_format)],
         "target": [target.name, target.context_tokens, target.runtime_overhead_bytes],
         "head_tokens": source.head_tokens,
         "file_bytes": [space.budget.other_file_bytes for space in spaces.values()],
@@ -119,7 +124,7 @@ class _Planning:
         choice = edited or best_choice(
             candidates(self.spaces, losses), lambda found: measures[found.cache_bits](found.plan)
         )
-        plan, space = choice.plan, self.spaces[choice.cache_bits]
+        plan, space = choice.plan, choice.space
         cache, measure = self.caches[choice.cache_bits], measures[choice.cache_bits]
         refinement: tuple[float, ...] = ()
         if edited is None and self.refine_rounds:
@@ -134,7 +139,7 @@ class _Planning:
             refinement=refinement,
         )
         for name, spec in (
-            ("plan.json", self._described(plan, space, cache.bits)),
+            ("plan.json", self._described(plan, space, cache.bits, measure)),
             ("importance.json", self.table),
             ("curve.json", curve),
         ):
@@ -147,6 +152,7 @@ class _Planning:
             head_tokens=self.student.head_tokens,
             cache_scales=cache.tensors(),
             activation_bits=self.activation_bits,
+            prompt_format=space.prompt_format,
         )
 
     def _refined(self, plan: Plan, space: PlanSpace, loss: PlanLoss) -> tuple[Plan, tuple[float, ...]]:
@@ -161,10 +167,15 @@ class _Planning:
         )
         return space.of_groups(found.plan), found.losses
 
-    def _described(self, plan: Plan, space: PlanSpace, cache_bits: CacheBits) -> QuantPlan:
+    def _described(self, plan: Plan, space: PlanSpace, cache_bits: CacheBits, measure: PlanLoss) -> QuantPlan:
         losses = self.table.losses()
         budget = space.budget
         stored_bytes = plan_bytes(plan, space.stored)
+        reads_prompts = None
+        if space.prompt_format is not None:
+            inside = {g.name: space.prompt_format for g in self.student.groups if g.layer is not None}
+            reads_prompts = measure({**plan, **inside})
+            log.info("layers' weights are stored once more, as %s, to read prompts with", space.prompt_format)
         return QuantPlan(
             model_digest=self.student.digest,
             importance=self.table.method,
@@ -172,8 +183,11 @@ class _Planning:
                 GroupPlan(group=group.name, format=plan[group.name], importance=self._importance(group, losses))
                 for group in self.student.groups
             ),
-            predicted_weight_bytes=stored_bytes + budget.other_tensor_bytes,
+            predicted_weight_bytes=stored_bytes + budget.other_tensor_bytes + budget.prompt_copy_bytes,
             predicted_artifact_bytes=budget.artifact_bytes(stored_bytes),
+            prompt_format=space.prompt_format,
+            prompt_loss=reads_prompts,
+            predicted_first_token_ms=space.first_token_ms(plan),
             predicted_decode_ms=space.decode_ms(plan),
             predicted_resident_bytes=budget.resident_bytes(plan_bytes(plan, space.held)),
             cache_bits=cache_bits,

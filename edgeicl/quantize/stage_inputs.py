@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeicl.errors import DataError
+from edgeicl.errors import DataError, Problem, SpecError
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.models.model_folder import model_config
@@ -20,10 +20,11 @@ from edgeicl.quantize.plan_space import PlanSpace, plan_space
 from edgeicl.quantize.student_weights import read_weights
 from edgeicl.quantize.undivided_widths import left_in_floating_point
 from edgeicl.quantize.whole_model import read_whole_model
+from edgeicl.specs.loading import load_spec
 from edgeicl.specs.local_path import local_path
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.prefix import read_prefix_source
-from edgeicl.specs.quant_plan import CacheBits
+from edgeicl.specs.quant_plan import CacheBits, QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.store import file_sha256
@@ -110,6 +111,9 @@ def _sized(
         decode_limit_ms=target.budget.decode_ms,
         provider=target.provider,
         activation_bits=target.activation_bits,
+        prompt_tokens=min(target.prompt_tokens or target.context_tokens, anatomy.positions),
+        first_token_limit_ms=target.budget.first_token_ms,
+        prompt_format=target.prompt_format if (cache_bits, target.activation_bits) == (32, 32) else None,
     )
     shared = merged(space.stored, space.units)
     offered = {group: list(shared[space.units[group.name]]) for group in anatomy.groups}
@@ -209,5 +213,10 @@ def edited_plan(
         cache_bits=target.cache_bits,
         activation_bits=target.activation_bits,
     )
-    spaces[cache_bits].require(plan, what=f"the plan {recipe.quantize.plan}")
-    return Choice(cache_bits, plan)
+    asked = load_spec(path, QuantPlan).prompt_format
+    space = spaces[cache_bits].reading_prompts_in(asked)
+    if space is None:
+        expected = "expected null, or prompt_format and budget.first_token_ms in the target"
+        raise SpecError(str(path), [Problem("prompt_format", f"found {asked}", expected)])
+    space.require(plan, what=f"the plan {recipe.quantize.plan}")
+    return Choice(cache_bits, plan, space)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from edgeicl.models.anatomy import EMBEDDING, LABEL_HEAD
+from edgeicl.models.anatomy import EMBEDDING, LABEL_HEAD, prompt_tensors
+from edgeicl.numerics.affine import round_to_nearest
 from edgeicl.quantize.stored_weights import Stored, announced, beside_weights, tensors_of
-from edgeicl.quantize.student_weights import StudentWeights
+from edgeicl.quantize.student_weights import Floats, StudentWeights
 from edgeicl.quantize.tensors_file import Announced, TensorsFile
 from edgeicl.specs.quant_plan import ActivationBits, Format
 
@@ -24,6 +26,8 @@ def write_weights(
     head_tokens: Sequence[int] | None,
     cache_scales: Mapping[str, NDArray[Any]],
     activation_bits: ActivationBits,
+    prompt_format: Format | None = None,
+    prompt_matrices: Mapping[str, Floats] | None = None,
 ) -> None:
     """Writes the groups, `stored` by the `plan`, one at a time; see `quantize` for the names.
 
@@ -31,6 +35,8 @@ def write_weights(
         head_tokens: Those whose rows of the table are the head, as they are in `weights`.
         cache_scales: Tensors of a cache of integers, by name.
         activation_bits: Also of what stands beside the weights.
+        prompt_format: Of a second copy of the layers' groups, rounded to nearest, to read prompts with.
+        prompt_matrices: What the copy is of; the student's own matrices unless given.
 
     Raises:
         DataError: a number that fp16 can't hold.
@@ -45,9 +51,18 @@ def write_weights(
     }
     for group in weights.groups:
         tensors |= announced(group, plan[group.name], activation_bits=activation_bits)
+    copied = [] if prompt_format is None else [group for group in weights.groups if group.layer is not None]
+    for group in copied:
+        assert prompt_format is not None
+        tensors |= announced(replace(group, name=prompt_tensors(group.name)), prompt_format)
     with TensorsFile(path, tensors) as file:
         for name, values in unchanged.items():
             file.write(name, values)
         for name, matrix in stored:
             for tensor, values in tensors_of(name, matrix, activation_bits=activation_bits).items():
+                file.write(tensor, values)
+        for group in copied:
+            assert prompt_format is not None
+            copy = round_to_nearest((prompt_matrices or weights.matrices)[group.name], prompt_format)
+            for tensor, values in tensors_of(prompt_tensors(group.name), copy).items():
                 file.write(tensor, values)

@@ -31,6 +31,7 @@ def _of_target(recipe: str, found: TargetForecast) -> str:
             format_byte_size(entry.artifact_bytes),
             format_byte_size(entry.resident_bytes),
             *([] if entry.decode_ms is None else [f"{entry.decode_ms:.3g} ms"]),
+            *([] if entry.first_token_ms is None else [f"{entry.first_token_ms:.3g} ms"]),
             "yes" if entry.fits else "no",
         )
         for entry in sizes
@@ -39,11 +40,16 @@ def _of_target(recipe: str, found: TargetForecast) -> str:
     limits = [_limit(found.artifact_limit_bytes), _limit(found.resident_limit_bytes)]
     if timed:
         limits.append("none" if found.decode_limit_ms is None else f"{found.decode_limit_ms:g} ms")
+    reads = found.smallest.first_token_ms is not None
+    if reads:
+        limits.append("none" if found.first_token_limit_ms is None else f"{found.first_token_limit_ms:g} ms")
     rows.append(("limit", *limits, ""))
+    times = [*(["a token"] if timed else []), *([f"prompt of {found.prompt_tokens}"] if reads else [])]
     figures = [
         ("of the artifact", found.other_tensor_bytes, "tensors that no plan changes"),
         ("", found.other_file_bytes - found.prefix_bytes, "other files, at most"),
         ("", found.prefix_bytes, "what stands before a query, which is resident too"),
+        ("", found.prompt_copy_bytes, "second copy of the layers, to read prompts with"),
         (
             "of the memory",
             found.kv_cache_bytes,
@@ -57,7 +63,7 @@ def _of_target(recipe: str, found: TargetForecast) -> str:
     return "\n\n".join(
         [
             f"{recipe} for {found.target}: {verdict}",
-            aligned(("plan", "artifact", "resident", *(["a token"] if timed else []), "fits"), rows),
+            aligned(("plan", "artifact", "resident", *times, "fits"), rows),
             "\n".join(lines),
             f"{found.groups} weight groups; losses of a group in a format to measure: {found.to_measure}, "
             f"in the store: {found.measured}",

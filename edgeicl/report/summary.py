@@ -32,6 +32,11 @@ def summary_facts(manifest: Manifest, curve: SizeCurve) -> Facts:
     rows.append(("artifact", _of_budget(artifact_bytes(manifest), curve.artifact_budget_bytes)))
     resident = _of_budget(manifest.plan.predicted_resident_bytes, curve.resident_budget_bytes)
     rows.append(("resident memory, predicted", resident))
+    if manifest.plan.prompt_format is not None:
+        rows.append(("second copy of the layers, to read prompts with", str(manifest.plan.prompt_format)))
+    if manifest.plan.predicted_first_token_ms is not None:
+        first = f"{manifest.plan.predicted_first_token_ms:.3g} ms"
+        rows.append(("a prompt of the target's length, predicted", first))
     if manifest.plan.predicted_decode_ms is not None:
         rows.append(("a decoded token on the target, predicted", f"{manifest.plan.predicted_decode_ms:.3g} ms"))
     unquantized = unquantized_text(manifest.plan)

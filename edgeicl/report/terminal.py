@@ -191,7 +191,8 @@ def labelled_text(measured: LabelledAccuracy) -> str:
 def _budget_text(budget: Budget) -> str:
     named = (("artifact", budget.artifact_bytes), ("resident", budget.resident_bytes))
     told = [f"{name} {format_byte_size(count)}" for name, count in named if count is not None]
-    return ", ".join([*told, *([] if budget.decode_ms is None else [f"a token {budget.decode_ms:g} ms"])])
+    times = (("a token", budget.decode_ms), ("a prompt", budget.first_token_ms))
+    return ", ".join([*told, *(f"{what} {limit:g} ms" for what, limit in times if limit is not None)])
 
 
 def _text(table: Facts) -> str:

@@ -19,6 +19,7 @@ class ForecastSize(Spec):
     artifact_bytes: int
     resident_bytes: int
     decode_ms: float | None = Field(None, description="Of a token at the end of the context, where known.")
+    first_token_ms: float | None = Field(None, description="Of reading a prompt, where known.")
     fits: bool = Field(description="Whether it keeps every limit of the budget.")
 
 
@@ -42,6 +43,11 @@ class TargetForecast(Spec):
     artifact_limit_bytes: int | None
     resident_limit_bytes: int | None
     decode_limit_ms: float | None = None
+    first_token_limit_ms: float | None = None
+    prompt_tokens: int | None = Field(None, description="Of the prompt that first_token_ms is of.")
+    prompt_copy_bytes: int = Field(
+        0, description="Of the layers' second copy for prompts; the best plan alone has it."
+    )
     best: ForecastSize | None = Field(description="The plan that is expected; null where none fits.")
     smallest: ForecastSize = Field(description="The least for each, which may be two plans.")
     largest: ForecastSize = Field(description="The most for each.")

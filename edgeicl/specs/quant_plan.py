@@ -94,6 +94,14 @@ class QuantPlan(Spec):
     predicted_weight_bytes: int = Field(description="Of the file of weights.")
     predicted_artifact_bytes: int = Field(description="Of every file that the budget counts; an upper bound.")
     predicted_resident_bytes: int = Field(description="Of the running process, as the budget counts it.")
+    prompt_loss: float | None = Field(
+        None,
+        description="KL(fp32 || second copy) in nats at the calibration sequences, measured; null without one.",
+    )
+    predicted_first_token_ms: float | None = Field(
+        None,
+        description="Of reading a prompt of the target's length; null without the costs of its formats.",
+    )
     predicted_decode_ms: float | None = Field(
         None,
         description="Of a token at the end of the context; null without calibration or decoding.",

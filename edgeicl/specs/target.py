@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from edgeicl.specs.byte_size import ByteSize
+from edgeicl.specs.format_cost import FormatCost
 from edgeicl.specs.quant_plan import ActivationBits, CacheBits, Format
 from edgeicl.specs.spec import Name, Spec
 
@@ -27,11 +28,18 @@ class Budget(Spec):
         gt=0.0,
         description="Predicted milliseconds of a decoded token at the end of the context; needs a calibration.",
     )
+    first_token_ms: float | None = Field(
+        None,
+        gt=0.0,
+        description="Predicted milliseconds of reading a prompt of prompt_tokens; needs calibration.costs.",
+    )
 
     @model_validator(mode="after")
     def _one_given(self) -> Budget:
-        if self.artifact_bytes is None and self.resident_bytes is None and self.decode_ms is None:
-            raise ValueError("no budget given; expected artifact_bytes, resident_bytes, decode_ms, or several")
+        if all(value is None for value in self.model_dump().values()):
+            raise ValueError(
+                f"no budget given; expected one of {', '.join(type(self).model_fields)}, or several"
+            )
         return self
 
 
@@ -56,8 +64,37 @@ class Calibration(Spec):
     fixed_decode_ms: float = Field(
         0.0, ge=0.0, description="Milliseconds of a decoded token beside reading weights and cache."
     )
+    costs: tuple[FormatCost, ...] = Field(
+        (), description="Of products in each format; `edgeicl probe` measures them. They count before by_bits."
+    )
+    fixed_prompt_ms: float = Field(
+        0.0, ge=0.0, description="Milliseconds of a prompt, however short, beside its products."
+    )
+    activation_ps_per_number: float = Field(
+        0.0,
+        ge=0.0,
+        description="Picoseconds of each number that a product takes or gives while a prompt is read.",
+    )
+    attention_ps_per_product: float = Field(
+        0.0,
+        ge=0.0,
+        description="Picoseconds of each product of two numbers between tokens of a prompt, in attention.",
+    )
     measurements: int = Field(ge=1, description="How many measurements stand behind the figure.")
     source: str = Field(description="Where the measurements come from.")
+
+    def cost(self, format_: Format) -> FormatCost | None:
+        """Of products in the format, if it was measured; weights of 16 bits are held in 32."""
+        held = Format(bits=32) if format_.bits == 16 else format_
+        return next((cost for cost in self.costs if cost.format == held), None)
+
+    @field_validator("costs")
+    @classmethod
+    def _each_format_once(cls, costs: tuple[FormatCost, ...]) -> tuple[FormatCost, ...]:
+        formats = [str(cost.format) for cost in costs]
+        if len(set(formats)) != len(formats):
+            raise ValueError(f"formats {', '.join(formats)}; expected each once")
+        return costs
 
     @field_validator("by_bits")
     @classmethod
@@ -80,6 +117,9 @@ class Target(Spec):
         (), description="What its cores can do beyond the least, such as neon, dotprod, i8mm or avx2."
     )
     context_tokens: int = Field(ge=1, description="Context length whose key/value cache is budgeted.")
+    prompt_tokens: int | None = Field(
+        None, ge=1, description="Prompt whose time is predicted; null: as long as the context."
+    )
     runtime_overhead_bytes: ByteSize = Field(
         description="Resident memory of the runtime and its session, without weights and cache."
     )
@@ -92,6 +132,11 @@ class Target(Spec):
     )
     activation_bits: ActivationBits = Field(
         32, description="Of what the layers compute: 16 where half precision is fast, as on GPUs."
+    )
+    prompt_format: Format | None = Field(
+        None,
+        description="8 bits with block_size row: layers' weights may be stored a second time, to read prompts "
+        "with, where budget.first_token_ms can't be kept otherwise; null: never.",
     )
     budget: Budget
     calibration: Calibration | None = Field(
@@ -109,11 +154,32 @@ class Target(Spec):
         return self
 
     @model_validator(mode="after")
+    def _first_token_can_be_predicted(self) -> Target:
+        if self.prompt_format is not None and not self.prompt_format.by_row:
+            raise ValueError(
+                f"prompt_format is {self.prompt_format}; expected 8 bits with block_size row, or null"
+            )
+        if self.budget.first_token_ms is None:
+            return self
+        read = [*self.formats, *([self.prompt_format] if self.prompt_format else [])]
+        missing = [str(f) for f in read if self.calibration is None or self.calibration.cost(f) is None]
+        if missing:
+            raise ValueError(
+                f"budget.first_token_ms is {self.budget.first_token_ms:g} and calibration.costs lacks "
+                f"{', '.join(missing)}; expected the cost of every format (`edgeicl probe` measures them)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _integer_products_are_exact(self) -> Target:
         features = self.instruction_features
-        if any(f.by_row for f in self.formats) and "avx2" in features and not {*features} & {*VNNI}:
+        if (
+            any(f and f.by_row for f in (*self.formats, self.prompt_format))
+            and "avx2" in features
+            and not {*features} & {*VNNI}
+        ):
             raise ValueError(
-                "formats has int8/row, whose sums of products saturate with avx2 alone; expected "
+                "int8/row is asked for, whose sums of products saturate with avx2 alone; expected "
                 f"one of {', '.join(VNNI)} in instruction_features, or no block_size: row"
             )
         return self

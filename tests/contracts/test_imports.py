@@ -18,7 +18,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("recipe_commands", "compile_commands", "runtime_commands"),
-    ("arguments", "forecast"),
+    ("arguments", "forecast", "probe"),
     ("build_time",),
     ("pipeline", "new_prefix"),
     ("compressor",),

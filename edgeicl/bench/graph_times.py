@@ -1,0 +1,70 @@
+"""Times graphs in a process of its own: JSON in on stdin, JSON out, with numpy and onnxruntime alone.
+
+Request: threads, and graphs: each a model, inputs (name -> width of the last axis), and tokens (a list). All
+graphs of a request are timed in turn, and the least time counts: others that use the machine only add to it.
+Without graphs, what is measured is how fast memory is read.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+try:
+    from edgeicl.bench.bandwidth import last_level_cache_bytes, memory_buffer_bytes, read_bandwidth
+except ImportError:  # On a device the files lie side by side.
+    from bandwidth import (  # type: ignore[import-not-found, no-redef]
+        last_level_cache_bytes,
+        memory_buffer_bytes,
+        read_bandwidth,
+    )
+
+
+def least_ms(runs: list[Callable[[], object]], *, seconds: float, rounds: int = 3) -> list[float]:
+    """Least milliseconds of each, all in turn, for so many seconds and at least some rounds."""
+    for run in runs:
+        run()
+    least = [float("inf")] * len(runs)
+    ends = time.perf_counter() + seconds
+    done = 0
+    while done < rounds or time.perf_counter() < ends:
+        for index, run in enumerate(runs):
+            started = time.perf_counter()
+            run()
+            least[index] = min(least[index], (time.perf_counter() - started) * 1e3)
+        done += 1
+    return least
+
+
+def measure(request: dict[str, Any]) -> dict[str, Any]:
+    """`ms`: of each graph, of each number of tokens; or `bandwidth`: the most bytes per second."""
+    if not request["graphs"]:
+        buffer_bytes = memory_buffer_bytes(last_level_cache_bytes())
+        found = read_bandwidth(buffer_bytes=buffer_bytes, threads=request["threads"])
+        return {"bandwidth": max(found.values()), "runtime_version": ort.__version__}
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = request["threads"]
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    random = np.random.default_rng(0)
+    runs: list[Callable[[], object]] = []
+    for graph in request["graphs"]:
+        session = ort.InferenceSession(graph["model"], options, providers=["CPUExecutionProvider"])
+        for tokens in graph["tokens"]:
+            values = {
+                name: random.standard_normal((1, tokens, width), dtype=np.float32)
+                for name, width in graph["inputs"].items()
+            }
+            runs.append(partial(session.run, None, values))
+    return {"ms": least_ms(runs, seconds=request["seconds"])}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(measure(json.loads(sys.stdin.read()))) + "\n")

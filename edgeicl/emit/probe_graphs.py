@@ -1,0 +1,158 @@
+"""Graphs that consist of one part of a decoder alone, made by what makes decoders: to be timed on a device.
+
+Notation: T tokens, H width of the residual stream, F inner width of the MLP, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from safetensors.numpy import save_file
+
+from edgeicl.emit.data_file import DataFile
+from edgeicl.emit.graph import GraphBuilder
+from edgeicl.emit.opsets import FUSED
+from edgeicl.emit.weights import QuantizedWeights
+from edgeicl.specs.manifest import MODEL_FILE, WEIGHTS_FILE
+from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of the layers whose parts are timed."""
+
+    layers: int
+    hidden: int
+    inner: int
+    heads: int
+
+    @property
+    def matrices(self) -> list[tuple[str, int, int]]:
+        """Name, outputs and inputs of every product."""
+        hidden, inner = self.hidden, self.inner
+        each = [("qkv", 3 * hidden, hidden), ("output", hidden, hidden), ("up", inner, hidden)]
+        each.append(("down", hidden, inner))
+        return [(f"layers.{layer}.{name}", n, k) for layer in range(self.layers) for name, n, k in each]
+
+    @property
+    def weights(self) -> int:
+        return sum(n * k for _, n, k in self.matrices)
+
+    @property
+    def numbers(self) -> int:
+        """That products take or give, for one token."""
+        return sum(n + k for _, n, k in self.matrices)
+
+
+def write_products(folder: Path, shape: Shape, format_: Format) -> None:
+    """Every product of the layers, of `stream` [1, T, H] or `inner` [1, T, F]; one output of each is summed."""
+    random = np.random.default_rng(0)
+    tensors: dict[str, NDArray[Any]] = {}
+    for name, n, k in shape.matrices:
+        tensors[f"{name}.bias"] = np.zeros(n, np.float32)
+        if format_.quantized:
+            codes = np.frombuffer(random.bytes(n * k), np.uint8).reshape(n, k) >> (8 - format_.bits)
+            tensors[f"{name}.codes"] = codes
+            tensors[f"{name}.scales"] = np.full((n, k // format_.block_of(k)), 1e-3, np.float32)
+            if not format_.symmetric:
+                tensors[f"{name}.zero_points"] = np.ones_like(tensors[f"{name}.scales"], np.uint8)
+        else:
+            tensors[f"{name}.weight"] = np.full((n, k), 1e-3, f"float{format_.bits}")
+
+    def build(builder: GraphBuilder) -> None:
+        column = builder.constant("first_column", [0])
+        taken = [
+            builder.node(
+                "Gather",
+                [builder.linear("inner" if k == shape.inner else "stream", name, f"{name}.out"), column],
+                [f"{name}.first"],
+                axis=-1,
+            )
+            for name, _, k in shape.matrices
+        ]
+        builder.node("Sum", taken, ["result"])
+
+    inputs = {"stream": shape.hidden, "inner": shape.inner}
+    _write(folder, tensors, {name: format_ for name, _, _ in shape.matrices}, inputs, build)
+
+
+def write_activations(folder: Path, shape: Shape) -> None:
+    """What stands between the products: norms and sums of `stream` [1, T, H], ReLU of `inner` [1, T, F]."""
+    norms = [f"norm.{part}" for part in range(2 * shape.layers)]
+    ones = np.ones(shape.hidden, np.float32)
+    tensors = {f"{norm}.{kind}": ones for norm in norms for kind in ("weight", "bias")}
+
+    def build(builder: GraphBuilder) -> None:
+        stream, active = "stream", "inner"
+        for part, norm in enumerate(norms):
+            normed = builder.layer_norm(stream, norm, f"normed.{part}", epsilon=1e-5)
+            stream = builder.node("Sum", [stream, normed], [f"stream.{part}"])
+            if part % 2:
+                active = builder.node("Relu", [active], [f"active.{part}"])
+        column = builder.constant("first_column", [0])
+        ends = [builder.node("Gather", [end, column], [f"{end}.first"], axis=-1) for end in (stream, active)]
+        builder.node("Sum", ends, ["result"])
+
+    inputs = {"stream": shape.hidden, "inner": shape.inner}
+    _write(folder, tensors, {"none": Format(bits=32)}, inputs, build)
+
+
+def write_attention(folder: Path, shape: Shape) -> None:
+    """Attention of every layer to packed queries, keys and values `qkv` [1, T, 3 H], with an empty cache."""
+
+    def build(builder: GraphBuilder) -> None:
+        builder.node("Shape", ["qkv"], ["tokens"], start=1, end=2)
+        builder.node("Cast", ["tokens"], ["total"], to=TensorProto.INT32)
+        builder.node("Sub", ["total", builder.constant("one", [1], np.int32)], ["lengths"])
+        past = builder.constant("past", np.zeros((1, shape.heads, 0, shape.hidden // shape.heads)), np.float32)
+        ends = []
+        for layer in range(shape.layers):
+            outputs = [f"attended.{layer}", f"keys.{layer}", f"values.{layer}"]
+            inputs = ["qkv", "", "", past, past, "lengths", "total"]
+            builder.node(
+                "GroupQueryAttention", inputs, outputs, domain=FUSED,
+                num_heads=shape.heads, kv_num_heads=shape.heads,
+            )  # fmt: skip
+            ends.append(outputs[0])
+        builder.node("Sum", ends, ["result"])
+
+    _write(folder, {}, {"none": Format(bits=32)}, {"qkv": 3 * shape.hidden}, build)
+
+
+def _write(
+    folder: Path,
+    tensors: dict[str, NDArray[Any]],
+    formats: dict[str, Format],
+    inputs: Mapping[str, int],
+    build: Callable[[GraphBuilder], None],
+) -> None:
+    """The graph that `build` adds nodes to, from `inputs` (name -> width of [1, T, width]) to `result`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors or {"none": np.zeros(1, np.float32)}, folder / "weights.safetensors")
+    plan = QuantPlan(
+        model_digest="none",
+        importance="none",
+        groups=tuple(GroupPlan(group=name, format=format_) for name, format_ in formats.items()),
+        predicted_weight_bytes=0,
+        predicted_artifact_bytes=0,
+        predicted_resident_bytes=0,
+    )
+    (folder / "plan.json").write_text(plan.model_dump_json())
+    data = DataFile(WEIGHTS_FILE)
+    builder = GraphBuilder(QuantizedWeights(folder), data)
+    build(builder)
+    stored, _ = data.write(folder)
+    given = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["one", "tokens", width])
+        for n, width in inputs.items()
+    ]
+    result = helper.make_tensor_value_info("result", TensorProto.FLOAT, ["one", "tokens", None])
+    model = builder.model("part_of_a_decoder", given, [result], stored)
+    (folder / MODEL_FILE).write_bytes(model.SerializeToString(deterministic=True))
+    (folder / "weights.safetensors").unlink()

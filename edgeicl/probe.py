@@ -1,0 +1,167 @@
+"""`edgeicl probe`: measures what a device takes for the parts of a decoder, and writes a target that says so.
+
+Products in each format at the shape of OPT-125M's layers, with one token and with a prompt; attention, and what
+stands between products, with a prompt; and the same graphs with next to no arithmetic, whose time is that of
+their nodes. Each format is a process of its own, so that only one copy of the weights is in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from edgeicl.bench.local import last_lines
+from edgeicl.bench.runner import processor, usable_cores
+from edgeicl.emit.probe_graphs import Shape, write_activations, write_attention, write_products
+from edgeicl.errors import BenchError, Problem, SpecError
+from edgeicl.module_process import run_module
+from edgeicl.progress import track
+from edgeicl.specs.format_cost import FormatCost
+from edgeicl.specs.manifest import MODEL_FILE
+from edgeicl.specs.quant_plan import BY_ROW, Format
+from edgeicl.specs.target import VNNI, Calibration, Target
+
+log = logging.getLogger(__name__)
+
+LAYERS = Shape(layers=12, hidden=768, inner=3072, heads=12)
+PROMPT_TOKENS = 128
+_SECONDS = 3.0  # of timing for each graph, and about as long to write and load it
+_TIMEOUT_S = 300
+
+
+def probe(
+    target: Target, *, threads: int | None = None, shape: Shape = LAYERS, seconds: float = _SECONDS
+) -> Target:
+    """`target` with what this computer measured: its calibration, and what depends on it.
+
+    `prompt_format` is offered where the processor multiplies 8-bit integers without saturating.
+
+    Raises:
+        SpecError: more threads than cores.
+        BenchError: a graph that doesn't run.
+    """
+    cores = usable_cores()
+    used = threads or min(cores, target.threads)
+    if used > cores:
+        found = Problem("--threads", f"{used} threads on {cores} cores", f"expected at most {cores}")
+        raise SpecError("threads", [found], next_step="ask for fewer, or leave --threads out")
+    features = (*target.instruction_features, *(f for f in _vnni() if f not in target.instruction_features))
+    integers = "avx2" not in features or bool({*features} & {*VNNI})
+    formats = [f for f in target.formats if f.bits != 16]
+    formats += [BY_ROW] if integers and BY_ROW not in formats else []
+    runner = _Runner(used, seconds, shape)
+    with track("probing", len(formats) + 2) as advance:
+        bandwidth, version = runner.bandwidth()
+        advance(1)
+        costs = []
+        for format_ in formats:
+            costs.append(runner.cost(format_))
+            advance(1)
+        rest = runner.rest()
+        advance(1)
+    calibration = Calibration(
+        bandwidth_bytes_per_second=bandwidth,
+        costs=tuple(costs),
+        **rest,
+        measurements=2 * len(costs) + 4,
+        source=f"edgeicl probe: {processor()}, {used} threads, onnxruntime {version}; least of the times "
+        f"within {seconds:g} s, {shape.layers} layers of {shape.hidden}, prompts of {PROMPT_TOKENS} tokens",
+    )
+    return target.model_copy(
+        update={
+            "threads": used,
+            "calibration": calibration,
+            "instruction_features": features,
+            "prompt_format": BY_ROW if integers else None,
+        }
+    )
+
+
+class _Runner:
+    """Writes graphs and has them timed."""
+
+    def __init__(self, threads: int, seconds: float, shape: Shape) -> None:
+        self._threads, self._seconds, self._shape = threads, seconds, shape
+        # of the least width that all blocks divide
+        self._empty = Shape(layers=shape.layers, hidden=256, inner=512, heads=4)
+
+    def bandwidth(self) -> tuple[float, str]:
+        """Bytes per second, and the version of the runtime."""
+        found = self._run([])
+        return found["bandwidth"], found["runtime_version"]
+
+    def cost(self, format_: Format) -> FormatCost:
+        """Of products in the format: above what those of few weights take, by the weights."""
+        with tempfile.TemporaryDirectory() as folder:
+            graphs = []
+            for name, shape in (("all", self._shape), ("few", self._empty)):
+                write_products(Path(folder) / name, shape, format_)
+                inputs = {"stream": shape.hidden, "inner": shape.inner}
+                graphs.append(_graph(Path(folder) / name, inputs, [1, PROMPT_TOKENS]))
+            token, prompt, few_token, few_prompt = self._run(graphs)["ms"]
+        weights = self._shape.weights - self._empty.weights
+        return FormatCost(
+            format=format_,
+            decode_ps_per_weight=_significant(max(token - few_token, 1e-6) * 1e9 / weights),
+            prompt_ps_per_weight=_significant(max(prompt - few_prompt, 1e-6) * 1e9 / (weights * PROMPT_TOKENS)),
+        )
+
+    def rest(self) -> dict[str, float]:
+        """What a calibration says of nodes, activations and attention."""
+        shape, few = self._shape, self._empty
+        with tempfile.TemporaryDirectory() as named:
+            folder = Path(named)
+            write_activations(folder / "activations", shape)
+            write_attention(folder / "attention", shape)
+            write_products(folder / "few", few, Format(bits=4, block_size=32))
+            graphs = [
+                _graph(
+                    folder / "activations", {"stream": shape.hidden, "inner": shape.inner}, [1, PROMPT_TOKENS]
+                ),
+                _graph(folder / "attention", {"qkv": 3 * shape.hidden}, [1, PROMPT_TOKENS]),
+                _graph(folder / "few", {"stream": few.hidden, "inner": few.inner}, [1]),
+            ]
+            one_active, active, one_attended, attended, few_products = self._run(graphs)["ms"]
+        fixed = one_active + one_attended + few_products
+        products = 2 * shape.layers * shape.hidden * PROMPT_TOKENS**2
+        return {
+            "fixed_decode_ms": _significant(fixed),
+            "fixed_prompt_ms": _significant(fixed),
+            "activation_ps_per_number": _significant(
+                max(active - one_active, 0.0) * 1e9 / (shape.numbers * PROMPT_TOKENS)
+            ),
+            "attention_ps_per_product": _significant(max(attended - one_attended, 0.0) * 1e9 / products),
+        }
+
+    def _run(self, graphs: list[dict[str, Any]]) -> dict[str, Any]:
+        request = {"threads": self._threads, "graphs": graphs, "seconds": self._seconds}
+        try:
+            done = run_module("edgeicl.bench.graph_times", request, timeout_s=_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            raise BenchError(f"probing took longer than {_TIMEOUT_S} s for one format") from error
+        if done.returncode != 0:
+            raise BenchError(
+                f"a graph of the probe doesn't run:\n{last_lines(done.stderr)}",
+                next_step="take formats out of the target that this computer's runtime has no kernel for",
+            )
+        found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        return found
+
+
+def _graph(folder: Path, inputs: dict[str, int], tokens: list[int]) -> dict[str, Any]:
+    return {"model": str(folder / MODEL_FILE), "inputs": inputs, "tokens": tokens}
+
+
+def _significant(value: float) -> float:
+    """Three digits: no measurement here has more."""
+    return float(f"{value:.3g}")
+
+
+def _vnni() -> list[str]:
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text().split() if info.exists() else []
+    return [name for name in VNNI if name in flags]

@@ -1,0 +1,133 @@
+"""From a target's calibration to the time until the first token: how long a prompt is read.
+
+    time = fixed + sum over groups of weights * tokens * cost of their format
+         + activations of the layers * cost of a number + products between tokens * cost of one
+
+In the last layer all but queries, keys and values are computed for the last token alone, as is the head: those
+weights cost what they cost a decoded token. Reading a prompt is bound by arithmetic, so bytes don't enter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from edgeicl.errors import BudgetError
+from edgeicl.models.anatomy import PROJECT_IN, Anatomy, WeightGroup
+from edgeicl.quantize.allocation import Limit, SizeTable, plan_bytes, smallest_bytes
+from edgeicl.specs.format_cost import FormatCost
+from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.target import Calibration
+
+_LIMIT_STEPS = 100_000  # in which a limit is divided: the solver of the allocation needs small numbers
+
+
+@dataclass(frozen=True)
+class FirstTokenTime:
+    """Predicted milliseconds of reading a prompt, and how many it may take.
+
+    Args:
+        nanoseconds: Group -> format -> time of its product.
+        rest_ms: All else.
+        limit_ms: None where the target sets none.
+    """
+
+    target: str
+    prompt_tokens: int
+    nanoseconds: SizeTable
+    rest_ms: float
+    limit_ms: float | None
+
+    def ms(self, plan: Mapping[str, Format]) -> float:
+        """Of the prompt when the groups are stored by `plan`."""
+        return self.ms_of(plan_bytes(plan, self.nanoseconds))
+
+    def ms_of(self, nanoseconds: int) -> float:
+        """The same for groups whose products take so long."""
+        return self.rest_ms + nanoseconds * 1e-6
+
+    @property
+    def limits(self) -> list[Limit]:
+        """What the groups may take, in steps of the limit; may be negative. At most one."""
+        if self.limit_ms is None:
+            return []
+        step = max(1, int(self.limit_ms * 1e6 / _LIMIT_STEPS))
+        steps = {
+            group: {f: ceil(taken / step) for f, taken in each.items()}
+            for group, each in self.nanoseconds.items()
+        }
+        return [Limit(steps, int((self.limit_ms - self.rest_ms) * 1e6 // step))]
+
+    def require(self, nanoseconds: int, *, what: str) -> None:
+        """BudgetError if groups whose products take so long break the limit; names the time needed."""
+        needed = self.ms_of(nanoseconds)
+        if self.limit_ms is not None and needed > self.limit_ms:
+            raise BudgetError(
+                f"target {self.target}: budget.first_token_ms is {self.limit_ms:g}, but {what} takes "
+                f"{needed:.4g} ms for a prompt of {self.prompt_tokens} tokens, predicted: products "
+                f"{nanoseconds * 1e-6:.4g} ms, all else {self.rest_ms:.4g} ms",
+                smallest_bytes=0,
+                next_step=f"set budget.first_token_ms of target {self.target} to at least {needed * 1.001:.4g}"
+                ", lower its prompt_tokens, set its prompt_format, or choose a smaller student",
+            )
+
+    def require_any(self, nanoseconds: SizeTable) -> None:
+        """BudgetError unless some plan of `nanoseconds` (unit -> format -> time) keeps the limit."""
+        self.require(smallest_bytes(nanoseconds), what="the fastest plan of its formats")
+
+
+def first_token_time(
+    target: str,
+    anatomy: Anatomy,
+    offered: Mapping[WeightGroup, Sequence[Format]],
+    calibration: Calibration,
+    *,
+    prompt_tokens: int,
+    limit_ms: float | None,
+    multiplied: Callable[[WeightGroup], bool],
+    prompt_format: Format | None = None,
+) -> FirstTokenTime | None:
+    """The time of a prompt; None where the calibration lacks the cost of a format.
+
+    Args:
+        offered: The formats that each group may have.
+        multiplied: Whether a group is multiplied with; tokens are looked up in the others, in no time.
+        prompt_format: Of the layers' second copy, if there is one.
+    """
+
+    def read(group: WeightGroup, format_: Format) -> Format:
+        return format_ if prompt_format is None or group.layer is None else prompt_format
+
+    def nanoseconds(group: WeightGroup, cost: FormatCost) -> int:
+        weights = group.shape[0] * group.shape[1]
+        if _last_token_alone(group, anatomy):
+            return ceil(weights * cost.decode_ps_per_weight * 1e-3)
+        return ceil(weights * prompt_tokens * cost.prompt_ps_per_weight * 1e-3)
+
+    table: dict[str, dict[Format, int]] = {}
+    for group, formats in offered.items():
+        if not multiplied(group):
+            table[group.name] = dict.fromkeys(formats, 0)
+            continue
+        costs = {format_: calibration.cost(read(group, format_)) for format_ in formats}
+        known = {format_: nanoseconds(group, cost) for format_, cost in costs.items() if cost is not None}
+        if len(known) < len(costs):
+            return None
+        table[group.name] = known
+    return FirstTokenTime(target, prompt_tokens, table, _rest_ms(anatomy, calibration, prompt_tokens), limit_ms)
+
+
+def _last_token_alone(group: WeightGroup, anatomy: Anatomy) -> bool:
+    if group.layer is None:
+        return group.name != PROJECT_IN
+    return group.layer == anatomy.layers - 1 and not group.name.endswith(".attention.qkv")
+
+
+def _rest_ms(anatomy: Anatomy, calibration: Calibration, tokens: int) -> float:
+    numbers = tokens * sum(sum(group.shape) for group in anatomy.groups if group.layer is not None)
+    products = 2 * anatomy.layers * anatomy.heads * anatomy.head_size * tokens**2
+    picoseconds = (
+        numbers * calibration.activation_ps_per_number + products * calibration.attention_ps_per_product
+    )
+    return calibration.fixed_prompt_ms + picoseconds * 1e-9

@@ -1,0 +1,157 @@
+"""The time until the first token: figures on paper, as a limit, and the second copy it may buy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from safetensors.numpy import load_file
+
+from edgeicl.errors import BudgetError, SpecError
+from edgeicl.models.architectures.table import anatomy_of
+from edgeicl.numerics.size import group_bytes
+from edgeicl.quantize.budget import weight_budget
+from edgeicl.quantize.plan_space import plan_space
+from edgeicl.quantize.student_weights import read_weights
+from edgeicl.specs.format_cost import FormatCost
+from edgeicl.specs.quant_plan import BY_ROW, Format, QuantPlan
+from edgeicl.specs.target import Budget, Calibration, Target
+from tests.unit.quantize.test_forecast import foreseen
+from tests.unit.quantize.test_quantize_stage import ALL, _run, _target
+
+INT4 = Format(bits=4, block_size=128)
+# int8 by rows reads prompts twice as fast as all others; 2 and 4 bits decode fastest
+PROMPT_PS = {2: 2000.0, 4: 1000.0, 8: 1000.0, 32: 4000.0}
+
+
+def _calibration(formats: list[Format]) -> Calibration:
+    return Calibration(
+        bandwidth_bytes_per_second=1e9,
+        measurements=1,
+        source="made up",
+        fixed_prompt_ms=0.001,
+        activation_ps_per_number=10.0,
+        attention_ps_per_product=5.0,
+        costs=tuple(
+            FormatCost(
+                format=f,
+                decode_ps_per_weight=10.0 * f.bits,
+                prompt_ps_per_weight=500.0 if f.by_row else PROMPT_PS[f.bits],
+            )
+            for f in formats
+        ),
+    )
+
+
+def _timed(*, copy: bool = True, **budget: Any) -> Target:
+    plain = _target(ALL, artifact_bytes=10**6)
+    return Target.model_validate(
+        plain.model_dump()
+        | {
+            "budget": {"artifact_bytes": 10**6, **budget},
+            "calibration": _calibration([*plain.formats, BY_ROW]).model_dump(),
+            "prompt_tokens": 10,
+            "prompt_format": BY_ROW.model_dump() if copy else None,
+        }
+    )
+
+
+def _plan(student: Path, store: Path, target: Target, **settings: Any) -> QuantPlan:
+    output = _run(student, store, target, **settings)
+    return QuantPlan.model_validate_json((output.path / "plan.json").read_bytes())
+
+
+def test_opt_125m_on_paper() -> None:
+    """128 tokens, one format of 10 ps a weight and token and 20 ps a weight of one token.
+
+    A layer has 12 * 768² = 7,077,888 weights; all 12 but for 9 * 768² of the last one are read by 128 tokens:
+    79,626,240, 101,921.6 us. Those, and the head of 50,272 rows, by one: 43,917,312, 878.3 us. Numbers of a
+    layer: 3 * 768 + 768 + 2 * 768 + 2 * (768 + 3072) = 12,288; of 12 and 128 tokens 18,874,368, 188.7 us at
+    10 ps. Attention: 2 * 12 * 768 * 128² = 301,989,888 products, 1,509.9 us at 5 ps. And 1 us.
+    """
+    anatomy = anatomy_of({"model_type": "opt"})
+    target = _target(ALL, artifact_bytes=10**9)
+    budget, _ = weight_budget(target, anatomy, tokenizer_bytes=0, task_bytes=0)
+    cost = FormatCost(format=INT4, decode_ps_per_weight=20.0, prompt_ps_per_weight=10.0)
+    calibration = _calibration([]).model_copy(update={"costs": (cost,)})
+    space = plan_space(anatomy, [INT4], budget, by_block=False, calibration=calibration, prompt_tokens=128)
+    (plan,) = space.uniform().values()
+    expected = 101.9215872 + 0.87834624 + 0.18874368 + 1.50994944 + 0.001
+    assert space.first_token_ms(plan) == pytest.approx(expected, rel=1e-6)
+    other = plan_space(
+        anatomy,
+        [Format(bits=8, block_size=32)],
+        budget,
+        by_block=False,
+        calibration=calibration,
+        prompt_tokens=128,
+    )
+    assert other.first is None  # its cost was not measured
+
+
+def test_the_limit_is_kept(student: Path, tmp_path: Path) -> None:
+    free = _plan(student, tmp_path, _timed(copy=False))
+    times = []
+    for share in (0.9, 0.6, 0.35):
+        limit = share * (free.predicted_first_token_ms or 0.0)
+        plan = _plan(student, tmp_path, _timed(copy=False, first_token_ms=limit))
+        assert plan.prompt_format is None
+        times.append(plan.predicted_first_token_ms or 0.0)
+        assert times[-1] <= limit
+        said, _ = foreseen(student, tmp_path, _timed(copy=False, first_token_ms=limit))
+        assert said.best is not None
+        assert said.best.first_token_ms == pytest.approx(times[-1], rel=0.1)
+    assert times[0] > times[1] > times[2]
+
+
+def test_a_second_copy_is_bought_by_the_limit_alone(student: Path, tmp_path: Path) -> None:
+    """Not without a limit, nor where plans without it are as good; then its bytes are counted to the last."""
+    fastest = 0.26 * (_plan(student, tmp_path, _timed()).predicted_first_token_ms or 0.0)
+    assert _plan(student, tmp_path, _timed()).prompt_format is None
+    assert _plan(student, tmp_path, _timed(first_token_ms=1000.0)).prompt_format is None
+    target = _timed(first_token_ms=fastest)
+    output = _run(student, tmp_path, target)
+    plan = QuantPlan.model_validate_json((output.path / "plan.json").read_bytes())
+    assert plan.prompt_format == BY_ROW
+    assert (plan.predicted_first_token_ms or 0.0) <= fastest
+    assert plan.prompt_loss is not None
+    assert 0 < plan.prompt_loss < 1e-2
+    groups = read_weights(student).groups
+    copied = sum(group_bytes(*group.shape, BY_ROW) for group in groups if group.layer is not None)
+    stored = sum(group_bytes(*group.shape, plan.formats()[group.name]) for group in groups)
+    tensors = load_file(output.path / "weights.safetensors")
+    assert sum(values.nbytes for name, values in tensors.items() if name.startswith("prompt.")) == copied
+    without = _plan(student, tmp_path, _timed(copy=False, artifact_bytes=10**6))
+    bytes_without = sum(group_bytes(*group.shape, without.formats()[group.name]) for group in groups)
+    assert plan.predicted_weight_bytes - without.predicted_weight_bytes == stored + copied - bytes_without
+    said, error = foreseen(student, tmp_path, target)
+    assert error is None
+    assert said.prompt_copy_bytes == copied
+    # less can be had by the copy alone; without it the limit is named
+    with pytest.raises(BudgetError, match=r"budget\.first_token_ms"):
+        _run(student, tmp_path, _timed(copy=False, first_token_ms=0.6 * fastest))
+
+
+def test_a_plan_of_ones_own_says_whether_there_is_a_copy(student: Path, tmp_path: Path) -> None:
+    limit = 0.26 * (_plan(student, tmp_path, _timed()).predicted_first_token_ms or 0.0)
+    output = _run(student, tmp_path, _timed(first_token_ms=limit))
+    again = _plan(student, tmp_path, _timed(first_token_ms=limit), plan=str(output.path / "plan.json"))
+    assert again == QuantPlan.model_validate_json((output.path / "plan.json").read_bytes())
+    with pytest.raises(SpecError, match="prompt_format"):
+        _run(student, tmp_path, _timed(copy=False), plan=str(output.path / "plan.json"))
+
+
+def test_what_can_not_be_predicted_is_refused() -> None:
+    known = _timed(first_token_ms=10.0).model_dump()
+    costs = known["calibration"]["costs"]
+    with pytest.raises(ValidationError, match="costs lacks int2"):
+        Target.model_validate(known | {"calibration": known["calibration"] | {"costs": costs[1:]}})
+    with pytest.raises(ValidationError, match="expected 8 bits with block_size row"):
+        Target.model_validate(known | {"prompt_format": INT4.model_dump()})
+    with pytest.raises(ValidationError, match="each once"):
+        Calibration.model_validate(known["calibration"] | {"costs": [costs[0], costs[0]]})
+    assert Budget(first_token_ms=3.0).decode_ms is None
+    with pytest.raises(ValidationError, match="no budget given"):
+        Budget()

@@ -1,0 +1,77 @@
+"""What `edgeicl probe` writes: a target whose costs were measured, from graphs of parts of a decoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from edgeicl.bench.graph_times import least_ms
+from edgeicl.emit.probe_graphs import Shape, write_activations, write_attention, write_products
+from edgeicl.errors import SpecError
+from edgeicl.probe import probe
+from edgeicl.specs.catalog import load_target
+from edgeicl.specs.loading import dump_yaml, parse_spec
+from edgeicl.specs.quant_plan import BY_ROW, Format
+from edgeicl.specs.target import VNNI, Target
+from tests.unit.quantize.test_quantize_stage import _target
+
+SMALL = Shape(layers=1, hidden=256, inner=512, heads=4)
+LARGER = Shape(layers=2, hidden=512, inner=1024, heads=8)
+
+
+def _ran(folder: Path, **inputs: np.ndarray) -> np.ndarray:
+    session = ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, inputs)
+    return np.asarray(found)
+
+
+def test_every_product_is_computed(tmp_path: Path) -> None:
+    """fp32 weights are 0.001: from ones, 256 inputs give 0.256 and 512 give 0.512."""
+    write_products(tmp_path, SMALL, Format(bits=32))
+    ones = {"stream": np.ones((1, 3, 256), np.float32), "inner": np.ones((1, 3, 512), np.float32)}
+    np.testing.assert_allclose(_ran(tmp_path, **ones), np.full((1, 3, 1), 3 * 0.256 + 0.512), rtol=1e-5)
+    assert SMALL.weights == (3 * 256 + 256 + 2 * 512) * 256
+    assert SMALL.numbers == 4 * 256 + 2 * 256 + 2 * (256 + 512)
+
+
+def test_the_other_parts_run(tmp_path: Path) -> None:
+    write_activations(tmp_path / "activations", SMALL)
+    write_attention(tmp_path / "attention", SMALL)
+    random = np.random.default_rng(0)
+    stream, inner, qkv = (random.standard_normal((1, 5, n), dtype=np.float32) for n in (256, 512, 768))
+    assert np.isfinite(_ran(tmp_path / "activations", stream=stream, inner=inner)).all()
+    attended = _ran(tmp_path / "attention", qkv=qkv)
+    assert attended.shape == (1, 5, 256)
+    np.testing.assert_allclose(attended[0, 0], qkv[0, 0, 512:], rtol=1e-5)  # the first token sees itself
+
+
+def test_least_of_the_times_in_turn() -> None:
+    called: list[str] = []
+    times = least_ms([lambda: called.append("a"), lambda: called.append("b")], seconds=0.0)
+    assert called == ["a", "b"] * 4
+    assert all(0 < each < 1000 for each in times)
+
+
+def test_a_target_is_measured() -> None:
+    given = load_target("tiny-cpu").model_copy(update={"formats": (Format(bits=4, block_size=32), BY_ROW)})
+    found = probe(given, threads=1, shape=LARGER, seconds=0.05)
+    calibration = found.calibration
+    assert calibration is not None
+    assert [cost.format for cost in calibration.costs] == list(given.formats)
+    # more than a tenth of an operation a core can do in a picosecond, less than a microsecond a weight
+    assert all(0.01 < cost.prompt_ps_per_weight < 1e6 for cost in calibration.costs)
+    assert calibration.bandwidth_bytes_per_second > 1e8
+    assert calibration.fixed_decode_ms > 0
+    assert "1 threads" in calibration.source
+    if {*VNNI} & {*found.instruction_features}:
+        assert found.prompt_format == BY_ROW
+    again = parse_spec(dump_yaml(found), Target, source="t.yaml", base_folder=Path())
+    assert again == found
+
+
+def test_more_threads_than_cores_are_refused() -> None:
+    with pytest.raises(SpecError, match="1000 threads on"):
+        probe(_target([{"bits": 32}], artifact_bytes=1), threads=1000)
