@@ -6,6 +6,9 @@ prints a table of docs/results/real-checkpoint.md. Plans are made, and weights r
 of the text; perplexity and KL are of later ones, at every token. Budgets are the bytes of uniform formats,
 counted as an artifact stores them, a tied table once. That is generous to the rivals, whose tools store the
 table that tokens are looked up in apart from the head, in floating point.
+
+What is recovered is the uniform plan itself, trained on the documents that plans are made on and on texts that
+the checkpoint writes; `--recovered-only` leaves out all that takes other plans.
 """
 
 from __future__ import annotations
