@@ -7,8 +7,8 @@ of the text; perplexity and KL are of later ones, at every token. Budgets are th
 counted as an artifact stores them, a tied table once. That is generous to the rivals, whose tools store the
 table that tokens are looked up in apart from the head, in floating point.
 
-onnxruntime's own quantizer rounds each matrix in a model of this matrix alone, whose product with the unit
-matrix is what its kernel reads.
+What is recovered is the uniform plan itself, trained on the documents that plans are made on and on texts that
+the checkpoint writes; `--recovered-only` leaves out all that takes other plans.
 """
 
 from __future__ import annotations
@@ -16,24 +16,15 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from math import exp
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnxruntime.quantization.matmul_nbits_quantizer import (
-    DefaultWeightOnlyQuantConfig,
-    HQQWeightOnlyQuantConfig,
-    KQuantWeightOnlyQuantConfig,
-    MatMulNBitsQuantizer,
-)
 
 from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.numerics.size import group_bytes
@@ -57,6 +48,7 @@ from edgeicl.specs.quant_plan import Format
 from edgeicl.specs.source import TextSource
 from edgeicl.tasks.prompt import leading_tokens
 from edgeicl.tasks.text_source import read_texts
+from tests.onnxruntime_rounding import quantizers, rounded_by
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +68,8 @@ BUDGETS = (
     Format(bits=8, block_size=128),
 )
 """Uniform formats whose bytes are the budgets."""
+
+RIVALS = quantizers(OFFERED)
 
 MOST_TOKENS, CALIBRATION_DOCUMENTS, UNSEEN_DOCUMENTS = 256, 96, 64
 ROUNDS = 2
@@ -227,64 +221,6 @@ def first_and_last(model: Model, limit_bytes: int) -> Found | None:
     return model.stored("first and last layers", "rtn", best)
 
 
-def rival_matrix(matrix: Floats, quantizer: Callable[[onnx.ModelProto], MatMulNBitsQuantizer]) -> Floats:
-    """`matrix` [N, K] as onnxruntime's quantizer stores it and its kernel reads it again."""
-    rows, columns = matrix.shape
-    weight = onnx.numpy_helper.from_array(np.ascontiguousarray(matrix.T), "w")
-    info = partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"], name="product")],
-        "one",
-        [info("x", shape=[columns, columns])],
-        [info("y", shape=[columns, rows])],
-        [weight],
-    )
-    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
-    working = quantizer(made)
-    working.process()
-    session = onnxruntime.InferenceSession(
-        working.model.model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    unit = np.eye(columns, dtype=np.float32)
-    return np.ascontiguousarray(np.asarray(session.run(None, {"x": unit})[0], np.float32).T)
-
-
-def _default(model: onnx.ModelProto, *, bits: int, block: int, symmetric: bool) -> MatMulNBitsQuantizer:
-    config = DefaultWeightOnlyQuantConfig(block_size=block, is_symmetric=symmetric, bits=bits)
-    return MatMulNBitsQuantizer(model, bits=bits, block_size=block, is_symmetric=symmetric, algo_config=config)
-
-
-def _k_quant(model: onnx.ModelProto, *, bits: int, block: int) -> MatMulNBitsQuantizer:
-    named: dict[str, Any] = {"product": {"bits": bits, "group_size": block}}
-    config = KQuantWeightOnlyQuantConfig(customized_weight_config=named)
-    return MatMulNBitsQuantizer(model, bits=bits, block_size=block, algo_config=config)
-
-
-def _hqq(model: onnx.ModelProto, *, bits: int, block: int) -> MatMulNBitsQuantizer:
-    config = HQQWeightOnlyQuantConfig(block_size=block, bits=bits)
-    return MatMulNBitsQuantizer(model, bits=bits, block_size=block, algo_config=config)
-
-
-RIVALS: dict[str, Sequence[tuple[Format, Callable[[onnx.ModelProto], MatMulNBitsQuantizer]]]] = {
-    "onnxruntime, default": [
-        (f, partial(_default, bits=f.bits, block=f.block_size or 0, symmetric=f.symmetric))
-        for f in OFFERED
-        if f.bits in (4, 8)
-    ],
-    "onnxruntime, k-quant": [
-        (f, partial(_k_quant, bits=f.bits, block=f.block_size or 0))
-        for f in OFFERED
-        if f.bits in (4, 8) and not f.symmetric
-    ],
-    "onnxruntime, HQQ": [
-        (f, partial(_hqq, bits=f.bits, block=f.block_size or 0))
-        for f in OFFERED
-        if f.bits == 4 and not f.symmetric
-    ],
-}
-"""Quantizer -> formats that it may store. Its HQQ stores zero points in fp32; here they count as packed."""
-
-
 def rival(model: Model, name: str, limit_bytes: int) -> Found | None:
     """The best of its uniform formats within the budget, by KL on the unseen text itself."""
     found = []
@@ -294,7 +230,7 @@ def rival(model: Model, name: str, limit_bytes: int) -> Found | None:
             continue
         if plan_bytes(plan, model.sizes) <= limit_bytes:
             try:
-                values = {g: rival_matrix(matrix, quantizer) for g, matrix in model.weights.matrices.items()}
+                values = {g: rounded_by(quantizer, matrix) for g, matrix in model.weights.matrices.items()}
             except ValueError as error:  # its k-quant can't pack the zero point of a row that is one block
                 log.warning("%s in %s: %s", name, format_, error)
                 continue
