@@ -125,5 +125,5 @@ def test_losses_by_format(weights: StudentWeights) -> None:
 
 
 def test_weights_beyond_fp16_are_refused() -> None:
-    with pytest.raises(DataError, match="a weight of 70000 is too large for 16 bits"):
+    with pytest.raises(DataError, match="a number of 70000 is too large for 16 bits"):
         stored_values(np.full((1, 16), 7e4, np.float32), Format(bits=16))
