@@ -21,7 +21,7 @@ from edgeicl.models.anatomy import EMBEDDING, HEAD, Anatomy, WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.cache_rounding import cache_codes, channel_scales, read_back
-from edgeicl.quantize.allocation import merged, plan_bytes, plan_loss
+from edgeicl.quantize.allocation import SizeTable, merged, plan_bytes, plan_loss
 from edgeicl.quantize.block_losses import relative_error
 from edgeicl.quantize.cache import HEADROOM
 from edgeicl.quantize.cache_choice import Choice, PlanSpaces, best_choice, candidates
@@ -94,8 +94,8 @@ def forecast(
         resident_limit_bytes=budget.resident_limit_bytes,
         decode_limit_ms=target.budget.decode_ms,
         best=None if best is None else _size("best", space, best.plan),
-        smallest=_extreme("smallest", space, min),
-        largest=_extreme("largest", space, max),
+        smallest=_extreme("smallest", spaces, min),
+        largest=_extreme("largest", spaces, max),
         uniform=tuple(_size(f"uniform {f}", space, plan) for f, plan in space.uniform().items()),
         other_tensor_bytes=budget.other_tensor_bytes,
         other_file_bytes=budget.other_file_bytes,
@@ -158,33 +158,31 @@ def typical_losses(
 
 
 def _size(label: str, space: PlanSpace, plan: Plan) -> ForecastSize:
-    stored, held = plan_bytes(plan, space.stored), plan_bytes(plan, space.held)
-    return _sized(label, space, stored, held, space.decode_ms(plan))
+    artifact = space.budget.artifact_bytes(plan_bytes(plan, space.stored))
+    resident = space.budget.resident_bytes(plan_bytes(plan, space.held))
+    return _sized(label, space, artifact, resident, space.decode_ms(plan))
 
 
-def _extreme(label: str, space: PlanSpace, choose: Callable[[Iterable[int]], int]) -> ForecastSize:
-    stored, held = (
-        sum(choose(by_format.values()) for by_format in merged(sizes, space.units).values())
-        for sizes in (space.stored, space.held)
-    )
-    return _sized(label, space, stored, held, _extreme_ms(space, choose))
+def _extreme(label: str, spaces: PlanSpaces, choose: Callable[[Iterable[int]], int]) -> ForecastSize:
+    """The most or the least of each figure, whatever the cache."""
+
+    def groups(sizes: SizeTable, space: PlanSpace) -> int:
+        return sum(choose(by_format.values()) for by_format in merged(sizes, space.units).values())
+
+    each = spaces.values()
+    artifact = choose([space.budget.artifact_bytes(groups(space.stored, space)) for space in each])
+    resident = choose([space.budget.resident_bytes(groups(space.held, space)) for space in each])
+    timed = [(space.decode, space) for space in each if space.decode is not None]
+    times = sorted(decode.ms_of_bytes(groups(decode.reads, space)) for decode, space in timed)
+    decode_ms = None if not times else times[0] if choose is min else times[-1]
+    return _sized(label, next(iter(each)), artifact, resident, decode_ms)
 
 
-def _extreme_ms(space: PlanSpace, choose: Callable[[Iterable[int]], int]) -> float | None:
-    if space.decode is None:
-        return None
-    by_unit = merged(space.decode.reads, space.units).values()
-    return space.decode.ms_of_bytes(sum(choose(by_format.values()) for by_format in by_unit))
-
-
-def _sized(
-    label: str, space: PlanSpace, stored_bytes: int, held_bytes: int, decode_ms: float | None
-) -> ForecastSize:
-    budget = space.budget
-    artifact, resident = budget.artifact_bytes(stored_bytes), budget.resident_bytes(held_bytes)
+def _sized(label: str, space: PlanSpace, artifact: int, resident: int, decode_ms: float | None) -> ForecastSize:
+    """Whether these bytes and this time keep the limits, which are the same for all spaces."""
     limits = (
-        (artifact, budget.artifact_limit_bytes),
-        (resident, budget.resident_limit_bytes),
+        (artifact, space.budget.artifact_limit_bytes),
+        (resident, space.budget.resident_limit_bytes),
         (decode_ms, None if space.decode is None else space.decode.limit_ms),
     )
     return ForecastSize(
