@@ -11,8 +11,9 @@ where whole blocks share a format (Jaccard) a model of few layers may end a bloc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from edgeicl.models.anatomy import EMBEDDING, HEAD, Anatomy, WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.cache_rounding import cache_codes, channel_scales, read_back
-from edgeicl.quantize.allocation import SizeTable, merged, plan_bytes, plan_loss
+from edgeicl.quantize.allocation import Number, SizeTable, merged, plan_bytes, plan_loss
 from edgeicl.quantize.block_losses import typical_error, typical_numbers
 from edgeicl.quantize.cache import HEADROOM
 from edgeicl.quantize.cache_choice import Choice, PlanSpaces, best_choice, candidates
@@ -91,12 +92,12 @@ def forecast(
         artifact_limit_bytes=budget.artifact_limit_bytes,
         resident_limit_bytes=budget.resident_limit_bytes,
         decode_limit_ms=target.budget.decode_ms,
-        best=None if best is None else _size("best", best.space, best.plan),
         first_token_limit_ms=target.budget.first_token_ms,
         prompt_tokens=None if space.first is None else space.first.prompt_tokens,
         prompt_copy_bytes=budget.prompt_copy_bytes,
-        smallest=_extreme("smallest", space, min),
-        largest=_extreme("largest", space, max),
+        best=None if best is None else _size("best", best.space, best.plan),
+        smallest=_extreme("smallest", spaces, min),
+        largest=_extreme("largest", spaces, max),
         uniform=tuple(_size(f"uniform {f}", space, plan) for f, plan in space.uniform().items()),
         other_tensor_bytes=budget.other_tensor_bytes,
         other_file_bytes=budget.other_file_bytes,
@@ -159,38 +160,49 @@ def typical_losses(
     }
 
 
+class Choose(Protocol):
+    """`min` or `max`."""
+
+    def __call__(self, values: Iterable[Number], /) -> Number: ...
+
+
 def _size(label: str, space: PlanSpace, plan: Plan) -> ForecastSize:
-    stored, held = plan_bytes(plan, space.stored), plan_bytes(plan, space.held)
-    return _sized(label, space, stored, held, space.decode_ms(plan), space.first_token_ms(plan))
+    artifact = space.budget.artifact_bytes(plan_bytes(plan, space.stored))
+    resident = space.budget.resident_bytes(plan_bytes(plan, space.held))
+    return _sized(label, space, artifact, resident, space.decode_ms(plan), space.first_token_ms(plan))
 
 
-def _extreme(label: str, space: PlanSpace, choose: Callable[[Iterable[int]], int]) -> ForecastSize:
-    stored, held = (_extreme_sum(space, sizes, choose) for sizes in (space.stored, space.held))
-    decode = first = None
-    if space.decode is not None:
-        decode = space.decode.ms_of_bytes(_extreme_sum(space, space.decode.reads, choose))
-    if space.first is not None:
-        first = space.first.ms_of(_extreme_sum(space, space.first.nanoseconds, choose))
-    return _sized(label, space, stored, held, decode, first)
+def _extreme(label: str, spaces: PlanSpaces, choose: Choose) -> ForecastSize:
+    """The most or the least of each figure, whatever the cache."""
 
+    def groups(sizes: SizeTable, space: PlanSpace) -> int:
+        return sum(choose(by_format.values()) for by_format in merged(sizes, space.units).values())
 
-def _extreme_sum(space: PlanSpace, sizes: SizeTable, choose: Callable[[Iterable[int]], int]) -> int:
-    return sum(choose(by_format.values()) for by_format in merged(sizes, space.units).values())
+    each = spaces.values()
+    decode = [s.decode.ms_of_bytes(groups(s.decode.reads, s)) for s in each if s.decode is not None]
+    first = [s.first.ms_of(groups(s.first.nanoseconds, s)) for s in each if s.first is not None]
+    return _sized(
+        label,
+        next(iter(each)),
+        choose([s.budget.artifact_bytes(groups(s.stored, s)) for s in each]),
+        choose([s.budget.resident_bytes(groups(s.held, s)) for s in each]),
+        choose(decode) if decode else None,
+        choose(first) if first else None,
+    )
 
 
 def _sized(
     label: str,
     space: PlanSpace,
-    stored_bytes: int,
-    held_bytes: int,
+    artifact: int,
+    resident: int,
     decode_ms: float | None,
     first_token_ms: float | None,
 ) -> ForecastSize:
-    budget = space.budget
-    artifact, resident = budget.artifact_bytes(stored_bytes), budget.resident_bytes(held_bytes)
+    """Whether these bytes and times keep the limits, which are the same for all spaces."""
     limits = (
-        (artifact, budget.artifact_limit_bytes),
-        (resident, budget.resident_limit_bytes),
+        (artifact, space.budget.artifact_limit_bytes),
+        (resident, space.budget.resident_limit_bytes),
         (decode_ms, None if space.decode is None else space.decode.limit_ms),
         (first_token_ms, None if space.first is None else space.first.limit_ms),
     )

@@ -48,8 +48,8 @@ def quantize(
 
     The output holds `plan.json`, `importance.json`, `curve.json`, `deviations.json` and
     `weights.safetensors`: `<group>.codes`, `.scales` and, where asymmetric, `.zero_points` of quantized
-    groups, `<group>.weight` of floating-point ones, `<group>.bias`, `LABEL_HEAD` where that is the head, and
-    all other parameters by their names.
+    groups, `<group>.weight` of floating-point ones, `<group>.bias`, `LABEL_HEAD` where that is the head, scales
+    of an 8-bit cache (`cache.RoundedCache`), and all other parameters by their names.
 
     Raises:
         SpecError: a plan file that doesn't suit the model or the target.

@@ -24,6 +24,8 @@ from edgeicl.specs.manifest import TaskFile
 from edgeicl.specs.quant_plan import Format
 from tests.unit.emit.other_numbers import with_halves
 from tests.unit.emit.test_emit_stage import checks_of, make_recipe, make_target, run
+from tests.unit.emit.test_label_head import TOKENS as LABELS
+from tests.unit.emit.test_label_head import checked, with_label_head
 from tests.unit.emit.tiny_opt import Tiny, write_quantized
 from tests.unit.tiny_models import VARIANTS, make_model
 
@@ -56,6 +58,14 @@ def test_agrees_with_transformers_in_every_architecture(variant: str, tmp_path: 
         stored = sum(group_bytes(*group.shape, format_, scale_bytes=2) for group in anatomy.groups)
         data = sum(entry.bytes for entry in ledger if entry.file == "model.onnx.data")
         assert data == stored + anatomy.fixed_tensor_bytes // 2 == (tmp_path / "model.onnx.data").stat().st_size
+
+
+def test_labels_rows_stay_in_fp32(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
+    tiny, _ = _halves(quantize, tmp_path)
+    weights = with_label_head(tiny, tmp_path / "weights")
+    assert checked(tiny, weights, tmp_path, tokens=LABELS)
+    with pytest.raises(ParityError):
+        checked(tiny, weights, tmp_path, tokens=LABELS[::-1])
 
 
 def _halves(quantize: Callable[[Format], Tiny], folder: Path) -> tuple[Tiny, QuantizedWeights]:

@@ -27,6 +27,7 @@ from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.specs.quant_plan import Format, QuantPlan
 from edgeicl.specs.target import Target
 from edgeicl.store import StageOutput
+from tests.unit.quantize.test_forecast import foreseen
 from tests.unit.quantize.test_quantize_stage import ALL, _recipe, _run, _target
 from tests.unit.quantize.tiny_student import SEQUENCES
 
@@ -145,6 +146,20 @@ def test_a_choice_is_measured_and_only_where_there_is_one(student: Path) -> None
     (found,) = candidates(enough, losses)
     assert isinstance(found, Choice)
     assert found.cache_bits == 8
+
+
+def test_what_is_foreseen_counts_every_cache(student: Path, tmp_path: Path) -> None:
+    found, _ = foreseen(student, tmp_path, target(1_000_000))
+    alone = {bits: foreseen(student, tmp_path, target(1_000_000, bits))[0] for bits in (32, 8)}
+    assert (found.cache_bits, found.kv_cache_bytes) == (32, CACHE_32)
+    assert found.smallest.resident_bytes == alone[8].smallest.resident_bytes
+    assert found.smallest.resident_bytes == alone[32].smallest.resident_bytes - (CACHE_32 - CACHE_8 - SCALES)
+    assert found.largest.resident_bytes == alone[32].largest.resident_bytes
+    assert found.smallest.artifact_bytes == alone[32].smallest.artifact_bytes
+    nothing, error = foreseen(student, tmp_path, target(1_000))
+    assert error is not None
+    assert error.smallest_bytes == found.smallest.resident_bytes
+    assert nothing.best is None
 
 
 def test_a_plan_can_be_edited_and_fed_back(student: Path, tmp_path: Path) -> None:
