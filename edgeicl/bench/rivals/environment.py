@@ -39,7 +39,7 @@ def find_python(environment: RivalEnvironment, *, given: Path | None, install: b
     """The Python for `environment`: `given`, else the one that edgeicl made, else this one.
 
     Args:
-        install: Make an environment with pip where there is none yet, if none is given.
+        install: Make an environment with pip where no Python has the libraries, if none is given.
 
     Raises:
         BenchError: no Python has the libraries, or they can't be installed; says what to do.
@@ -47,11 +47,15 @@ def find_python(environment: RivalEnvironment, *, given: Path | None, install: b
     if given is not None:
         return _checked(given, environment)
     made = _made_python(environment)
-    if install and not made.is_file():
-        _install(environment, made.parents[1])
     if made.is_file():
         return _checked(made, environment)
-    return _checked(Path(sys.executable), environment)
+    try:
+        return _checked(Path(sys.executable), environment)
+    except BenchError:
+        if not install:
+            raise
+    _install(environment, made.parents[1])
+    return _checked(made, environment)
 
 
 def _made_python(environment: RivalEnvironment) -> Path:
@@ -64,7 +68,7 @@ def _checked(python: Path, environment: RivalEnvironment) -> FoundPython:
     names = [*environment.distributions, "numpy"]
     code = (
         "import importlib.metadata as m, json, platform, sys\n"
-        "have = {d.metadata['Name'].lower(): d.version for d in m.distributions()}\n"
+        "have = {d.metadata['Name'].lower().replace('_', '-'): d.version for d in m.distributions()}\n"
         "found = {n: have.get(n.lower()) for n in sys.argv[1:]}\n"
         "print(json.dumps(found | {'python': platform.python_version()}))"
     )
