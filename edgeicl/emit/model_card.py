@@ -186,8 +186,8 @@ def _optimum(manifest: Manifest) -> str:
     if not manifest.optimum_agrees:
         return ""
     fused = (
-        " One text at a time: `generate` pads a batch on the left, and this graph wants padding on the right. Its "
-        "warning of a missing `position_ids` changes nothing: positions come from the mask."
+        " One text at a time: `generate` pads a batch on the left, and this graph wants padding on the right. "
+        "Its warning of a missing `position_ids` changes nothing: positions come from the mask."
     )
     return (
         "With Optimum, `ORTModelForCausalLM.from_pretrained(folder)` and its `generate` made the same greedy "
