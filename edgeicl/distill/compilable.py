@@ -24,7 +24,8 @@ def compilable(recipe: Recipe, student: Path) -> Anatomy:
     anatomy = anatomy_of(model_config(student))
     if anatomy.exported and (wrong := list(_unknown_layers(recipe))):
         raise DataError(
-            f"the student is a {anatomy.model_type} model, whose layers edgeicl doesn't know: {'; '.join(wrong)}",
+            f"the student is a {anatomy.model_type} model, whose layers edgeicl doesn't know: "
+            f"{'; '.join(wrong)}",
             next_step="change these settings, or name a student of an architecture that has a lowering: the "
             "README lists them",
         )
