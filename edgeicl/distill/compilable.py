@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+from edgeicl.errors import DataError
 from edgeicl.models.anatomy import Anatomy
-from edgeicl.models.architectures.exported import require_settings
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.model_folder import model_config
 from edgeicl.specs.recipe import Recipe
 
-_CARRY = {"icl": "demonstrations (distill.method: icl)", "mend": "vectors (distill.method: mend)"}
+_CARRYING = ("icl", "mend")
 
 
 def compilable(recipe: Recipe, student: Path) -> Anatomy:
@@ -18,17 +19,37 @@ def compilable(recipe: Recipe, student: Path) -> Anatomy:
 
     Raises:
         DataError: an architecture, or a setting of it, that edgeicl can't compile; a recipe that asks for more
-            than is known of an architecture that Optimum exports.
+            than is known of an architecture that Optimum exports, all such settings named.
     """
     anatomy = anatomy_of(model_config(student))
-    carried = "demonstrations (distill.prefix)" if recipe.distill.prefix == "demonstrations" else None
-    require_settings(
-        anatomy,
-        importance=recipe.quantize.importance,
-        solver=recipe.quantize.solver,
-        head=recipe.emit.head,
-        before_query=carried or _CARRY.get(recipe.distill.method),
-    )
+    if anatomy.exported and (wrong := list(_unknown_layers(recipe))):
+        raise DataError(
+            f"the student is a {anatomy.model_type} model, whose layers edgeicl doesn't know: "
+            f"{'; '.join(wrong)}",
+            next_step="change these settings, or name a student of an architecture that has a lowering: the "
+            "README lists them",
+        )
     if recipe.emit.head == "verbalizers":
         anatomy.require_tied(str(student))
     return anatomy
+
+
+def _unknown_layers(recipe: Recipe) -> Iterator[str]:
+    """Settings that need more of a model than its linear layers."""
+    distill, quantize = recipe.distill, recipe.quantize
+    if quantize.importance != "sensitivity":
+        yield f"quantize.importance: {quantize.importance} (expected sensitivity)"
+    if quantize.solver == "gptq":
+        yield "quantize.solver: gptq (expected rtn or hqq)"
+    if recipe.emit.head != "full":
+        yield f"emit.head: {recipe.emit.head} (expected full)"
+    # there is no shared cache to put it into
+    if distill.method in _CARRYING:
+        yield f"distill.method: {distill.method}, which puts something before every query (expected another)"
+    if distill.prefix != "none":
+        yield f"distill.prefix: {distill.prefix} (expected none)"
+    # both read several texts in one row, which not every model can keep apart
+    if recipe.task.scoring == "channel":
+        yield "task.scoring: channel (expected direct)"
+    if distill.objective.on_policy:
+        yield f"distill.objective.on_policy: {distill.objective.on_policy:g} (expected 0)"

@@ -12,7 +12,15 @@ from ruamel.yaml.error import YAMLError
 from edgeicl.emit.usage import usage
 from edgeicl.models.model_folder import MODEL_CARD, is_on_hub
 from edgeicl.specs.byte_size import format_byte_size
-from edgeicl.specs.manifest import COMPRESSOR, PREFIX_FILE, TASK_FILE, WEIGHTS_FILE, Manifest, TaskFile
+from edgeicl.specs.manifest import (
+    COMPRESSOR,
+    GENAI_FILE,
+    PREFIX_FILE,
+    TASK_FILE,
+    WEIGHTS_FILE,
+    Manifest,
+    TaskFile,
+)
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 
@@ -44,7 +52,8 @@ def model_card(
         _sizes(manifest),
         _quality(manifest),
         _speed(manifest),
-        usage(TaskFile.model_validate_json((folder / TASK_FILE).read_bytes()), target.provider),
+        _usage(folder, manifest, target),
+        _optimum(manifest),
         _deviations(manifest),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -163,6 +172,27 @@ def _speed(manifest: Manifest) -> str:
         + ("" if speed is None else f", then {speed:.0f} tokens/s")
         + f"; peak memory {format_byte_size(bench.peak_rss_bytes)}."
         + "".join(f" {note[0].upper()}{note[1:]}." for note in bench.notes)
+    )
+
+
+def _usage(folder: Path, manifest: Manifest, target: Target) -> str:
+    task = TaskFile.model_validate_json((folder / TASK_FILE).read_bytes())
+    if manifest.engine == "fused":
+        return usage(task, target.provider)
+    decoder = json.loads((folder / GENAI_FILE).read_text())["model"]["decoder"]
+    return usage(task, inputs=decoder["inputs"], last_only=False)
+
+
+def _optimum(manifest: Manifest) -> str:
+    if not manifest.optimum_agrees:
+        return ""
+    fused = (
+        " One text at a time: `generate` pads a batch on the left, and this graph wants padding on the right. "
+        "Its warning of a missing `position_ids` changes nothing: positions come from the mask."
+    )
+    return (
+        "With Optimum, `ORTModelForCausalLM.from_pretrained(folder)` and its `generate` made the same greedy "
+        "tokens." + fused * (manifest.engine == "fused")
     )
 
 

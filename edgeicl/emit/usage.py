@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 from edgeicl.specs.manifest import TaskFile
 from edgeicl.specs.pattern import pattern_columns
 
 
-def usage(task: TaskFile, provider: Literal["cpu", "cuda"] = "cpu") -> str:
-    """A section of the model card: a label with onnxruntime, then tokens with onnxruntime-genai."""
+def usage(
+    task: TaskFile,
+    provider: Literal["cpu", "cuda"] = "cpu",
+    *,
+    inputs: Mapping[str, str] = MappingProxyType({}),
+    last_only: bool = True,
+) -> str:
+    """A section of the model card: a label with onnxruntime, then tokens with onnxruntime-genai.
+
+    `inputs` are the graph's, as genai_config.json names them; `last_only`: whether it has logits of the last
+    token alone.
+    """
     if task.logit_tokens is not None:
         return _label_usage(task, provider)
     columns = ", ".join(f'"{column}": "..."' for column in pattern_columns(task.pattern))
     several = any(len(tokens) > 1 for tokens in task.verbalizer_tokens.values())
     behind = task.prefix is not None
+    positions = _POSITIONS if "position_ids" in inputs else ""
     parts = [
-        _BEHIND_PREFIX if behind else _ALONE,
+        _BEHIND_PREFIX if behind else _ALONE if last_only else _EXPORTED,
         f"""```python
 {_opened(behind, provider)}
 
@@ -28,7 +41,7 @@ def label_scores(columns, cache):
         ids = tokenizer.encode(task["pattern"].format(**columns){_NO_SPECIAL if behind else ""}).ids
         scores[label] = 0.0
         for token in tokens:  # log-probabilities of a label's tokens add up
-            feeds = {{"input_ids": [ids], "attention_mask": [[1] * (before + len(ids))]}}
+            feeds = {{"input_ids": [ids], "attention_mask": [[1] * (before + len(ids))]}}{positions}
             feeds = {{name: np.array(values, np.int64) for name, values in feeds.items()}}
             logits = session.run(["logits"], feeds | cache)[0][0, -1].astype(np.float64)
             scores[label] += float(logits[token] - np.logaddexp.reduce(logits))
@@ -111,6 +124,13 @@ _ALONE = """\
 With onnxruntime and tokenizers, in this folder. The tokenizer puts the leading token there itself. The graph
 gives logits for the last token only; rows of a batch are padded on the right, and the mask says where they
 end."""
+
+_EXPORTED = """\
+With onnxruntime and tokenizers, in this folder. The tokenizer puts the leading token there itself. The graph is
+Optimum's: it gives logits for every token, and a text at a time is the sure way to read it."""
+
+_POSITIONS = """
+            feeds["position_ids"] = [[*range(before, before + len(ids))]]"""
 
 _BEHIND_PREFIX = """\
 With onnxruntime, tokenizers and safetensors, in this folder. `prefix.safetensors` holds the keys and values of

@@ -69,34 +69,6 @@ def anatomy(config: Mapping[str, Any], known: str) -> Anatomy:
     return read_anatomy(json.dumps(dict(config), sort_keys=True))
 
 
-def require_settings(
-    anatomy: Anatomy, *, importance: str, solver: str, head: str, before_query: str | None
-) -> None:
-    """DataError for settings of a recipe that need more of a model than its linear layers; names them all.
-
-    `before_query` is what stands before every query, if anything.
-    """
-    if not anatomy.exported:
-        return
-    wrong = [
-        f"{key}: {found} (expected {expected})"
-        for key, found, expected in (
-            ("quantize.importance", importance, "sensitivity"),
-            ("quantize.solver", solver, "rtn or hqq"),
-            ("emit.head", head, "full"),
-            ("what stands before a query", before_query, "nothing"),
-        )
-        if found is not None and found not in expected
-    ]
-    if wrong:
-        raise DataError(
-            f"the student is a {anatomy.model_type} model, of which edgeicl knows no layers: "
-            f"{'; '.join(wrong)}",
-            next_step="change these settings, or name a student of an architecture that has a lowering: the "
-            "README lists them",
-        )
-
-
 @lru_cache(maxsize=8)
 def read_anatomy(config_json: str) -> Anatomy:
     """The anatomy of the model with this config.json, whoever may export it. DataError as `anatomy`."""
