@@ -41,7 +41,7 @@ from edgeicl.quantize.allocation import Limit, LossTable, SizeTable, allocate, m
 from edgeicl.quantize.block_losses import block_losses
 from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.jaccard import layer_similarities
-from edgeicl.quantize.plan_file import fits
+from edgeicl.quantize.offered_formats import offered_formats
 from edgeicl.quantize.plan_loss import PlanLoss
 from edgeicl.quantize.refinement import refine
 from edgeicl.quantize.sensitivity import Sensitivity
@@ -99,7 +99,7 @@ class Model:
         self.unseen = CalibratedDecoder(self.weights, read[CALIBRATION_DOCUMENTS:])
         self.loss = Sensitivity(self.unseen, read_positions_per_sequence=MOST_TOKENS)
         self.sizes: SizeTable = {
-            group.name: {f: group_bytes(*group.shape, f) for f in OFFERED if fits(group, f)}
+            group.name: {f: group_bytes(*group.shape, f) for f in offered_formats(group, OFFERED)}
             for group in self.weights.groups
         }
         self._tables: dict[SolverName, LossTable] = {}

@@ -64,8 +64,11 @@ class GraphBuilder:
         """`source` [..., K] times the group's weights [N, K] transposed, plus its bias if any -> [..., N]."""
         format_ = self.weights.format(group)
         bias = self.parameter(f"{group}.bias") if self.weights.has(f"{group}.bias") else None
-        if format_.quantized:
-            codes, *scales = self._quantized(group, format_)
+        if format_.block_size is not None:
+            rows, columns = self.weights.shape(f"{group}.codes")
+            codes, *scales = self._quantized(
+                group, format_, matmul_shape(rows, columns, format_.bits, format_.block_size)
+            )
             return self._matmul_nbits(source, group, format_, codes, scales, output, bias)
         weight = f"{group}.weight"
         n, k = self.weights.shape(weight)
@@ -84,14 +87,22 @@ class GraphBuilder:
     def embedding(self, ids: str, group: str, output: str) -> str:
         """Rows of the group's weights [V, H] for `ids` [B, T] -> [B, T, H]."""
         format_ = self.weights.format(group)
-        if format_.quantized:
-            codes, *scales = self._quantized(group, format_)
+        if format_.block_size is not None:
             rows, columns = self.weights.shape(f"{group}.codes")
-            data = self.data.alias(f"{group}.rows", codes, gather_shape(rows, columns, format_.bits))
-            return self.node(
-                "GatherBlockQuantized", [data, ids, *scales], [output], domain=FUSED,
-                bits=format_.bits, block_size=format_.block_size, gather_axis=0, quantize_axis=1,
+            codes, *scales = self._quantized(
+                group, format_, gather_shape(rows, columns, format_.bits, format_.block_size)
+            )
+            filled_up = columns % format_.block_size > 0
+            found = self.node(
+                "GatherBlockQuantized", [codes, ids, *scales], [f"{output}.blocks" if filled_up else output],
+                domain=FUSED, bits=format_.bits, block_size=format_.block_size, gather_axis=0, quantize_axis=1,
             )  # fmt: skip
+            if not filled_up:
+                return found
+            part = [
+                self.constant(f"{output}.{at}", [n]) for at, n in (("start", 0), ("end", columns), ("axis", -1))
+            ]
+            return self.node("Slice", [found, *part], [output])
         weight = f"{group}.weight"
         dtype = np.dtype(f"float{format_.bits}")
         shape = self.weights.shape(weight)
@@ -104,9 +115,12 @@ class GraphBuilder:
     def tied_head(self, source: str, group: str, output: str) -> str:
         """`source` [B, 1, H] times the bytes that `embedding` reads -> logits [B, 1, V]."""
         format_ = self.weights.format(group)
-        if format_.quantized:
+        if format_.block_size is not None:
+            rows, columns = self.weights.shape(f"{group}.codes")
+            shape = matmul_shape(rows, columns, format_.bits, format_.block_size)
+            codes = self.data.alias(f"{group}.blocks", f"{group}.codes", shape)
             scales = [f"{group}.scales"] + ([] if format_.symmetric else [f"{group}.zero_points"])
-            return self._matmul_nbits(source, group, format_, f"{group}.codes", scales, output, None)
+            return self._matmul_nbits(source, group, format_, codes, scales, output, None)
         # Gemm reads [V, H] as it lies, where MatMul would want a transposed second copy; it takes matrices only
         axis = self.constant("sequence_axis", [1])
         flat = self.node("Squeeze", [source, axis], [f"{output}.input"])
@@ -138,17 +152,14 @@ class GraphBuilder:
             producer_version=__version__,
         )
 
-    def _quantized(self, group: str, format_: Format) -> list[str]:
-        """Stores codes, scales and zero points; their names, as both operators take them."""
-        bits, block_size = format_.bits, format_.block_size
-        assert block_size is not None
-        n, k = self.weights.shape(f"{group}.codes")
-        blocks = k // block_size
-        codes_shape = matmul_shape(n, k, bits, block_size)
+    def _quantized(self, group: str, format_: Format, codes_shape: tuple[int, ...]) -> list[str]:
+        """Stores codes in that shape, scales and zero points; their names, as both operators take them."""
+        bits = format_.bits
+        n, blocks = self.weights.shape(f"{group}.scales")
         names = [
             self.data.add(
                 f"{group}.codes", codes_shape, np.uint8,
-                lambda: pack_rows(self.weights.tensor(f"{group}.codes"), bits).reshape(codes_shape),
+                lambda: pack_rows(self.weights.matrix(group).filled_codes, bits).reshape(codes_shape),
                 group=group,
             ),
             self.data.add(

@@ -69,7 +69,7 @@ def _corrected(weights: Floats, format_: Format, factor: Floats) -> QuantizedMat
     codes = np.empty(rest.shape, np.uint8)
     scales, zero_points = [], []
     for start in range(0, len(rest), size):
-        end = start + size
+        end = min(start + size, len(rest))
         block = round_to_nearest(rest[start:end].T, format_)
         scale = block.scales[:, 0]
         scales.append(scale)
@@ -77,7 +77,7 @@ def _corrected(weights: Floats, format_: Format, factor: Floats) -> QuantizedMat
         if block.zero_points is not None:
             zero = block.zero_points[:, 0]
             zero_points.append(zero)
-        errors = np.empty((size, rest.shape[1]), np.float32)
+        errors = np.empty((end - start, rest.shape[1]), np.float32)
         for column in range(start, end):
             code = np.clip(np.rint(rest[column] / scale) + zero, 0, top)
             codes[column] = code

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgeicl.errors import DataError
 from edgeicl.specs.quant_plan import Format
 
 SCALE_BYTES = 4
@@ -18,6 +17,11 @@ _TENSOR_NAME_BYTES = 128
 def codes_bytes(rows: int, columns: int, bits: int) -> int:
     """Bytes of `rows` x `columns` weights of `bits` each, packed without gaps."""
     return rows * columns * bits // 8
+
+
+def blocks_of(columns: int, block_size: int) -> int:
+    """Blocks of a row, the last of which may be filled up."""
+    return -(-columns // block_size)
 
 
 def packed_row_bytes(count: int, bits: int) -> int:
@@ -31,19 +35,12 @@ def group_bytes(rows: int, columns: int, format_: Format) -> int:
     Biases are not part of it: they are stored in fp32 whatever the format, so they belong to the bytes that
     no plan can change.
 
-    Raises:
-        DataError: `columns` is no multiple of the format's block size.
+    A row's last block is stored whole, also where fewer weights are left for it.
     """
-    if not format_.quantized:
+    if format_.block_size is None:
         return codes_bytes(rows, columns, format_.bits)
-    assert format_.block_size is not None
-    if columns % format_.block_size:
-        raise DataError(
-            f"rows of {columns} weights don't divide into the blocks of {format_}",
-            next_step=f"choose a block size that divides {columns}",
-        )
-    blocks = columns // format_.block_size
-    size = codes_bytes(rows, columns, format_.bits) + rows * blocks * SCALE_BYTES
+    blocks = blocks_of(columns, format_.block_size)
+    size = codes_bytes(rows, blocks * format_.block_size, format_.bits) + rows * blocks * SCALE_BYTES
     if not format_.symmetric:
         size += rows * packed_row_bytes(blocks, format_.bits)
     return size
@@ -64,14 +61,14 @@ def held_bytes(
     if not multiplied:
         return group_bytes(rows, columns, format_)
     weights = rows * columns
-    if not format_.quantized:
+    if format_.block_size is None:
         return 4 * weights * (2 if looked_up else 1)
-    assert format_.block_size is not None
-    blocks = -(-columns // format_.block_size)
-    packed = codes_bytes(rows, columns, format_.bits) + 3 * rows * blocks * SCALE_BYTES
+    blocks = blocks_of(columns, format_.block_size)
+    codes = codes_bytes(rows, blocks * format_.block_size, format_.bits)
+    packed = codes + 3 * rows * blocks * SCALE_BYTES
     if not format_.symmetric:
         packed += rows * packed_row_bytes(blocks, format_.bits)
-    return packed + (codes_bytes(rows, columns, format_.bits) if looked_up else 0)
+    return packed + (codes if looked_up else 0)
 
 
 def kv_cache_bytes(layers: int, kv_width: int, context_tokens: int) -> int:

@@ -78,7 +78,7 @@ def forecast(
             base_folder=base_folder,
             prefix=prefix,
         )
-        missing = unmeasured(source, target.formats, store=store)
+        missing = unmeasured(source, space.groups_by_format, store=store)
     offered = [format_ for by_format in space.stored.values() for format_ in by_format]
     to_measure = sum(format_ in missing for format_ in offered)
     budget = space.budget

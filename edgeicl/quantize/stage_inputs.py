@@ -9,14 +9,12 @@ from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.size import prefix_file_bytes
-from edgeicl.quantize.allocation import merged
 from edgeicl.quantize.budget import require_room, task_file_bytes, weight_budget
 from edgeicl.quantize.calibration import calibration_sequences, calibration_text
 from edgeicl.quantize.measured_importance import Student
 from edgeicl.quantize.plan_file import read_plan
 from edgeicl.quantize.plan_space import PlanSpace, plan_space
 from edgeicl.quantize.student_weights import read_weights
-from edgeicl.quantize.undivided_widths import left_in_floating_point
 from edgeicl.specs.local_path import local_path
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.prefix import read_prefix_source
@@ -37,7 +35,7 @@ def sized(
     `prefix_tokens` are of each set that stands before a query; `prefix_ids`: whether token ids are stored too.
 
     Raises:
-        DataError: a model that is unsupported, or a group that none of the target's formats fits.
+        DataError: a model that is unsupported.
     """
     anatomy, task = anatomy_of(model_config(student)), recipe.task
     columns = head_tokens(recipe, student)
@@ -70,9 +68,7 @@ def sized(
         calibration=target.calibration,
         decode_limit_ms=target.budget.decode_ms,
     )
-    shared = merged(space.stored, space.units)
-    offered = {group: list(shared[space.units[group.name]]) for group in anatomy.groups}
-    return space, (*clamped, *left_in_floating_point(target.formats, offered))
+    return space, clamped
 
 
 def head_tokens(recipe: Recipe, student: Path) -> tuple[int, ...] | None:
