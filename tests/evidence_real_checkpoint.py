@@ -33,8 +33,8 @@ from edgeicl.quantize.block_losses import block_losses
 from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.jaccard import layer_similarities
 from edgeicl.quantize.lessons import Lesson
+from edgeicl.quantize.offered_formats import offered_formats
 from edgeicl.quantize.own_texts import own_texts
-from edgeicl.quantize.plan_file import fits
 from edgeicl.quantize.plan_loss import PlanLoss
 from edgeicl.quantize.recovery import recover
 from edgeicl.quantize.refinement import refine
@@ -103,7 +103,7 @@ class Model:
         self._exact = self._log_probabilities(self.weights.matrices, self.weights)
         self.folder, self.leading = folder, leading_tokens(tokenizer)
         self.sizes: SizeTable = {
-            group.name: {f: group_bytes(*group.shape, f) for f in OFFERED if fits(group, f)}
+            group.name: {f: group_bytes(*group.shape, f) for f in offered_formats(group, OFFERED)}
             for group in self.weights.groups
         }
         self._tables: dict[SolverName, LossTable] = {}

@@ -42,28 +42,23 @@ def compiled(model: str, store: Path, *, recipe: Sequence[str] = (), target: Seq
     return [between - started, time.perf_counter() - between]
 
 
-def forget_peak() -> None:
-    """From here on `peak_rss_bytes` is of what comes: Linux sets VmHWM back (proc(5), clear_refs)."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
 def main() -> None:
     """Prints one line of JSON; bytes of the whole process, its libraries included."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--set", action="append", default=[], dest="recipe")
     parser.add_argument("--target-set", action="append", default=[], dest="target")
-    parser.add_argument("--warm-up", help="a small model that is compiled first, and not counted")
-    parser.add_argument("--hold", action="store_true", help="hold all weights in memory, whatever they take")
+    parser.add_argument(
+        "--warm-up", help="a small model that is compiled first: what comes above its peak is told"
+    )
+    parser.add_argument("--held-bytes", type=int, default=checkpoint.HELD_BYTES, help="weights that are held")
     arguments = parser.parse_args()
-    if arguments.hold:
-        checkpoint.HELD_BYTES = sys.maxsize
+    checkpoint.HELD_BYTES = arguments.held_bytes
     options = {"recipe": arguments.recipe, "target": arguments.target}
     with tempfile.TemporaryDirectory() as folder:
         before = 0
         if arguments.warm_up:
             compiled(arguments.warm_up, Path(folder), **options)
-            forget_peak()
             before = peak_rss_bytes() or 0
         quantize_s, emit_s = compiled(arguments.model, Path(folder), **options)
         peak = peak_rss_bytes() or 0

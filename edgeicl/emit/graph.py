@@ -94,7 +94,9 @@ class GraphBuilder:
         if format_.by_row:
             return integer_product(self, source, group, output, bias, tensors=tensors)
         if format_.quantized:
-            codes, *scales = self._quantized(group, format_)
+            rows, columns = self.weights.shape(f"{group}.codes")
+            shape = matmul_shape(rows, columns, format_.bits, format_.block_of(columns))
+            codes, *scales = self._quantized(group, format_, shape)
             return self._matmul_nbits(source, group, format_, codes, scales, output, bias)
         weight = f"{group}.weight"
         n, k = self.weights.shape(weight)
@@ -114,13 +116,20 @@ class GraphBuilder:
         """Rows of the group's weights [V, H] for `ids` [B, T] -> [B, T, H]."""
         format_ = self.weights.format(group)
         if format_.quantized:
-            codes, *scales = self._quantized(group, format_)
             rows, columns = self.weights.shape(f"{group}.codes")
-            data = self.data.alias(f"{group}.rows", codes, gather_shape(rows, columns, format_.bits))
-            return self.node(
-                "GatherBlockQuantized", [data, ids, *scales], [output], domain=FUSED,
-                bits=format_.bits, block_size=format_.block_size, gather_axis=0, quantize_axis=1,
+            block = format_.block_of(columns)
+            codes, *scales = self._quantized(group, format_, gather_shape(rows, columns, format_.bits, block))
+            filled_up = columns % block > 0
+            found = self.node(
+                "GatherBlockQuantized", [codes, ids, *scales], [f"{output}.blocks" if filled_up else output],
+                domain=FUSED, bits=format_.bits, block_size=block, gather_axis=0, quantize_axis=1,
             )  # fmt: skip
+            if not filled_up:
+                return found
+            part = [
+                self.constant(f"{output}.{at}", [n]) for at, n in (("start", 0), ("end", columns), ("axis", -1))
+            ]
+            return self.node("Slice", [found, *part], [output])
         weight = f"{group}.weight"
         dtype = np.dtype(f"float{format_.bits}")
         shape = self.weights.shape(weight)
@@ -134,8 +143,11 @@ class GraphBuilder:
         """`source` [B, 1, H] times the bytes that `embedding` reads -> logits [B, 1, V]."""
         format_ = self.weights.format(group)
         if format_.quantized:
+            rows, columns = self.weights.shape(f"{group}.codes")
+            shape = matmul_shape(rows, columns, format_.bits, format_.block_of(columns))
+            codes = self.data.alias(f"{group}.blocks", f"{group}.codes", shape)
             scales = [f"{group}.scales"] + ([] if format_.symmetric else [f"{group}.zero_points"])
-            return self._matmul_nbits(source, group, format_, f"{group}.codes", scales, output, None)
+            return self._matmul_nbits(source, group, format_, codes, scales, output, None)
         # Gemm reads [V, H] as it lies, where MatMul would want a transposed second copy; it takes matrices only
         axis = self.constant("sequence_axis", [1])
         flat = self.node("Squeeze", [source, axis], [f"{output}.input"])
@@ -193,17 +205,14 @@ class GraphBuilder:
             producer_version=__version__,
         )
 
-    def _quantized(self, group: str, format_: Format) -> list[str]:
-        """Stores codes, scales and zero points; their names, as both operators take them."""
+    def _quantized(self, group: str, format_: Format, codes_shape: tuple[int, ...]) -> list[str]:
+        """Stores codes in that shape, scales and zero points; their names, as both operators take them."""
         bits = format_.bits
-        n, k = self.weights.shape(f"{group}.codes")
-        block_size = format_.block_of(k)
-        blocks = k // block_size
-        codes_shape = matmul_shape(n, k, bits, block_size)
+        n, blocks = self.weights.shape(f"{group}.scales")
         names = [
             self.data.add(
                 f"{group}.codes", codes_shape, np.uint8,
-                lambda: pack_rows(self.weights.tensor(f"{group}.codes"), bits).reshape(codes_shape),
+                lambda: pack_rows(self.weights.matrix(group).filled_codes, bits).reshape(codes_shape),
                 group=group,
             ),
             self.data.add(

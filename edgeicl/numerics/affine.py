@@ -1,6 +1,7 @@
 """Affine quantization of a matrix in blocks of its rows: the only place where weights become codes.
 
-Notation: N rows, K columns, B block size; `K % B == 0`. A block is B neighbours of one row, with one scale:
+Notation: N rows, K columns, B block size. A block is B neighbours of one row, with one scale; the last one of
+a row is filled up with zeros if B doesn't divide K:
 
     w ≈ (code - zero_point) * scale,   code in 0 .. 2**bits - 1
 
@@ -38,9 +39,9 @@ class QuantizedMatrix:
     """A matrix as integers: what is stored, not yet packed.
 
     Args:
-        codes: uint8 [N, K], each below 2**bits.
-        scales: float32 [N, K // block_size]; finite, never 0, may be negative.
-        zero_points: uint8 [N, K // block_size], or None when all are 2**(bits-1).
+        codes: uint8 [N, K], each below 2**bits; of the weights alone, without what fills a block up.
+        scales: float32 [N, ceil(K / block_size)]; finite, never 0, may be negative.
+        zero_points: uint8 [N, ceil(K / block_size)], or None when all are 2**(bits-1).
     """
 
     codes: Codes
@@ -48,6 +49,17 @@ class QuantizedMatrix:
     zero_points: Codes | None
     bits: int
     block_size: int
+
+    @property
+    def filled_codes(self) -> Codes:
+        """uint8 [N, blocks * block_size]: the last block filled up with codes that mean zero."""
+        rows, columns = self.codes.shape
+        missing = -columns % self.block_size
+        if not missing:
+            return self.codes
+        middle = np.uint8(1 << (self.bits - 1))
+        last = np.full((rows, 1), middle) if self.zero_points is None else self.zero_points[:, -1:]
+        return np.concatenate([self.codes, np.repeat(last, missing, axis=1)], axis=1)
 
 
 def round_to_nearest(weights: Floats, format: Format) -> QuantizedMatrix:  # noqa: A002
@@ -58,31 +70,25 @@ def round_to_nearest(weights: Floats, format: Format) -> QuantizedMatrix:  # noq
     a scale. A block of zeros gets the scale 1 and the codes of zero.
 
     Raises:
-        DataError: K is not a multiple of the block size, a weight is NaN or infinite, or the format is
-            floating point.
+        DataError: a weight is NaN or infinite, or the format is floating point.
     """
     if not format.quantized:
         raise DataError(f"{format} is floating point and has no codes; expected 2, 4 or 8 bits")
-    block = format.block_of(weights.shape[-1])
-    if weights.ndim != 2 or weights.shape[1] % block:
-        raise DataError(
-            f"weights of shape {weights.shape} can't be cut into blocks of {block} for {format}",
-            next_step=f"use a block size that divides the last dimension, {weights.shape[-1]}",
-        )
     rows, columns = weights.shape
-    blocks = columns // block
+    block = format.block_of(columns)
+    blocks = -(-columns // block)
     codes = np.empty((rows, columns), np.uint8)
     scales = np.empty((rows, blocks), np.float32)
     zero_points = None if format.symmetric else np.empty((rows, blocks), np.uint8)
     step = max(1, _CHUNK_WEIGHTS // max(columns, 1))
     for start in range(0, rows, step):
         part = slice(start, start + step)
-        chunk = np.ascontiguousarray(weights[part], np.float32).reshape(-1, blocks, block)
+        chunk = filled_blocks(weights[part], block)
         if not np.isfinite(chunk).all():
             bad = start + int(np.argwhere(~np.isfinite(chunk))[0][0])
             raise DataError(f"row {bad} holds NaN or infinity; weights must be finite to be quantized")
         found = _symmetric(chunk, format.bits) if zero_points is None else _asymmetric(chunk, format.bits)
-        codes[part] = found[0].reshape(-1, columns)
+        codes[part] = found[0].reshape(len(chunk), -1)[:, :columns]
         scales[part] = found[1]
         if zero_points is not None:
             zero_points[part] = found[2]
@@ -97,10 +103,19 @@ def dequantize(matrix: QuantizedMatrix) -> Floats:
         if matrix.zero_points is None
         else matrix.zero_points.astype(np.float32)[..., None]
     )
-    blocks = matrix.codes.astype(np.float32).reshape(rows, -1, matrix.block_size)
+    blocks: Floats = matrix.filled_codes.astype(np.float32).reshape(rows, -1, matrix.block_size)
     blocks -= zero
     blocks *= matrix.scales[..., None]
-    return blocks.reshape(rows, columns)
+    return np.ascontiguousarray(blocks.reshape(rows, -1)[:, :columns])
+
+
+def filled_blocks(weights: Floats, block_size: int) -> Floats:
+    """float32 [N, blocks, B]: `weights` [N, K] in blocks, the last of a row filled up with zeros."""
+    rows, columns = weights.shape
+    whole: Floats = np.ascontiguousarray(weights, np.float32)
+    if missing := -columns % block_size:
+        whole = np.pad(whole, ((0, 0), (0, missing)))
+    return whole.reshape(rows, -1, block_size)
 
 
 def _symmetric(blocks: Floats, bits: int) -> tuple[Codes, Floats, Codes]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeicl.numerics.affine import Codes, Floats, QuantizedMatrix, round_to_nearest
+from edgeicl.numerics.affine import Codes, Floats, QuantizedMatrix, filled_blocks, round_to_nearest
 from edgeicl.specs.quant_plan import Format
 
 # As the authors' code and onnxruntime's quantizer have them.
@@ -45,8 +45,8 @@ def half_quadratic(weights: Floats, format: Format) -> QuantizedMatrix:  # noqa:
     start = round_to_nearest(weights, format)
     rows, columns = weights.shape
     size, bits = start.block_size, start.bits
-    blocks = np.ascontiguousarray(weights, np.float32).reshape(-1, size)
-    codes = start.codes.reshape(-1, size)
+    blocks = filled_blocks(weights, size).reshape(-1, size)
+    codes = start.filled_codes.reshape(-1, size)
     scales = start.scales.reshape(-1)
     zero_points = (
         np.full(scales.shape, 1 << (bits - 1), np.uint8)
@@ -59,9 +59,9 @@ def half_quadratic(weights: Floats, format: Format) -> QuantizedMatrix:  # noqa:
         codes[part], scales[part], zero_points[part] = _improved(
             blocks[part], codes[part], scales[part], zero_points[part], bits, fixed_zero=format.symmetric
         )
-    shape = (rows, columns // size)
+    shape = start.scales.shape
     return QuantizedMatrix(
-        codes.reshape(rows, columns),
+        np.ascontiguousarray(codes.reshape(rows, -1)[:, :columns]),
         scales.reshape(shape),
         None if format.symmetric else zero_points.reshape(shape),
         bits,

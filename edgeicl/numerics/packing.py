@@ -41,13 +41,14 @@ def pack_rows(codes: Bytes, bits: int) -> Bytes:
 
 
 def matmul_shape(rows: int, columns: int, bits: int, block_size: int) -> tuple[int, int, int]:
-    """Shape in which MatMulNBits reads the packed codes: [N, blocks, bytes of a block]."""
-    return rows, columns // block_size, block_size * bits // 8
+    """Shape in which MatMulNBits reads the packed codes of whole blocks: [N, blocks, bytes of a block]."""
+    return rows, -(-columns // block_size), block_size * bits // 8
 
 
-def gather_shape(rows: int, columns: int, bits: int) -> tuple[int, int]:
-    """Shape in which GatherBlockQuantized reads the same bytes: [N, bytes of a row]."""
-    return rows, columns * bits // 8
+def gather_shape(rows: int, columns: int, bits: int, block_size: int) -> tuple[int, int]:
+    """Shape in which GatherBlockQuantized reads the same bytes: [N, bytes of a row's whole blocks]."""
+    _, blocks, block_bytes = matmul_shape(rows, columns, bits, block_size)
+    return rows, blocks * block_bytes
 
 
 def _codes_per_byte(bits: int) -> int:

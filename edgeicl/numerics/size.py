@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgeicl.errors import DataError
 from edgeicl.specs.quant_plan import Format
 
 SCALE_BYTES = 4
@@ -18,6 +17,11 @@ _TENSOR_NAME_BYTES = 128
 def codes_bytes(rows: int, columns: int, bits: int) -> int:
     """Bytes of `rows` x `columns` weights of `bits` each, packed without gaps."""
     return rows * columns * bits // 8
+
+
+def blocks_of(columns: int, block_size: int) -> int:
+    """Blocks of a row, the last of which may be filled up."""
+    return -(-columns // block_size)
 
 
 def packed_row_bytes(count: int, bits: int) -> int:
@@ -31,19 +35,13 @@ def group_bytes(rows: int, columns: int, format_: Format, *, scale_bytes: int = 
     Biases are not part of it: they are stored in the activations' type whatever the format, so they belong to
     the bytes that no plan can change. Scales are of that type too.
 
-    Raises:
-        DataError: `columns` is no multiple of the format's block size.
+    A row's last block is stored whole, also where fewer weights are left for it.
     """
-    if not format_.quantized:
+    if format_.block_size is None:
         return codes_bytes(rows, columns, format_.bits)
     block = format_.block_of(columns)
-    if columns % block:
-        raise DataError(
-            f"rows of {columns} weights don't divide into the blocks of {format_}",
-            next_step=f"choose a block size that divides {columns}",
-        )
-    blocks = columns // block
-    size = codes_bytes(rows, columns, format_.bits) + rows * blocks * scale_bytes
+    blocks = blocks_of(columns, block)
+    size = codes_bytes(rows, blocks * block, format_.bits) + rows * blocks * scale_bytes
     if not format_.symmetric:
         size += rows * packed_row_bytes(blocks, format_.bits)
     return size
@@ -64,15 +62,17 @@ def held_bytes(
     if not multiplied:
         return group_bytes(rows, columns, format_)
     weights = rows * columns
-    if not format_.quantized:
+    if format_.block_size is None:
         return 4 * weights * (2 if looked_up else 1)
     if format_.by_row:
         return group_bytes(rows, columns, format_)  # packed in the place of the codes, which are let go
-    blocks = -(-columns // format_.block_of(columns))
-    packed = codes_bytes(rows, columns, format_.bits) + 3 * rows * blocks * SCALE_BYTES
+    block = format_.block_of(columns)
+    blocks = blocks_of(columns, block)
+    codes = codes_bytes(rows, blocks * block, format_.bits)
+    packed = codes + 3 * rows * blocks * SCALE_BYTES
     if not format_.symmetric:
         packed += rows * packed_row_bytes(blocks, format_.bits)
-    return packed + (codes_bytes(rows, columns, format_.bits) if looked_up else 0)
+    return packed + (codes if looked_up else 0)
 
 
 def held_bytes_on_gpu(

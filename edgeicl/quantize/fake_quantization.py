@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgeicl.numerics.affine import QuantizedMatrix
+from edgeicl.numerics.affine import QuantizedMatrix, filled_blocks
 from edgeicl.quantize.student_weights import Floats
 
 _WITHIN = (
@@ -36,8 +36,10 @@ class FakeQuantized:
         zero_points = middle if stored.zero_points is None else stored.zero_points
         self._zero_points = None if stored.zero_points is None else zero_points
         self._lowest = -torch.from_numpy(zero_points).float()[..., None].to(device)
-        levels = self._blocks(stored.codes.astype(np.float32)).to(device) + self._lowest
-        exact = self._blocks(weights).to(device) / self._scales
+        self._columns = weights.shape[1]
+        codes = filled_blocks(stored.filled_codes.astype(np.float32), self._block)
+        levels = torch.from_numpy(codes).to(device) + self._lowest
+        exact = torch.from_numpy(filled_blocks(weights, self._block)).to(device) / self._scales
         self.weights = torch.clamp(exact, levels - _WITHIN, levels + _WITHIN).requires_grad_()
         self.exponents = torch.zeros_like(self._scales).requires_grad_()
 
@@ -48,12 +50,12 @@ class FakeQuantized:
 
     def values(self) -> Tensor:
         """[N, K] as the artifact will read it."""
-        return (self._levels() * self._current_scales()).flatten(1)
+        return (self._levels() * self._current_scales()).flatten(1)[:, : self._columns]
 
     @torch.no_grad()
     def stored(self) -> QuantizedMatrix:
         """Just what `values` computed with."""
-        codes = (self._levels() - self._lowest).to(torch.uint8).flatten(1)
+        codes = (self._levels() - self._lowest).to(torch.uint8).flatten(1)[:, : self._columns]
         scales = self._current_scales()[..., 0]
         return QuantizedMatrix(
             codes.cpu().numpy(), scales.cpu().numpy(), self._zero_points, self._bits, self._block
@@ -66,7 +68,3 @@ class FakeQuantized:
         exact = self.weights * torch.exp(-self.exponents)
         clamped = torch.clamp(exact, self._lowest, self._lowest + float((1 << self._bits) - 1))
         return clamped + (torch.round(clamped) - clamped).detach()  # exactly the rounded one: both are near
-
-    def _blocks(self, matrix: Floats) -> Tensor:
-        rows, columns = matrix.shape
-        return torch.from_numpy(matrix.reshape(rows, columns // self._block, self._block))

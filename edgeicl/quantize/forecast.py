@@ -83,7 +83,7 @@ def forecast(
     space = spaces[cache_bits]
     missing = list(target.formats)
     if student_digest is not None:
-        missing = unmeasured(source, target.formats, store=store)
+        missing = unmeasured(source, space.groups_by_format, store=store)
     offered = [format_ for by_format in space.stored.values() for format_ in by_format]
     to_measure = sum(format_ in missing for format_ in offered)
     budget = space.budget if best is None else best.space.budget

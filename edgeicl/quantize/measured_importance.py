@@ -20,7 +20,6 @@ from edgeicl.quantize.block_influence import block_influences
 from edgeicl.quantize.block_losses import block_losses
 from edgeicl.quantize.decoder import Cache, CalibratedDecoder
 from edgeicl.quantize.jaccard import layer_similarities
-from edgeicl.quantize.plan_file import fits
 from edgeicl.quantize.plan_loss import PlanLoss
 from edgeicl.quantize.sensitivity import Sensitivity
 from edgeicl.quantize.solver import SolverName, solved
@@ -39,6 +38,10 @@ UNITS = {
     "cosine": "(1 - cosine of the block's input and output) * relative squared error of the weights",
     "zscore": "(least z-score density of all blocks / the block's) * relative squared error of the weights",
 }
+
+
+GroupsByFormat = Mapping[Format, Sequence[str]]
+"""Names of the groups that may have each format."""
 
 
 @dataclass
@@ -110,38 +113,39 @@ class Student:
 
 
 def importance_table(
-    student: Student, formats: Sequence[Format], *, store: Store
+    student: Student, groups_by_format: GroupsByFormat, *, store: Store
 ) -> tuple[ImportanceTable, tuple[str, ...]]:
-    """Losses of every group in every format that fits it, and the digests of the stage outputs they are in."""
+    """Losses of every group in every format it may have, and the digests of the stage outputs they are in."""
     parts: list[ImportanceTable] = []
     digests: list[str] = []
-    for format_ in formats:
+    for format_, groups in groups_by_format.items():
 
-        def build(folder: Path, format_: Format = format_) -> None:
+        def build(folder: Path, format_: Format = format_, groups: Sequence[str] = groups) -> None:
             if store.workers.is_writer:
-                table = _measured(student, format_)
+                table = _measured(student, format_, groups)
                 (folder / "importance.json").write_text(table.model_dump_json(indent=1) + "\n")
 
-        output = store.run("importance", _inputs(student, format_), build)
+        output = store.run("importance", _inputs(student, format_, groups), build)
         parts.append(ImportanceTable.model_validate_json((output.path / "importance.json").read_bytes()))
         digests.append(output.digest)
     merged = parts[0].model_copy(update={"formats": tuple(entry for part in parts for entry in part.formats)})
     return merged, tuple(digests)
 
 
-def unmeasured(student: Student, formats: Sequence[Format], *, store: Store) -> list[Format]:
+def unmeasured(student: Student, groups_by_format: GroupsByFormat, *, store: Store) -> list[Format]:
     """The formats whose losses `importance_table` would not find in the store."""
-    return [f for f in formats if not store.holds("importance", _inputs(student, f))]
+    inputs = {f: _inputs(student, f, groups) for f, groups in groups_by_format.items()}
+    return [f for f in inputs if not store.holds("importance", inputs[f])]
 
 
-def _inputs(student: Student, format_: Format) -> dict[str, Any]:
+def _inputs(student: Student, format_: Format, groups: Sequence[str]) -> dict[str, Any]:
     """For the store: what the losses in a format depend on."""
     return {
         "student": student.digest,
-        "groups": digest_of([group.name for group in student.groups]),
         "method": student.importance,
         "lsaq": [student.top_k, student.lsaq.model_dump()] if student.importance == "jaccard" else None,
         "format": format_.model_dump(mode="json"),
+        "groups": list(groups),
         "calibration": digest_of([list(sequence) for sequence in student.sequences]),
         "prefix": student.prefix_digest,
         "solver": student.solver if student.importance == "sensitivity" else None,
@@ -149,8 +153,8 @@ def _inputs(student: Student, format_: Format) -> dict[str, Any]:
     }
 
 
-def _measured(student: Student, format_: Format) -> ImportanceTable:
-    groups = [group for group in student.groups if fits(group, format_)]
+def _measured(student: Student, format_: Format, names: Sequence[str]) -> ImportanceTable:
+    groups = [group for group in student.groups if group.name in names]
     method = student.importance
     matrices = student.weights.matrices
     with track(f"{method} of {format_}", len(groups)) as advance:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeicl.errors import Problem, SpecError
-from edgeicl.models.anatomy import EMBEDDING, WeightGroup
+from edgeicl.models.anatomy import WeightGroup
+from edgeicl.quantize.offered_formats import offered_formats
 from edgeicl.specs.document import read_document
 from edgeicl.specs.loading import load_spec
 from edgeicl.specs.nearest import one_of
@@ -33,7 +34,7 @@ def read_plan(
 
     Raises:
         SpecError: every problem of the file: no plan, unknown or missing groups, formats or bits of cache and
-            activations that the target doesn't offer, blocks that don't divide a group's rows.
+            activations that the target doesn't offer, or not to that group.
     """
     plan = load_spec(path, QuantPlan)
     document = read_document(path, kind="plan")
@@ -57,7 +58,7 @@ def read_plan(
         if entry.format not in formats:
             expected = f"expected a format of the target: {', '.join(map(str, formats))}"
             problems.append(Problem(f"{key}.format", f"{entry.group} as {entry.format}", expected, format_line))
-        if not fits(by_name[entry.group], entry.format):
+        elif entry.format not in offered_formats(by_name[entry.group], formats):
             columns = by_name[entry.group].shape[1]
             found = f"block_size {entry.format.block_size} for {entry.group}"
             expected = "a number: tokens are looked up in it" if entry.format.by_row else ""
@@ -74,10 +75,3 @@ def read_plan(
     if model_digest is not None and plan.model_digest != model_digest:
         log.warning("%s was made for other weights (%s) than these (%s)", path, plan.model_digest, model_digest)
     return plan.cache_bits, {group.name: plan.formats()[group.name] for group in groups}
-
-
-def fits(group: WeightGroup, format_: Format) -> bool:
-    """Whether the format's blocks divide the group's rows; no table of tokens is read by integer products."""
-    if format_.by_row:
-        return group.name != EMBEDDING
-    return group.shape[1] % format_.block_of(group.shape[1]) == 0

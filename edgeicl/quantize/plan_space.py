@@ -23,7 +23,7 @@ from edgeicl.quantize.allocation import (
 from edgeicl.quantize.budget import WeightBudget
 from edgeicl.quantize.first_token import FirstTokenTime, first_token_time
 from edgeicl.quantize.latency import DecodeTime, read_bytes
-from edgeicl.quantize.plan_file import fits
+from edgeicl.quantize.offered_formats import offered_formats
 from edgeicl.specs.quant_plan import ActivationBits, Format
 from edgeicl.specs.target import Calibration
 
@@ -82,6 +82,11 @@ class PlanSpace:
     def smallest_stored_bytes(self) -> int:
         """Bytes of the groups in the smallest artifact there is."""
         return smallest_bytes(merged(self.stored, self.units))
+
+    @property
+    def groups_by_format(self) -> dict[Format, list[str]]:
+        """Names of the groups that may have each of the formats."""
+        return {f: [name for name, sizes in self.stored.items() if f in sizes] for f in self.formats}
 
     @property
     def limits(self) -> list[Limit]:
@@ -188,7 +193,14 @@ def plan_space(
     Raises:
         DataError: a group that none of the formats fits.
     """
-    offered = offered_formats(anatomy.groups, formats)
+    offered = {group: offered_formats(group, formats) for group in anatomy.groups}
+    if without := [group.name for group, fitting in offered.items() if not fitting]:
+        raise DataError(
+            f"none of the target's formats ({', '.join(map(str, formats))}) fits {', '.join(without)}",
+            next_step="offer a format with a block_size in numbers, or a floating-point format",
+        )
+    if unused := [str(f) for f in formats if not any(f in fitting for fitting in offered.values())]:
+        log.info("no weight group has rows that blocks of %s divide", ", ".join(unused))
     scale_bytes = activation_bits // 8
 
     def multiplied(group: WeightGroup) -> bool:
@@ -254,25 +266,3 @@ def plan_space(
     )
     with_copy = replace(space, budget=copied, first=first(prompt_format), prompt_format=prompt_format)
     return replace(space, with_prompt_copy=with_copy)
-
-
-def offered_formats(
-    groups: Sequence[WeightGroup], formats: Sequence[Format]
-) -> dict[WeightGroup, list[Format]]:
-    """The formats that each group can have: those whose blocks divide its rows.
-
-    Raises:
-        DataError: groups that none of the formats fits, all of them named.
-    """
-    offered = {group: [format_ for format_ in formats if fits(group, format_)] for group in groups}
-    without = [group for group, fitting in offered.items() if not fitting]
-    if without:
-        named = ", ".join(f"{group.name} ({group.shape[1]} columns)" for group in without)
-        raise DataError(
-            f"none of the target's formats ({', '.join(map(str, formats))}) fits {named}",
-            next_step="offer a format whose block size divides the columns, or a floating-point format",
-        )
-    unused = [str(f) for f in formats if not any(f in fitting for fitting in offered.values())]
-    if unused:
-        log.info("no weight group has rows that blocks of %s divide", ", ".join(unused))
-    return offered

@@ -54,8 +54,8 @@ def quantize(
     Raises:
         SpecError: a plan file that doesn't suit the model or the target.
         BudgetError: no plan fits, or the plan file doesn't. Both before anything is measured.
-        DataError: a model that is unsupported, a group that none of the target's formats fits, or a context
-            that doesn't hold the prefix and a query behind it.
+        DataError: a model that is unsupported, or a context that doesn't hold the prefix and a query behind
+            it.
     """
     settings = recipe.quantize
     sets = read_prefix_source(prefix) if prefix else []
@@ -73,7 +73,7 @@ def quantize(
     source = calibrated(
         recipe, target, student=student, student_digest=student_digest, base_folder=base_folder, prefix=prefix
     )
-    table, digests = importance_table(source, target.formats, store=store)
+    table, digests = importance_table(source, next(iter(spaces.values())).groups_by_format, store=store)
     inputs = {
         "importance": digests,
         "student": student_digest,

@@ -10,7 +10,6 @@ from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.size import prefix_file_bytes
-from edgeicl.quantize.allocation import merged
 from edgeicl.quantize.budget import require_room, task_file_bytes, weight_budget
 from edgeicl.quantize.cache_choice import Choice, PlanSpaces, require_any
 from edgeicl.quantize.calibration import calibration_sequences, calibration_text
@@ -18,7 +17,6 @@ from edgeicl.quantize.measured_importance import Student
 from edgeicl.quantize.plan_file import read_plan
 from edgeicl.quantize.plan_space import PlanSpace, plan_space
 from edgeicl.quantize.student_weights import read_weights
-from edgeicl.quantize.undivided_widths import left_in_floating_point
 from edgeicl.quantize.whole_model import read_whole_model
 from edgeicl.specs.loading import load_spec
 from edgeicl.specs.local_path import local_path
@@ -115,9 +113,7 @@ def _sized(
         first_token_limit_ms=target.budget.first_token_ms,
         prompt_format=target.prompt_format if (cache_bits, target.activation_bits) == (32, 32) else None,
     )
-    shared = merged(space.stored, space.units)
-    offered = {group: list(shared[space.units[group.name]]) for group in anatomy.groups}
-    return space, (*clamped, *left_in_floating_point(target.formats, offered))
+    return space, clamped
 
 
 def head_tokens(recipe: Recipe, student: Path) -> tuple[int, ...] | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.numerics.affine import QuantizedMatrix, dequantize, round_to_nearest
+from edgeicl.numerics.size import blocks_of
 from edgeicl.quantize.tensors_file import Announced
 from edgeicl.specs.quant_plan import ActivationBits, Format
 
@@ -65,7 +66,7 @@ def announced(
     rows, columns = group.shape
     if not format_.quantized:
         return {f"{group.name}.weight": (f"F{format_.bits}", group.shape)}
-    blocks = (rows, columns // format_.block_of(columns))
+    blocks = (rows, blocks_of(columns, format_.block_of(columns)))
     tensors: dict[str, Announced] = {
         f"{group.name}.codes": ("U8", group.shape),
         f"{group.name}.scales": (f"F{activation_bits}", blocks),

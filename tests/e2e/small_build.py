@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeicl.specs.manifest import Manifest
+
 REPOSITORY = Path(__file__).parents[2]
 
 # The quickstart with few examples: everything runs, nothing becomes good.
@@ -58,6 +60,15 @@ class Program:
             env=self.environment,
             cwd=REPOSITORY,
         )
+
+
+def ledger_by_file(artifact: Path, manifest: Manifest) -> dict[str, int]:
+    """Bytes of every file in the ledger; they are those on the disk."""
+    by_file: dict[str, int] = {}
+    for entry in manifest.ledger:
+        by_file[entry.file] = by_file.get(entry.file, 0) + entry.bytes
+    assert by_file == {name: (artifact / name).stat().st_size for name in by_file}
+    return by_file
 
 
 def small_compile(output: Path, *more: str) -> list[str]:

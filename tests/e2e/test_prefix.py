@@ -15,7 +15,7 @@ import pytest
 from edgeicl.specs.manifest import Manifest
 from edgeicl.store import file_sha256
 from tests.e2e.forecast_check import check_forecast
-from tests.e2e.small_build import Program
+from tests.e2e.small_build import Program, ledger_by_file
 
 COLUMNS = {"premise": "the old dog chased the cat today", "hypothesis": "the dog chased the cat"}
 # The small student, three sets of four, so that everything is there and little is computed.
@@ -51,10 +51,7 @@ def manifest(carrying: Path) -> Manifest:
 
 
 def test_the_prefix_is_within_the_budget_and_in_the_ledger(carrying: Path, manifest: Manifest) -> None:
-    by_file: dict[str, int] = {}
-    for entry in manifest.ledger:
-        by_file[entry.file] = by_file.get(entry.file, 0) + entry.bytes
-    assert by_file == {name: (carrying / name).stat().st_size for name in by_file}
+    by_file = ledger_by_file(carrying, manifest)
     assert by_file["prefix.safetensors"] > 0
     taken = sum(by_file.values())
     assert taken <= manifest.plan.predicted_artifact_bytes <= min(taken + 12_000, 520_000)

@@ -13,7 +13,7 @@ import pytest
 
 from edgeicl.specs.manifest import Manifest
 from tests.e2e.forecast_check import check_forecast
-from tests.e2e.small_build import SMALL, Program
+from tests.e2e.small_build import SMALL, Program, ledger_by_file
 from tests.e2e.test_prefix import ARGUMENTS as CARRYING
 
 HEAD = ("--set", "emit.head=verbalizers")
@@ -44,10 +44,7 @@ def answered(program: Program, artifact: Path) -> dict[str, float]:
 
 
 def test_ledger_manifest_and_report(program: Program, built: Path, manifest: Manifest, tmp_path: Path) -> None:
-    by_file: dict[str, int] = {}
-    for entry in manifest.ledger:
-        by_file[entry.file] = by_file.get(entry.file, 0) + entry.bytes
-    assert by_file == {name: (built / name).stat().st_size for name in by_file}
+    ledger_by_file(built, manifest)
     assert not {"genai_config.json", "generation_config.json"} & set(manifest.files)
     task = json.loads((built / "task.json").read_text())
     first = [tokens[0] for tokens in task["verbalizer_tokens"].values()]

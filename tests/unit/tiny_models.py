@@ -63,6 +63,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "original_max_position_embeddings": 32,
         },
     },
+    # no block divides rows of 44 (queries, MLP, embedding, head) and of 172
+    "llama-odd": {
+        "model_type": "llama",
+        **_LLAMA_LIKE,
+        "hidden_size": 44,
+        "head_dim": 16,
+        "intermediate_size": 172,
+    },
+    "llama-odd-tied": {
+        "model_type": "llama",
+        **_LLAMA_LIKE,
+        "hidden_size": 44,
+        "head_dim": 16,
+        "intermediate_size": 172,
+        "tie_word_embeddings": True,
+    },
     "llama-linear": {
         "model_type": "llama",
         **_LLAMA_LIKE,

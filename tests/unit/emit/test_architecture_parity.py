@@ -76,6 +76,9 @@ def test_agrees_with_transformers(variant: str, format_: Format, quantized: Quan
     stored = sum(group_bytes(*group.shape, formats[group.name]) for group in anatomy.groups)
     data = sum(row.bytes for row in ledger if row.file == "model.onnx.data")
     assert data == stored + anatomy.fixed_tensor_bytes == (tmp_path / "model.onnx.data").stat().st_size
+    graph = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph
+    used = {name for node in graph.node for name in node.input}
+    assert {tensor.name for tensor in graph.initializer} <= used
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from hypothesis import strategies as st
 
 from edgeicl.errors import DataError
 from edgeicl.numerics.affine import QuantizedMatrix, dequantize, round_to_nearest
+from edgeicl.numerics.hqq import half_quadratic
 from edgeicl.specs.quant_plan import Format
+
+Rounded = Callable[[np.ndarray, Format], QuantizedMatrix]
 
 
 def _matrix(rows: int, columns: int, *, seed: int = 0) -> np.ndarray:
@@ -84,9 +88,20 @@ def test_weights_that_are_not_finite_are_refused_by_row(bad: float) -> None:
         round_to_nearest(weights, Format(bits=4, block_size=16))
 
 
-def test_blocks_that_do_not_divide_a_row_are_refused() -> None:
-    with pytest.raises(DataError, match=r"\(2, 48\) can't be cut into blocks of 32 for int4/block32"):
-        round_to_nearest(_matrix(2, 48), Format(bits=4, block_size=32))
+@pytest.mark.parametrize("rounded", [round_to_nearest, half_quadratic])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_a_last_block_is_as_if_zeros_filled_it_up(rounded: Rounded, bits: int, symmetric: bool) -> None:
+    """Rows of 44 in blocks of 32: the weights in them are those of rows of 64 that end in zeros."""
+    format_ = Format.model_validate({"bits": bits, "block_size": 32, "symmetric": symmetric})
+    weights = _matrix(5, 44)
+    filled = rounded(np.pad(weights, ((0, 0), (0, 20))), format_)
+    found = rounded(weights, format_)
+    assert found.codes.shape == (5, 44)
+    assert np.array_equal(found.filled_codes, filled.codes)
+    assert np.array_equal(found.scales, filled.scales)
+    assert np.array_equal(dequantize(found), dequantize(filled)[:, :44])
+    assert not dequantize(filled)[:, 44:].any()
 
 
 def test_floating_point_has_no_codes() -> None:

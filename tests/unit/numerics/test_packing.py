@@ -85,7 +85,7 @@ def _run(
     packed = pack_rows(np.roll(codes, roll, axis=1), bits)
     constants = [
         numpy_helper.from_array(packed.reshape(matmul_shape(rows, columns, bits, block_size)), "codes"),
-        numpy_helper.from_array(packed.reshape(gather_shape(rows, columns, bits)), "rows"),
+        numpy_helper.from_array(packed.reshape(gather_shape(rows, columns, bits, block_size)), "rows"),
         numpy_helper.from_array(scales, "scales"),
         numpy_helper.from_array(pack_rows(zero_points, bits), "zero_points"),
     ]

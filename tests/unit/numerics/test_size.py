@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeicl.errors import DataError
 from edgeicl.numerics.affine import round_to_nearest
 from edgeicl.numerics.packing import pack_rows
 from edgeicl.numerics.size import group_bytes, held_bytes, kv_cache_bytes, prefill_bytes
@@ -52,9 +51,12 @@ def test_a_table_that_is_only_looked_up_is_held_as_it_is_stored() -> None:
         assert held_bytes(4, 64, format_, looked_up=True, multiplied=False) == stored
 
 
-def test_a_block_that_does_not_divide_the_row_is_refused() -> None:
-    with pytest.raises(DataError, match="rows of 96 weights don't divide into the blocks of int4/block64"):
-        group_bytes(4, 96, Format(bits=4, block_size=64))
+def test_a_last_block_is_stored_whole() -> None:
+    """172 weights are 3 blocks of 64: 96 bytes of 4-bit codes and 3 scales; 3 zero points in 2 bytes."""
+    assert group_bytes(4, 172, Format(bits=4, block_size=64)) == 4 * (96 + 3 * 4)
+    assert group_bytes(4, 172, Format(bits=4, block_size=64, symmetric=False)) == 4 * (96 + 3 * 4 + 2)
+    assert held_bytes(4, 172, Format(bits=4, block_size=64), looked_up=True) == 4 * (2 * 96 + 3 * 3 * 4)
+    assert group_bytes(4, 172, Format(bits=16)) == 4 * 172 * 2
 
 
 def test_cache_and_activations() -> None:

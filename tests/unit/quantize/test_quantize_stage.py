@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from edgeicl.errors import BudgetError, DataError, SpecError
+from edgeicl.errors import BudgetError, SpecError
 from edgeicl.models.anatomy import EMBEDDING
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_tokenizer
@@ -18,14 +18,13 @@ from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.affine import QuantizedMatrix, dequantize
 from edgeicl.numerics.size import group_bytes, held_bytes, prefill_bytes
 from edgeicl.quantize.budget import task_file_bytes, weight_budget
-from edgeicl.quantize.plan_space import offered_formats
+from edgeicl.quantize.offered_formats import offered_formats
 from edgeicl.quantize.stage import quantize
 from edgeicl.quantize.stored_weights import stored_values
 from edgeicl.quantize.student_weights import StudentWeights
-from edgeicl.quantize.undivided_widths import left_in_floating_point
 from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.importance import ImportanceTable
-from edgeicl.specs.quant_plan import QuantPlan
+from edgeicl.specs.quant_plan import Format, QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.store import StageOutput, Store
@@ -88,20 +87,14 @@ def _run(
     )
 
 
-def test_a_width_that_no_block_divides_is_told() -> None:
-    """172 is 4 times 43: a matrix with rows of 172 stays in fp32, and the artifact says so."""
-    sizes = {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2, "num_attention_heads": 4}
-    groups = anatomy_of({"model_type": "llama", "vocab_size": 96, **sizes}).groups
-    target = _target(ALL, artifact_bytes=1)
-    (found,) = left_in_floating_point(target.formats, offered_formats(groups, target.formats))
-    assert found.where == "layers.0.mlp.down (172 columns), layers.1.mlp.down (172 columns)"
-    assert "fp32" in found.got
-    assert "int" not in found.got
-    divided = [group for group in groups if group.shape[1] != 172]
-    assert left_in_floating_point(target.formats, offered_formats(divided, target.formats)) == ()
-    quantized = tuple(format_ for format_ in target.formats if format_.quantized)
-    with pytest.raises(DataError, match=r"fits layers\.0\.mlp\.down \(172 columns\), layers\.1"):
-        offered_formats(groups, quantized)
+def test_a_width_that_no_block_divides_is_filled_up() -> None:
+    """172 is 4 times 43: such rows may have all formats, 64 only those whose blocks divide it."""
+    sizes = {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 1, "num_attention_heads": 4}
+    groups = {g.name: g for g in anatomy_of({"model_type": "llama", "vocab_size": 96, **sizes}).groups}
+    formats = [Format(bits=4, block_size=64), Format(bits=8, block_size=128), Format(bits=32)]
+    assert offered_formats(groups["layers.0.mlp.down"], formats) == formats
+    assert offered_formats(groups["layers.0.mlp.gate_up"], formats) == [formats[0], formats[2]]
+    assert offered_formats(groups["layers.0.mlp.gate_up"], formats[1:2]) == formats[1:2]
 
 
 def _artifact_bytes(student: Path, groups: int) -> int:
@@ -276,8 +269,9 @@ def test_a_format_that_does_not_fit_a_group_is_not_offered_there(tmp_path: Path)
     assert {str(formats[f"layers.{i}.mlp.down"]) for i in range(2)} == {"int8/block16"}
     # What a target offers is no request: that some of it fits nothing here is no deviation.
     assert json.loads((output.path / "deviations.json").read_text()) == []
-    with pytest.raises(DataError, match=r"fits layers\.0\.mlp\.down \(48 columns\), layers\.1\.mlp\.down"):
-        _run(folder, tmp_path / "store", _target([INT4, INT8], artifact_bytes=LARGEST_BYTES))
+    filled_up = _run(folder, tmp_path / "store", _target([INT4], artifact_bytes=LARGEST_BYTES))
+    scales = load_file(filled_up.path / "weights.safetensors")["layers.0.mlp.down.scales"]
+    assert scales.shape == (32, 2)  # 48 weights are two blocks of 32
 
 
 @pytest.mark.parametrize("method", ["jaccard", "cosine"])
