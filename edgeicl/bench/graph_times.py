@@ -28,18 +28,18 @@ except ImportError:  # On a device the files lie side by side.
 
 
 def times_ms(runs: list[Callable[[], object]], *, seconds: float, rounds: int = 3) -> list[list[float]]:
-    """Milliseconds of each, all in turn, for so many seconds and at least some rounds."""
+    """Milliseconds of each, in turn, each as long as the others in every round, and at least once."""
+    times: list[list[float]] = [[] for _ in runs]
     for run in runs:
         run()
-    times: list[list[float]] = [[] for _ in runs]
-    ends = time.perf_counter() + seconds
-    done = 0
-    while done < rounds or time.perf_counter() < ends:
-        for index, run in enumerate(runs):
-            started = time.perf_counter()
-            run()
-            times[index].append((time.perf_counter() - started) * 1e3)
-        done += 1
+    for _ in range(rounds):
+        for run, taken in zip(runs, times, strict=True):
+            ends = time.perf_counter() + seconds / (rounds * len(runs))
+            started = 0.0
+            while not started or time.perf_counter() < ends:
+                started = time.perf_counter()
+                run()
+                taken.append((time.perf_counter() - started) * 1e3)
     return times
 
 

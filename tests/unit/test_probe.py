@@ -49,10 +49,10 @@ def test_the_other_parts_run(tmp_path: Path) -> None:
     np.testing.assert_allclose(attended[0, 0], qkv[0, 0, 512:], rtol=1e-5)  # the first token sees itself
 
 
-def test_least_of_the_times_in_turn() -> None:
+def test_times_in_turn() -> None:
     called: list[str] = []
     times = times_ms([lambda: called.append("a"), lambda: called.append("b")], seconds=0.0)
-    assert called == ["a", "b"] * 4
+    assert called == ["a", "b"] * 4  # once before any counts
     assert [len(each) for each in times] == [3, 3]
     assert all(0 < one < 1000 for each in times for one in each)
 
