@@ -12,6 +12,7 @@ import logging
 import subprocess
 import tempfile
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from edgeicl.bench.local import last_lines
@@ -31,6 +32,7 @@ LAYERS = Shape(layers=12, hidden=768, inner=3072, heads=12)
 PROMPT_TOKENS = 128
 _SECONDS = 3.0  # of timing for each graph, and about as long to write and load it
 _TIMEOUT_S = 300
+_BUSY = 1.5  # median by least time
 
 
 def probe(
@@ -63,13 +65,21 @@ def probe(
             advance(1)
         rest = runner.rest()
         advance(1)
+    busy = median(runner.disturbance)
+    if busy > _BUSY:
+        log.warning(
+            "this computer is busy: the medians of its times were %.2g times the least; probe again when it is "
+            "idle, or expect predictions to be off by as much",
+            busy,
+        )
     calibration = Calibration(
         bandwidth_bytes_per_second=bandwidth,
         costs=tuple(costs),
         **rest,
         measurements=2 * len(costs) + 4,
-        source=f"edgeicl probe: {processor()}, {used} threads, onnxruntime {version}; least of the times "
-        f"within {seconds:g} s, {shape.layers} layers of {shape.hidden}, prompts of {PROMPT_TOKENS} tokens",
+        source=f"edgeicl probe: {processor()}, {used} threads, onnxruntime {version}; {shape.layers} layers of "
+        f"{shape.hidden}, prompts of {PROMPT_TOKENS} tokens; least of the times within {seconds:g} s, whose "
+        f"median was {busy:.2g} times as long",
     )
     return target.model_copy(
         update={
@@ -86,6 +96,7 @@ class _Runner:
 
     def __init__(self, threads: int, seconds: float, shape: Shape) -> None:
         self._threads, self._seconds, self._shape = threads, seconds, shape
+        self.disturbance: list[float] = []
         # of the least width that all blocks divide
         self._empty = Shape(layers=shape.layers, hidden=256, inner=512, heads=4)
 
@@ -102,12 +113,18 @@ class _Runner:
                 write_products(Path(folder) / name, shape, format_)
                 inputs = {"stream": shape.hidden, "inner": shape.inner}
                 graphs.append(_graph(Path(folder) / name, inputs, [1, PROMPT_TOKENS]))
-            token, prompt, few_token, few_prompt = self._run(graphs)["ms"]
+            token, prompt, few_token, few_prompt = self._times(graphs)
+        if token <= few_token or prompt <= few_prompt:
+            raise BenchError(
+                f"{format_}: {self._shape.weights:,} weights took {token:.3g} ms with one token, {prompt:.3g} "
+                f"with a prompt; {self._empty.weights:,} took {few_token:.3g} and {few_prompt:.3g}",
+                next_step="end what else runs on this computer, and probe again",
+            )
         weights = self._shape.weights - self._empty.weights
         return FormatCost(
             format=format_,
-            decode_ps_per_weight=_significant(max(token - few_token, 1e-6) * 1e9 / weights),
-            prompt_ps_per_weight=_significant(max(prompt - few_prompt, 1e-6) * 1e9 / (weights * PROMPT_TOKENS)),
+            decode_ps_per_weight=_significant((token - few_token) * 1e9 / weights),
+            prompt_ps_per_weight=_significant((prompt - few_prompt) * 1e9 / (weights * PROMPT_TOKENS)),
         )
 
     def rest(self) -> dict[str, float]:
@@ -125,7 +142,7 @@ class _Runner:
                 _graph(folder / "attention", {"qkv": 3 * shape.hidden}, [1, PROMPT_TOKENS]),
                 _graph(folder / "few", {"stream": few.hidden, "inner": few.inner}, [1]),
             ]
-            one_active, active, one_attended, attended, few_products = self._run(graphs)["ms"]
+            one_active, active, one_attended, attended, few_products = self._times(graphs)
         fixed = one_active + one_attended + few_products
         products = 2 * shape.layers * shape.hidden * PROMPT_TOKENS**2
         return {
@@ -136,6 +153,13 @@ class _Runner:
             ),
             "attention_ps_per_product": _significant(max(attended - one_attended, 0.0) * 1e9 / products),
         }
+
+    def _times(self, graphs: list[dict[str, Any]]) -> list[float]:
+        found = self._run(graphs)
+        ratios = [middle / least for middle, least in zip(found["median_ms"], found["ms"], strict=True)]
+        self.disturbance.append(max(ratios))
+        times: list[float] = found["ms"]
+        return times
 
     def _run(self, graphs: list[dict[str, Any]]) -> dict[str, Any]:
         request = {"threads": self._threads, "graphs": graphs, "seconds": self._seconds}

@@ -27,24 +27,24 @@ except ImportError:  # On a device the files lie side by side.
     )
 
 
-def least_ms(runs: list[Callable[[], object]], *, seconds: float, rounds: int = 3) -> list[float]:
-    """Least milliseconds of each, all in turn, for so many seconds and at least some rounds."""
+def times_ms(runs: list[Callable[[], object]], *, seconds: float, rounds: int = 3) -> list[list[float]]:
+    """Milliseconds of each, in turn, each as long as the others in every round, and at least once."""
+    times: list[list[float]] = [[] for _ in runs]
     for run in runs:
         run()
-    least = [float("inf")] * len(runs)
-    ends = time.perf_counter() + seconds
-    done = 0
-    while done < rounds or time.perf_counter() < ends:
-        for index, run in enumerate(runs):
-            started = time.perf_counter()
-            run()
-            least[index] = min(least[index], (time.perf_counter() - started) * 1e3)
-        done += 1
-    return least
+    for _ in range(rounds):
+        for run, taken in zip(runs, times, strict=True):
+            ends = time.perf_counter() + seconds / (rounds * len(runs))
+            started = 0.0
+            while not started or time.perf_counter() < ends:
+                started = time.perf_counter()
+                run()
+                taken.append((time.perf_counter() - started) * 1e3)
+    return times
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
-    """`ms`: of each graph, of each number of tokens; or `bandwidth`: the most bytes per second."""
+    """`ms` and `median_ms` of each graph and number of tokens; or `bandwidth`, the most bytes per second."""
     if not request["graphs"]:
         buffer_bytes = memory_buffer_bytes(last_level_cache_bytes())
         found = read_bandwidth(buffer_bytes=buffer_bytes, threads=request["threads"])
@@ -63,8 +63,14 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
                 for name, width in graph["inputs"].items()
             }
             runs.append(partial(session.run, None, values))
-    return {"ms": least_ms(runs, seconds=request["seconds"])}
+    times = times_ms(runs, seconds=request["seconds"])
+    return {"ms": [min(each) for each in times], "median_ms": [float(np.median(each)) for each in times]}
+
+
+def main() -> None:
+    """Reads the request, writes the result as the last line of stdout."""
+    json.dump(measure(json.load(sys.stdin)), sys.stdout)
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(measure(json.loads(sys.stdin.read()))) + "\n")
+    main()

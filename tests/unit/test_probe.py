@@ -8,15 +8,16 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from edgeicl.bench.graph_times import least_ms
+from edgeicl.bench.graph_times import times_ms
 from edgeicl.emit.probe_graphs import Shape, write_activations, write_attention, write_products
-from edgeicl.errors import SpecError
-from edgeicl.probe import probe
+from edgeicl.errors import BenchError, SpecError
+from edgeicl.probe import _Runner, probe
 from edgeicl.specs.catalog import load_target
 from edgeicl.specs.loading import dump_yaml, parse_spec
 from edgeicl.specs.quant_plan import BY_ROW, Format
 from edgeicl.specs.target import VNNI, Target
 from tests.unit.quantize.test_quantize_stage import _target
+from tests.unit.test_cli import exit_code
 
 SMALL = Shape(layers=1, hidden=256, inner=512, heads=4)
 LARGER = Shape(layers=2, hidden=512, inner=1024, heads=8)
@@ -48,11 +49,12 @@ def test_the_other_parts_run(tmp_path: Path) -> None:
     np.testing.assert_allclose(attended[0, 0], qkv[0, 0, 512:], rtol=1e-5)  # the first token sees itself
 
 
-def test_least_of_the_times_in_turn() -> None:
+def test_times_in_turn() -> None:
     called: list[str] = []
-    times = least_ms([lambda: called.append("a"), lambda: called.append("b")], seconds=0.0)
-    assert called == ["a", "b"] * 4
-    assert all(0 < each < 1000 for each in times)
+    times = times_ms([lambda: called.append("a"), lambda: called.append("b")], seconds=0.0)
+    assert called == ["a", "b"] * 4  # once before any counts
+    assert [len(each) for each in times] == [3, 3]
+    assert all(0 < one < 1000 for each in times for one in each)
 
 
 def test_a_target_is_measured() -> None:
@@ -70,6 +72,23 @@ def test_a_target_is_measured() -> None:
         assert found.prompt_format == BY_ROW
     again = parse_spec(dump_yaml(found), Target, source="t.yaml", base_folder=Path())
     assert again == found
+
+
+def test_times_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy computer many weights may seem to take less than few."""
+    monkeypatch.setattr(
+        "edgeicl.probe._Runner._run", lambda self, graphs: {"ms": [1.0, 9.0, 2.0, 3.0], "median_ms": [1.0] * 4}
+    )
+    with pytest.raises(BenchError, match=r"int8/row: .* took 1 ms with one token") as caught:
+        _Runner(1, 0.0, SMALL).cost(BY_ROW)
+    assert "probe again" in str(caught.value)
+
+
+def test_mistakes_of_the_command(tmp_path: Path) -> None:
+    out = str(tmp_path / "t.yaml")
+    assert exit_code("probe", "--on", "phone", "--out", out) == 2
+    (tmp_path / "t.yaml").touch()
+    assert exit_code("probe", "--out", out) == 2
 
 
 def test_more_threads_than_cores_are_refused() -> None:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, OPTConfig, OPTForCausalLM
 
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.numerics.affine import round_to_nearest
-from edgeicl.quantize.plan_file import fits
+from edgeicl.quantize.offered_formats import offered_formats
 from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
 
 BOS, PAD = 2, 1
@@ -80,7 +80,7 @@ def write_quantized(student: Path, folder: Path, format_: Format, prompt_format:
     state = {name: value.numpy() for name, value in model.state_dict().items()}
     tensors = {name: state[name] for name in anatomy.others}
     formats = {
-        group.name: format_ if fits(group, format_) else Format(bits=8, block_size=16)
+        group.name: format_ if format_ in offered_formats(group, [format_]) else Format(bits=8, block_size=16)
         for group in anatomy.groups
     }
     for group in anatomy.groups:

@@ -13,7 +13,7 @@ from edgeicl.numerics.affine import dequantize, round_to_nearest
 from edgeicl.numerics.gptq import gptq
 from edgeicl.numerics.size import group_bytes, held_bytes
 from edgeicl.quantize.decoder import CalibratedDecoder
-from edgeicl.quantize.plan_file import fits
+from edgeicl.quantize.offered_formats import offered_formats
 from edgeicl.quantize.rounded_inputs import IntegerMatrix, as_computed, product, rounded
 from edgeicl.quantize.sensitivity import Sensitivity
 from edgeicl.quantize.stored_weights import stored_values
@@ -65,7 +65,7 @@ def test_other_formats_have_no_rows(wrong: dict[str, object]) -> None:
 
 def test_tokens_are_not_looked_up_in_them(student: Path) -> None:
     groups = read_weights(student).groups
-    assert [group.name for group in groups if not fits(group, ROW)] == ["embedding"]
+    assert [group.name for group in groups if not offered_formats(group, [ROW])] == ["embedding"]
 
 
 def test_sensitivity_sees_inputs_with_outliers(student: Path) -> None:
