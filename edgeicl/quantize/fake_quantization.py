@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgeicl.numerics.affine import QuantizedMatrix
+from edgeicl.numerics.affine import Codes, QuantizedMatrix
 from edgeicl.quantize.student_weights import Floats
 
 _WITHIN = (
@@ -30,13 +30,13 @@ class FakeQuantized:
     """
 
     def __init__(self, weights: Floats, stored: QuantizedMatrix, *, device: torch.device) -> None:
-        self._bits, self._block = stored.bits, stored.block_size
+        self._bits, self._block, self._columns = stored.bits, stored.block_size, weights.shape[1]
         self._scales = torch.from_numpy(stored.scales)[..., None].to(device)  # [N, blocks, 1]
         middle = np.full(stored.scales.shape, 1 << (stored.bits - 1), np.uint8)
         zero_points = middle if stored.zero_points is None else stored.zero_points
         self._zero_points = None if stored.zero_points is None else zero_points
         self._lowest = -torch.from_numpy(zero_points).float()[..., None].to(device)
-        levels = self._blocks(stored.codes.astype(np.float32)).to(device) + self._lowest
+        levels = self._blocks(stored.codes).to(device) + self._lowest
         exact = self._blocks(weights).to(device) / self._scales
         self.weights = torch.clamp(exact, levels - _WITHIN, levels + _WITHIN).requires_grad_()
         self.exponents = torch.zeros_like(self._scales).requires_grad_()
@@ -48,12 +48,12 @@ class FakeQuantized:
 
     def values(self) -> Tensor:
         """[N, K] as the artifact will read it."""
-        return (self._levels() * self._current_scales()).flatten(1)
+        return (self._levels() * self._current_scales()).flatten(1)[:, : self._columns]
 
     @torch.no_grad()
     def stored(self) -> QuantizedMatrix:
         """Just what `values` computed with."""
-        codes = (self._levels() - self._lowest).to(torch.uint8).flatten(1)
+        codes = (self._levels() - self._lowest).to(torch.uint8).flatten(1)[:, : self._columns].contiguous()
         scales = self._current_scales()[..., 0]
         return QuantizedMatrix(
             codes.cpu().numpy(), scales.cpu().numpy(), self._zero_points, self._bits, self._block
@@ -67,6 +67,8 @@ class FakeQuantized:
         clamped = torch.clamp(exact, self._lowest, self._lowest + float((1 << self._bits) - 1))
         return clamped + (torch.round(clamped) - clamped).detach()  # exactly the rounded one: both are near
 
-    def _blocks(self, matrix: Floats) -> Tensor:
-        rows, columns = matrix.shape
-        return torch.from_numpy(matrix.reshape(rows, columns // self._block, self._block))
+    def _blocks(self, matrix: Floats | Codes) -> Tensor:
+        rows, blocks, _ = self._scales.shape
+        filled = np.zeros((rows, blocks * self._block), np.float32)  # a last block may be cut short
+        filled[:, : self._columns] = matrix
+        return torch.from_numpy(filled.reshape(rows, blocks, self._block))

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from edgeicl.checkpoint import is_kept, keep_file
-from edgeicl.models.anatomy import LABEL_HEAD
 from edgeicl.models.loading import load_model
+from edgeicl.numerics.affine import QuantizedMatrix
 from edgeicl.progress import track
 from edgeicl.quantize.lessons import Lesson
 from edgeicl.quantize.own_texts import own_texts
 from edgeicl.quantize.recovery import recover
 from edgeicl.quantize.recovery_material import RecoveryMaterial
 from edgeicl.quantize.stage_inputs import head_tokens
-from edgeicl.quantize.stored_weights import read_stored, stored_tensors
+from edgeicl.quantize.stored_weights import read_stored
 from edgeicl.quantize.student_in_training import StudentInTraining
 from edgeicl.quantize.student_weights import read_weights
 from edgeicl.specs.curve import SizeCurve
@@ -133,10 +133,12 @@ class _Training:
         if found.record.best_step == 0:
             looks = len(found.record.judged) - 1
             return [self._deviation(f"at none of {looks} looks was the loss on held-out sequences lower")]
-        trained = stored_tensors(found.weights, found.stored)
-        if LABEL_HEAD in tensors:
-            trained[LABEL_HEAD] = tensors[LABEL_HEAD]
-        save_file(trained, self.folder / "weights.safetensors")
+        tensors |= found.weights.others
+        tensors |= {f"{name}.bias": bias for name, bias in found.weights.biases.items()}
+        for name, matrix in found.stored.items():
+            if isinstance(matrix, QuantizedMatrix):
+                tensors |= {f"{name}.codes": matrix.codes, f"{name}.scales": matrix.scales}
+        save_file(tensors, self.folder / "weights.safetensors")
         return []
 
     def _own_texts(self, leading: Sequence[int], tokens: int) -> list[list[int]]:
