@@ -50,12 +50,12 @@ class FakeQuantized:
 
     def values(self) -> Tensor:
         """[N, K] as the artifact will read it."""
-        return (self._levels() * self._current_scales()).flatten(1)[:, : self._columns]
+        return (self._levels() * self._current_scales()).flatten(1)[:, : self._columns].contiguous()
 
     @torch.no_grad()
     def stored(self) -> QuantizedMatrix:
         """Just what `values` computed with."""
-        codes = (self._levels() - self._lowest).to(torch.uint8).flatten(1)[:, : self._columns]
+        codes = (self._levels() - self._lowest).to(torch.uint8).flatten(1)[:, : self._columns].contiguous()
         scales = self._current_scales()[..., 0]
         return QuantizedMatrix(
             codes.cpu().numpy(), scales.cpu().numpy(), self._zero_points, self._bits, self._block

@@ -84,3 +84,12 @@ def test_after_training_the_artifact_holds_what_was_computed(format_: Format) ->
     codes = np.clip(np.rint(exact) + zero, 0, (1 << format_.bits) - 1).reshape(found.codes.shape)
     assert (codes != found.codes).mean() < 1e-3  # the two exponential functions differ in a last bit
     assert (found.codes != round_to_nearest(drawn(), format_).codes).any()
+
+
+def test_a_last_block_that_is_cut_short() -> None:
+    """Six columns in blocks of 4: the second block has two, and two that are nowhere read."""
+    codes = np.array([[3, 2, 0, 3, 1, 3]], np.uint8)
+    stored = QuantizedMatrix(codes, np.array([[0.5, 2.0]], np.float32), None, 2, 4)
+    made = FakeQuantized(np.zeros((1, 6), np.float32), stored, device=CPU)
+    assert made.values().tolist() == [[0.5, 0.0, -1.0, 0.5, -2.0, 2.0]]
+    assert np.array_equal(made.stored().codes, codes)
