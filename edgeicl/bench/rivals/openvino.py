@@ -2,7 +2,8 @@
 
 int8: weights per channel. int4: all layers, embedding and head among them, symmetric in groups of 128.
 Activations are quantized as they come, in groups of 128, which is its fastest; on processors with bf16 it
-computes in that, and keeps keys and values in 8 bits, as it does unless told otherwise.
+computes in that, and keeps keys and values in 8 bits, as it does unless told otherwise. The head runs on the
+last token of a prompt alone.
 """
 
 from __future__ import annotations
@@ -59,14 +60,29 @@ def load(folder: Path, settings: Mapping[str, Any], threads: int, context_tokens
     return StatefulDecoder(folder / "openvino_model.xml", settings["activation_group"], threads)
 
 
+def _with_last_logits(model: Any) -> Any:
+    """The model with its head on the last token alone, as OpenVINO's own pipelines for generation run it."""
+    from openvino import opset13
+
+    head = model.output("logits").get_node().input_value(0).get_node()
+    while head.get_type_name() != "MatMul":
+        head = head.input_value(0).get_node()
+    start, stop, step, axis = (opset13.constant(np.array([n])) for n in (-1, np.iinfo(np.int64).max, 1, 1))
+    last = opset13.slice(head.input_value(0), start, stop, step, axis)
+    head.input(0).replace_source_output(last.output(0))
+    model.validate_nodes_and_infer_types()
+    return model
+
+
 class StatefulDecoder(SteppedEngine):
     """One request of a compiled model that remembers what it has read."""
 
     def __init__(self, model: Path, activation_group: int, threads: int) -> None:
         import openvino
 
-        compiled = openvino.Core().compile_model(
-            str(model),
+        core = openvino.Core()
+        compiled = core.compile_model(
+            _with_last_logits(core.read_model(str(model))),
             "CPU",
             {
                 "INFERENCE_NUM_THREADS": str(threads),
@@ -101,5 +117,6 @@ class StatefulDecoder(SteppedEngine):
             inputs["beam_idx"] = np.zeros(1, np.int32)
         self._request.infer(inputs, share_inputs=True)
         self._length = total
-        logits: Logits = self._request.get_tensor("logits").data[:, -1]
+        # A copy: the tensor's memory is the request's.
+        logits: Logits = self._request.get_tensor("logits").data[:, -1].copy()
         return logits
