@@ -13,6 +13,7 @@ LONGEST_FILE_LINES = 350
 PRINTING_FILES = {
     "runner.py",
     "genai_process.py",
+    "optimum_process.py",
     "scoring_process.py",
 }  # they speak JSON on stdout, as programs of their own
 
