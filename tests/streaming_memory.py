@@ -26,8 +26,10 @@ from edgeicl.quantize.stage import quantize
 from edgeicl.store import Store
 
 
-def compiled(model: str, store: Path, *, recipe: Sequence[str] = (), target: Sequence[str] = ()) -> list[float]:
-    """Quantizes, emits and checks the model; seconds of both stages."""
+def compiled(
+    model: str, store: Path, *, recipe: Sequence[str] = (), target: Sequence[str] = (), emits: bool = True
+) -> list[float]:
+    """Quantizes the model and, if asked, emits and checks it; seconds of both stages."""
     overrides = ["distill.method=none", f"distill.student.model={model}", *recipe]
     job = resolve(
         "quickstart", targets=["host-cpu"], recipe_overrides=overrides, target_overrides=target, builds=False
@@ -38,7 +40,8 @@ def compiled(model: str, store: Path, *, recipe: Sequence[str] = (), target: Seq
     started = time.perf_counter()
     plan = quantize(job.recipe, job.targets[0], student_digest=weights_digest(folder), **arguments)
     between = time.perf_counter()
-    emit(job.recipe, job.targets[0], quantized=plan, **arguments)
+    if emits:
+        emit(job.recipe, job.targets[0], quantized=plan, **arguments)
     return [between - started, time.perf_counter() - between]
 
 
@@ -52,9 +55,14 @@ def main() -> None:
         "--warm-up", help="a small model that is compiled first: what comes above its peak is told"
     )
     parser.add_argument("--held-bytes", type=int, default=checkpoint.HELD_BYTES, help="weights that are held")
+    parser.add_argument("--quantize-only", action="store_true")
     arguments = parser.parse_args()
     checkpoint.HELD_BYTES = arguments.held_bytes
-    options = {"recipe": arguments.recipe, "target": arguments.target}
+    options = {
+        "recipe": arguments.recipe,
+        "target": arguments.target,
+        "emits": not arguments.quantize_only,
+    }
     with tempfile.TemporaryDirectory() as folder:
         before = 0
         if arguments.warm_up:

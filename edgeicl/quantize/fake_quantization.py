@@ -50,7 +50,7 @@ class FakeQuantized:
 
     def values(self) -> Tensor:
         """[N, K] as the artifact will read it."""
-        return (self._levels() * self._current_scales()).flatten(1)[:, : self._columns].contiguous()
+        return (self._levels() * self._current_scales()).flatten(1)[:, : self._columns]
 
     @torch.no_grad()
     def stored(self) -> QuantizedMatrix:
