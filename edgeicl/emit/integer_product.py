@@ -7,7 +7,7 @@ For inputs x [..., K] and weights of codes C [N, K] and scales s [N]:
 Each token has a scale of its own (token-wise quantization: ZeroQuant, arXiv 2206.01861, section 4.1), so that
 what comes out doesn't depend on what is read beside it: other rows of a batch, padding, or earlier tokens.
 DynamicQuantizeMatMul does all of it in one node, but has one scale for everything that is read at once, which
-one token with large activations spoils. At 128 tokens both are as fast (docs/results/latency-model.md).
+one token with large activations spoils. Speeds are alike: docs/decisions/0014-integer-products.md.
 """
 
 from __future__ import annotations

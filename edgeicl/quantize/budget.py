@@ -121,6 +121,12 @@ class WeightBudget:
         except BudgetError as error:
             if len(limits) < 2:
                 raise
+            if not asked:
+                raise BudgetError(
+                    f"target {self.target}: no plan keeps {' and '.join(further)} at once",
+                    smallest_bytes=error.smallest_bytes,
+                    next_step="raise one of them, or offer formats that are fast at both",
+                ) from error
             cause = error
         (key, _, total), first = asked[0], limits[0]
         bytes_as_losses = {unit: {f: float(n) for f, n in sizes.items()} for unit, sizes in first.sizes.items()}

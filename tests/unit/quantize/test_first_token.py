@@ -28,7 +28,7 @@ PROMPT_PS = {2: 2000.0, 4: 1000.0, 8: 1000.0, 32: 4000.0}
 
 def _calibration(formats: list[Format]) -> Calibration:
     return Calibration(
-        bandwidth_bytes_per_second=1e9,
+        bandwidth_bytes_per_second=1e12,
         measurements=1,
         source="made up",
         fixed_prompt_ms=0.001,
@@ -132,6 +132,20 @@ def test_a_second_copy_is_bought_by_the_limit_alone(student: Path, tmp_path: Pat
     # less can be had by the copy alone; without it the limit is named
     with pytest.raises(BudgetError, match=r"budget\.first_token_ms"):
         _run(student, tmp_path, _timed(copy=False, first_token_ms=0.6 * fastest))
+
+
+def test_two_times_that_no_plan_keeps_at_once(student: Path, tmp_path: Path) -> None:
+    """2 bits decode fastest and read prompts slower than 4 and 8: the least of each is another plan's."""
+    fastest = foreseen(student, tmp_path, _timed(copy=False))[0].smallest
+    assert fastest.decode_ms is not None
+    assert fastest.first_token_ms is not None
+    times = {"decode_ms": 1.01 * fastest.decode_ms, "first_token_ms": 1.01 * fastest.first_token_ms}
+    for key, limit in times.items():
+        _run(student, tmp_path, _timed(copy=False, artifact_bytes=None, **{key: limit}))
+    with pytest.raises(
+        BudgetError, match=r"no plan keeps budget\.decode_ms .* and budget\.first_token_ms .* at once"
+    ):
+        _run(student, tmp_path, _timed(copy=False, artifact_bytes=None, **times))
 
 
 def test_a_plan_of_ones_own_says_whether_there_is_a_copy(student: Path, tmp_path: Path) -> None:
