@@ -28,8 +28,7 @@ from numpy.typing import NDArray
 
 from edgeicl.models.loading import load_model, load_tokenizer
 from edgeicl.numerics.size import group_bytes
-from edgeicl.quantize.allocation import Limit, LossTable, SizeTable, allocate, merged, plan_bytes
-from edgeicl.quantize.block_losses import block_losses
+from edgeicl.quantize.allocation import Limit, LossTable, SizeTable, allocate, plan_bytes
 from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.jaccard import layer_similarities
 from edgeicl.quantize.lessons import Lesson
@@ -37,6 +36,7 @@ from edgeicl.quantize.offered_formats import offered_formats
 from edgeicl.quantize.own_texts import own_texts
 from edgeicl.quantize.plan_loss import PlanLoss
 from edgeicl.quantize.recovery import recover
+from edgeicl.quantize.reference_plans import first_and_last_plan, lsaq_plan
 from edgeicl.quantize.refinement import refine
 from edgeicl.quantize.sensitivity import Sensitivity
 from edgeicl.quantize.solver import SolverName, solve
@@ -194,31 +194,15 @@ def ours_rounded(model: Model, limit_bytes: int) -> Found:
 def lsaq(model: Model, limit_bytes: int) -> Found:
     """Whole blocks by LSAQ's Jaccard similarity, rounded to nearest."""
     similarities = layer_similarities(model.calibration, top_k=10)
-    importances = [1 - similarity for similarity in similarities]
-    units = {g.name: g.name if g.layer is None else f"layers.{g.layer}" for g in model.weights.groups}
-    losses: dict[str, dict[Format, float]] = {group.name: {} for group in model.weights.groups}
-    for format_ in OFFERED:
-        groups = [group for group in model.weights.groups if format_ in model.sizes[group.name]]
-        for group, loss in block_losses(groups, model.weights.matrices, format_, importances).items():
-            losses[group][format_] = loss
-    by_unit = allocate(merged(losses, units), [Limit(merged(model.sizes, units), limit_bytes)])
-    return model.stored("LSAQ's Jaccard", "rtn", {group: by_unit[unit] for group, unit in units.items()})
+    plan = lsaq_plan(model.weights.groups, model.sizes, [Limit(model.sizes, limit_bytes)], similarities)
+    assert plan is not None  # uniform plans fit
+    return model.stored("LSAQ's Jaccard", "rtn", plan)
 
 
 def first_and_last(model: Model, limit_bytes: int) -> Found | None:
     """More bits for the embedding, the head and the first and last block; the most that fit."""
-    edges = (0, model.weights.anatomy.layers - 1, None)
-    plans = []
-    for high in OFFERED:
-        for low in OFFERED:
-            plan = {g.name: high if g.layer in edges else low for g in model.weights.groups}
-            fitting = all(f in model.sizes[name] for name, f in plan.items())
-            if high.bits > low.bits and fitting and plan_bytes(plan, model.sizes) <= limit_bytes:
-                plans.append(plan)
-    if not plans or model.weights.anatomy.layers < 3:
-        return None
-    best = max(plans, key=lambda plan: plan_bytes(plan, model.sizes))
-    return model.stored("first and last layers", "rtn", best)
+    plan = first_and_last_plan(model.weights.groups, model.sizes, [Limit(model.sizes, limit_bytes)])
+    return None if plan is None else model.stored("first and last layers", "rtn", plan)
 
 
 def rival(model: Model, name: str, limit_bytes: int) -> Found | None:
