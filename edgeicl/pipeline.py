@@ -191,6 +191,7 @@ class _Compiler:
         self.tell(checks.deviations)
 
         recipe = self.job.recipe
+        curve = SizeCurve.model_validate_json((plan.path / "curve.json").read_bytes())
         manifest = Manifest(
             name=recipe.name,
             target=target.name,
@@ -200,6 +201,8 @@ class _Compiler:
             versions=library_versions(),
             files={},
             plan=QuantPlan.model_validate_json((plan.path / "plan.json").read_bytes()),
+            solver=recipe.quantize.solver,
+            recovery=curve.recovery,
             ledger=checks.ledger,
             parity=checks.parity,
             accuracy=checks.accuracy,
@@ -210,7 +213,6 @@ class _Compiler:
             evaluation=self.distilled.evaluation,
             deviations=(*self.distilled.deviations, *deviations, *checks.deviations),
         )
-        curve = SizeCurve.model_validate_json((plan.path / "curve.json").read_bytes())
         with replacing(folder, MANIFEST) as partial:
             for path in sorted(files.path.iterdir()):
                 if path.name not in _NOT_DEPLOYED:

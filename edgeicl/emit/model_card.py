@@ -139,7 +139,7 @@ def _sizes(manifest: Manifest) -> str:
             "| format | weight groups |",
             "|---|---:|",
             *rows,
-            f"\nWhile it runs: {manifest.plan.numbers}.",
+            f"\nWeights: {manifest.rounding}. While it runs: {manifest.plan.numbers}.",
         ]
     )
 

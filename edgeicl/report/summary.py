@@ -42,6 +42,8 @@ def summary_facts(manifest: Manifest, curve: SizeCurve) -> Facts:
     unquantized = unquantized_text(manifest.plan)
     if unquantized is not None:
         rows.append(("weights", unquantized))
+    else:
+        rows.append(("weights", manifest.rounding))
     rows.append(("numbers beside weights", manifest.plan.numbers))
     if manifest.bench is not None:
         bench = manifest.bench

@@ -128,7 +128,7 @@ def artifact_text(manifest: Manifest) -> str:
             (entry.group, str(entry.format), "" if entry.importance is None else f"{entry.importance:.4g}")
             for entry in manifest.plan.groups
         ),
-        note=f"Beside weights: {manifest.plan.numbers}.",
+        note=f"Weights: {manifest.rounding}. Beside weights: {manifest.plan.numbers}.",
     )
     tables = [
         plan,

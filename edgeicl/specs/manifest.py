@@ -9,6 +9,7 @@ from pydantic import Field
 from edgeicl.specs.measurement import BenchResult, Evaluation
 from edgeicl.specs.pattern import Pattern
 from edgeicl.specs.quant_plan import QuantPlan
+from edgeicl.specs.recovery import Recovery
 from edgeicl.specs.spec import Spec
 
 MANIFEST = "edgeicl.json"
@@ -121,6 +122,8 @@ class Manifest(Spec):
         description="File name -> SHA-256; every file but this one. An app needs those of the ledger."
     )
     plan: QuantPlan
+    solver: Literal["rtn", "hqq", "gptq"] = Field("rtn", description="How weights became codes.")
+    recovery: Recovery | None = Field(None, description="Training after rounding; null: not asked for.")
     ledger: tuple[LedgerEntry, ...]
     parity: tuple[ParityCheck, ...]
     accuracy: tuple[ArtifactAccuracy, ...] = ()
@@ -131,6 +134,18 @@ class Manifest(Spec):
     evaluation: Evaluation | None = None
     bench: BenchResult | None = None
     deviations: tuple[Deviation, ...] = ()
+
+    @property
+    def rounding(self) -> str:
+        """How weights became codes, and what training them as codes gave, in words."""
+        told = {"rtn": "rounded to nearest", "hqq": "half-quadratic quantization", "gptq": "GPTQ"}[self.solver]
+        if self.recovery is None or not self.recovery.best_step:
+            return told
+        before, after = self.recovery.at(0), self.recovery.at(self.recovery.best_step)
+        return (
+            f"{told}, then trained for {after.step} steps: KL to the unquantized student from "
+            f"{before.kl_to_student:.4g} to {after.kl_to_student:.4g} nats on held-out sequences"
+        )
 
 
 class TaskFile(Spec):

@@ -26,6 +26,7 @@ from edgeicl.report.terminal import artifact_text, bench_text, built_text, targe
 from edgeicl.specs.catalog import load_target, shipped
 from edgeicl.specs.measurement import AccuracyRow, Evaluation, PairedTest, QueryCost
 from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.recovery import Judged, Recovery
 from tests.unit.samples import (
     CURVE,
     DEVIATION,
@@ -246,6 +247,21 @@ def test_the_plot_shows_the_curve_it_is_given() -> None:
     moved = CURVE.model_copy(update={"artifact_budget_bytes": None})
     assert b"artifact budget" not in curve_svg(moved)
     assert curve_svg(CURVE.model_copy(update={"points": ()}))
+
+
+def test_the_solver_and_what_recovery_gave_are_told_first() -> None:
+    judged = (Judged(step=0, kl_to_student=0.2), Judged(step=30, kl_to_student=0.05))
+    recovered = FULL.model_copy(
+        update={"recovery": Recovery(sequences=8, held_out=2, judged=judged, best_step=30), "solver": "gptq"}
+    )
+    told = "GPTQ, then trained for 30 steps: KL to the unquantized student from 0.2 to 0.05 nats"
+    assert told in dict(summary_facts(recovered, CURVE).rows)["weights"]
+    assert told in artifact_text(recovered)
+    assert dict(summary_facts(FULL, CURVE).rows)["weights"] == "rounded to nearest"
+    useless = recovered.model_copy(
+        update={"recovery": Recovery(sequences=8, held_out=2, judged=judged, best_step=0)}
+    )
+    assert useless.rounding == "GPTQ"
 
 
 def test_plans_by_another_rule_are_told_as_such() -> None:
