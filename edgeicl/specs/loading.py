@@ -9,6 +9,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,6 +64,7 @@ def dump_yaml(spec: Spec) -> str:
 def _validated(
     document: Document, model: type[SpecType], overrides: Sequence[str], *, base_folder: Path | None = None
 ) -> SpecType:
+    written = json.dumps(document.values, default=str)
     apply_overrides(document, overrides)
     problems = list(document.problems)
     values = document.values
@@ -96,6 +98,8 @@ def _validated(
             for path in doubtful:
                 _drop(values, path)
     if problems or spec is None:
+        if overrides and _sound(written, model, base_folder):  # what is wrong came with the command line
+            problems = [replace(problem, line=None) for problem in problems]
         problems.sort(key=lambda problem: (problem.line is None, problem.line or 0))
         if all(problem.line is None for problem in problems) and overrides:
             next_step = "correct what was given on the command line; nothing else is wrong"
@@ -105,6 +109,17 @@ def _validated(
             next_step = f"correct {document.source}"
         raise SpecError(document.source, problems, next_step=next_step)
     return spec
+
+
+def _sound(values: str, model: type[Spec], base_folder: Path | None) -> bool:
+    """Whether `values` in JSON are a `model`."""
+    try:
+        model.model_validate_json(
+            values, strict=True, context={"base_folder": base_folder} if base_folder else None
+        )
+    except ValidationError:
+        return False
+    return True
 
 
 def _non_finite(value: Any, path: KeyPath) -> list[KeyPath]:

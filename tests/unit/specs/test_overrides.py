@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from edgeicl.errors import SpecError
-from edgeicl.specs.loading import parse_spec
+from edgeicl.specs.catalog import find_recipe, find_target
+from edgeicl.specs.loading import load_spec, parse_spec
 from edgeicl.specs.recipe import Recipe
+from edgeicl.specs.target import Target
 from tests.unit.specs.test_loading import GOOD, problems_of
 
 
@@ -94,3 +96,17 @@ def test_mistakes_of_file_and_command_line_come_together() -> None:
     with pytest.raises(SpecError, match="2 problems") as caught:
         parse_spec(GOOD.replace("version: 1", "version: 3"), Recipe, source="r", overrides=["seed=x"])
     assert [str(problem).split()[0] for problem in caught.value.problems] == ["line", "command"]
+
+
+def test_what_an_override_makes_of_the_whole_is_no_fault_of_the_file() -> None:
+    """A time limit without a calibration, and a section whose key is missing: the file alone is sound."""
+    for path, model, override, key in (
+        (find_target("tiny-cpu"), Target, "budget.decode_ms=3", ""),
+        (find_recipe("quickstart"), Recipe, "quantize.recover.learning_rate=0.1", "quantize.recover.steps"),
+    ):
+        with pytest.raises(SpecError) as told:
+            load_spec(path, model, overrides=[override])
+        (problem,) = told.value.problems
+        assert problem.line is None
+        assert problem.key == key or not key
+        assert "command line" in (told.value.next_step or "")
