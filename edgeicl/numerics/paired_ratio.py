@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from edgeicl.errors import DataError
 from edgeicl.specs.comparison import Ratio
@@ -32,6 +31,8 @@ def paired_ratio(ours: Sequence[float], theirs: Sequence[float], *, confidence: 
     if len(ratios) == 1 or np.ptp(ratios) == 0.0:
         known = 0.0 if len(ratios) == 1 else confidence
         return Ratio(median=median, low=median, high=median, confidence=known, values=kept)
+    from scipy import stats  # seconds to import, for those who import the bench alone
+
     found = stats.bootstrap(
         (ratios,),
         np.median,
