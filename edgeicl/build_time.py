@@ -25,6 +25,8 @@ _START_SECONDS = {
     "benchmark": 1.5,
     "report": 1.0,
 }
+FIRST_STAGE_SECONDS = 3.0
+"""Of libraries that the first stage of a build loads."""
 _LAYERS_AFTER = 0.5  # of all, on average over groups: a group's loss is measured from its layer on
 
 

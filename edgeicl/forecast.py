@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeicl.build_time import stage_seconds
+from edgeicl.build_time import FIRST_STAGE_SECONDS, stage_seconds
 from edgeicl.errors import BudgetError
 from edgeicl.job import Job
 from edgeicl.models.architectures.table import anatomy_of
@@ -116,7 +116,7 @@ def _recipe_layer(run: TaskRun, found: Sequence[str], missing: str) -> tuple[Sta
         StageAhead(
             stage=name,
             state="after that" if number else "to be built",
-            seconds=sum(map(pass_seconds, passes)),
+            seconds=sum(map(pass_seconds, passes)) + (0.0 if number else FIRST_STAGE_SECONDS),
         )
         for number, (name, passes) in enumerate(known)
     )

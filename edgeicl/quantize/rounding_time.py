@@ -21,11 +21,15 @@ def rounding_seconds(
 ) -> float:
     """About how long matrices of `shapes` [N, K] take to be rounded once in each of `formats`.
 
-    GPTQ's corrections of later columns grow with K²; what it spends on the inputs' moments is left out.
+    GPTQ goes column by column, however few rows there are, and its corrections of later columns grow with K²;
+    what it spends on the inputs' moments is left out.
     """
-    shapes = tuple(shapes)
-    grow = 2 if solver == "gptq" else 1
-    work = sum(rows / _ROWS * (columns / _COLUMNS) ** grow for rows, columns in shapes)
+
+    def samples(rows: int, columns: int) -> float:
+        high, wide = rows / _ROWS, columns / _COLUMNS
+        return high * wide if solver != "gptq" else max(1.0, high) * max(wide, wide**2)
+
+    work = sum(samples(*shape) for shape in shapes)
     return work * sum(_sample_seconds(format_, solver) for format_ in formats if format_.quantized)
 
 
