@@ -20,6 +20,7 @@ from edgeicl.bench.runner import processor, usable_cores
 from edgeicl.emit.probe_graphs import Shape, write_activations, write_attention, write_products
 from edgeicl.errors import BenchError, Problem, SpecError
 from edgeicl.module_process import run_module
+from edgeicl.probed_computer import check_probed
 from edgeicl.progress import track
 from edgeicl.specs.format_cost import FormatCost
 from edgeicl.specs.manifest import MODEL_FILE
@@ -43,9 +44,10 @@ def probe(
     `prompt_format` is offered where the processor multiplies 8-bit integers without saturating.
 
     Raises:
-        SpecError: more threads than cores.
+        SpecError: a target of another kind of device than this computer, or more threads than cores.
         BenchError: a graph that doesn't run.
     """
+    check_probed(target)
     cores = usable_cores()
     used = threads or min(cores, target.threads)
     if used > cores:
@@ -83,6 +85,7 @@ def probe(
     )
     return target.model_copy(
         update={
+            "description": f"{processor()}, {used} threads, measured by edgeicl probe, from {target.name}",
             "threads": used,
             "calibration": calibration,
             "instruction_features": features,
