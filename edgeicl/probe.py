@@ -33,7 +33,6 @@ LAYERS = Shape(layers=12, hidden=768, inner=3072, heads=12)
 PROMPT_TOKENS = 128
 _SECONDS = 3.0  # of timing for each graph, and about as long to write and load it
 _TIMEOUT_S = 300
-_BUSY = 1.5  # median by least time
 
 
 def probe(
@@ -68,21 +67,22 @@ def probe(
         rest = runner.rest()
         advance(1)
     busy = median(runner.disturbance)
-    if busy > _BUSY:
-        log.warning(
-            "this computer is busy: the medians of its times were %.2g times the least; probe again when it is "
-            "idle, or expect predictions to be off by as much",
-            busy,
-        )
     calibration = Calibration(
         bandwidth_bytes_per_second=bandwidth,
         costs=tuple(costs),
         **rest,
+        disturbance=_significant(busy),
         measurements=2 * len(costs) + 4,
         source=f"edgeicl probe: {processor()}, {used} threads, onnxruntime {version}; {shape.layers} layers of "
         f"{shape.hidden}, prompts of {PROMPT_TOKENS} tokens; least of the times within {seconds:g} s, whose "
         f"median was {busy:.2g} times as long",
     )
+    if calibration.disturbed:
+        log.warning(
+            "this computer is busy: the medians of its times were %.2g times the least; probe again when it is "
+            "idle, or expect predictions to be off by as much",
+            busy,
+        )
     return target.model_copy(
         update={
             "description": f"{processor()}, {used} threads, measured by edgeicl probe, from {target.name}",
