@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from edgeicl.distill.result import DistillResult
     from edgeicl.distill.task_run import TaskRun
 
+log = logging.getLogger(__name__)
+
 
 def forecast_job(job: Job, *, cache: Path | None = None) -> tuple[Forecast, list[BudgetError]]:
     """The forecast, and the error that the build would end with for each target where no plan fits.
@@ -127,6 +129,13 @@ def _for_target(
 ) -> tuple[TargetForecast, BudgetError | None]:
     from edgeicl.quantize.forecast import forecast
 
+    if target.calibration is not None and target.calibration.disturbed:
+        log.warning(
+            "target %s was measured on a busy computer, whose medians were %.2g times its least times: "
+            "predicted times may be off by as much; probe again when it is idle",
+            target.name,
+            target.calibration.disturbance,
+        )
     return forecast(
         job.recipe,
         target,

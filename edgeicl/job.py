@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgeicl.errors import Problem, SpecError
+from edgeicl.errors import DataError, Problem, SpecError
 from edgeicl.replacement import replaceable
 from edgeicl.specs.catalog import find_recipe, find_target, load_recipe, shipped
 from edgeicl.specs.document import read_document
@@ -15,6 +15,7 @@ from edgeicl.specs.loading import load_spec
 from edgeicl.specs.local_path import local_path
 from edgeicl.specs.manifest import MANIFEST
 from edgeicl.specs.nearest import one_of
+from edgeicl.specs.overrides import apply_overrides
 from edgeicl.specs.quant_plan import QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
@@ -95,7 +96,7 @@ def resolve(
     if wanted is None or errors:
         first, *others = errors
         raise SpecError(first.source, first.problems, next_step=first.next_step, others=others)
-    _check_student(wanted, path.parent)
+    _check_student(wanted, path, recipe_overrides)
     base = output or Path("build") / wanted.name
     alone = output is not None and len(loaded) == 1
     folders = tuple(base if alone else base / target.name for target in loaded)
@@ -105,13 +106,21 @@ def resolve(
     return Job(wanted, path, tuple(loaded), folders)
 
 
-def _check_student(recipe: Recipe, base_folder: Path) -> None:
+def _check_student(recipe: Recipe, path: Path, overrides: Sequence[str]) -> None:
     """DataError for a student in a local folder that can't be compiled; none is fetched from the hub for it."""
     from edgeicl.distill.compilable import compilable
 
-    folder = local_path(recipe.distill.student.model, base_folder)
-    if (folder / "config.json").is_file():
+    folder = local_path(recipe.distill.student.model, path.parent)
+    if not (folder / "config.json").is_file():
+        return
+    try:
         compilable(recipe, folder)
+    except DataError as error:
+        document = read_document(path, kind="recipe")
+        apply_overrides(document, overrides)
+        line = document.line_of(("distill", "student", "model"))
+        place = "command line" if line is None else f"line {line}"
+        raise DataError(f"{path}, {place}: {error.args[0]}", next_step=error.next_step) from error
 
 
 def _written_targets(recipe: Path) -> tuple[tuple[str, ...], int | None]:

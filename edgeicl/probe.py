@@ -20,6 +20,7 @@ from edgeicl.bench.runner import processor, usable_cores
 from edgeicl.emit.probe_graphs import Shape, write_activations, write_attention, write_products
 from edgeicl.errors import BenchError, Problem, SpecError
 from edgeicl.module_process import run_module
+from edgeicl.probed_computer import check_probed
 from edgeicl.progress import track
 from edgeicl.specs.format_cost import FormatCost
 from edgeicl.specs.manifest import MODEL_FILE
@@ -32,7 +33,6 @@ LAYERS = Shape(layers=12, hidden=768, inner=3072, heads=12)
 PROMPT_TOKENS = 128
 _SECONDS = 3.0  # of timing for each graph, and about as long to write and load it
 _TIMEOUT_S = 300
-_BUSY = 1.5  # median by least time
 
 
 def probe(
@@ -43,9 +43,10 @@ def probe(
     `prompt_format` is offered where the processor multiplies 8-bit integers without saturating.
 
     Raises:
-        SpecError: more threads than cores.
+        SpecError: a target of another kind of device than this computer, or more threads than cores.
         BenchError: a graph that doesn't run.
     """
+    check_probed(target)
     cores = usable_cores()
     used = threads or min(cores, target.threads)
     if used > cores:
@@ -66,23 +67,25 @@ def probe(
         rest = runner.rest()
         advance(1)
     busy = median(runner.disturbance)
-    if busy > _BUSY:
-        log.warning(
-            "this computer is busy: the medians of its times were %.2g times the least; probe again when it is "
-            "idle, or expect predictions to be off by as much",
-            busy,
-        )
     calibration = Calibration(
         bandwidth_bytes_per_second=bandwidth,
         costs=tuple(costs),
         **rest,
+        disturbance=_significant(busy),
         measurements=2 * len(costs) + 4,
         source=f"edgeicl probe: {processor()}, {used} threads, onnxruntime {version}; {shape.layers} layers of "
         f"{shape.hidden}, prompts of {PROMPT_TOKENS} tokens; least of the times within {seconds:g} s, whose "
         f"median was {busy:.2g} times as long",
     )
+    if calibration.disturbed:
+        log.warning(
+            "this computer is busy: the medians of its times were %.2g times the least; probe again when it is "
+            "idle, or expect predictions to be off by as much",
+            busy,
+        )
     return target.model_copy(
         update={
+            "description": f"{processor()}, {used} threads, measured by edgeicl probe, from {target.name}",
             "threads": used,
             "calibration": calibration,
             "instruction_features": features,

@@ -262,8 +262,9 @@ def probe_command(
     ] = "host-cpu",
     on: Annotated[str, typer.Option(help="Device to measure: local, this computer.")] = "local",
     threads: ThreadsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Measure a device in about two minutes, and write a target whose predictions rest on that."""
+    """Measure a device in one to three minutes, and write a target whose predictions rest on that."""
     from edgeicl.probe import probe
     from edgeicl.specs.catalog import load_target
     from edgeicl.specs.loading import dump_yaml
@@ -273,10 +274,13 @@ def probe_command(
     if out.exists():
         found = Problem("--out", f"{out} exists", "expected a file that doesn't")
         raise SpecError("probe", [found], next_step="name another file, or remove this one")
+    if not out.parent.is_dir():
+        found = Problem("--out", f"{out.parent}: no such folder", "expected one that is there")
+        raise SpecError("probe", [found], next_step="make the folder, or name a file in another")
     measured = probe(load_target(given), threads=threads).model_copy(update={"name": out.stem})
-    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(dump_yaml(measured))
-    typer.echo(f"{out}: {measured.calibration.source if measured.calibration else ''}")
+    told = f"{out}: {measured.calibration.source if measured.calibration else ''}"
+    print_json(plain(measured)) if as_json else typer.echo(told)
 
 
 def _threads(artifact: Path, asked: int | None) -> int:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import Anatomy
-from edgeicl.models.architectures.table import anatomy_of
+from edgeicl.models.architectures.table import ARCHITECTURES, anatomy_of
 from edgeicl.models.model_folder import model_config
 from edgeicl.specs.recipe import Recipe
 
 _CARRYING = ("icl", "mend")
+_CHANGE = (
+    "change these settings, or name a student of an architecture that has a lowering: the README lists them"
+)
 
 
 def compilable(recipe: Recipe, student: Path) -> Anatomy:
@@ -21,14 +24,18 @@ def compilable(recipe: Recipe, student: Path) -> Anatomy:
         DataError: an architecture, or a setting of it, that edgeicl can't compile; a recipe that asks for more
             than is known of an architecture that Optimum exports, all such settings named.
     """
-    anatomy = anatomy_of(model_config(student))
-    if anatomy.exported and (wrong := list(_unknown_layers(recipe))):
-        raise DataError(
-            f"the student is a {anatomy.model_type} model, whose layers edgeicl doesn't know: "
-            f"{'; '.join(wrong)}",
-            next_step="change these settings, or name a student of an architecture that has a lowering: the "
-            "README lists them",
-        )
+    config, where = model_config(student), f"distill.student.model: {student}"
+    wrong = list(_unknown_layers(recipe)) if config.get("model_type") not in [*ARCHITECTURES, None] else []
+    told = f"edgeicl doesn't know the layers of a {config.get('model_type')} model: {'; '.join(wrong)}"
+    try:
+        anatomy = anatomy_of(config)
+    except DataError as error:
+        message, next_step = f"{where}: {error.args[0]}", error.next_step
+        if wrong:
+            message, next_step = f"{message}\nbeside that, {told}", f"{next_step}; {_CHANGE}"
+        raise DataError(message, next_step=next_step) from error
+    if wrong:
+        raise DataError(f"{where}: {told}", next_step=_CHANGE)
     if recipe.emit.head == "verbalizers":
         anatomy.require_tied(str(student))
     return anatomy

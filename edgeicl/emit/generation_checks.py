@@ -17,6 +17,9 @@ from edgeicl.models.growing_decoder import GrowingDecoder
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.specs.manifest import GENAI_FILE, Deviation
 
+GENAI_READS_TEXT = "onnxruntime-genai's tokenizer gives the ids of tokenizer.json"
+"""`asked` of the deviation of an artifact where it doesn't."""
+
 
 def check_greedy(
     decoder: OnnxDecoder | GrowingDecoder, prompts: Sequence[Sequence[int]], tokens: int
@@ -123,9 +126,8 @@ def before_end(end: Set[int], tokens: Sequence[int]) -> list[int]:
 
 def _tokenizer_deviations(run: GenaiRun, folder: Path, texts: Sequence[str]) -> list[Deviation]:
     reference = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    asked = "onnxruntime-genai's tokenizer gives the ids of tokenizer.json"
     if run.tokenizer_ids is None:
-        return [_deviation(asked, "its tokenizer can't read tokenizer.json", run.failure)]
+        return [_deviation(GENAI_READS_TEXT, "its tokenizer can't read tokenizer.json", run.failure)]
     wrong = [
         text
         for text, found in zip(texts, run.tokenizer_ids, strict=True)
@@ -134,7 +136,9 @@ def _tokenizer_deviations(run: GenaiRun, folder: Path, texts: Sequence[str]) -> 
     if not wrong:
         return []
     got = f"{len(wrong)} of {len(texts)} texts get other ids, such as {wrong[0]!r}"
-    return [_deviation(asked, got, "genai's tokenizer reads these files differently; pass it token ids")]
+    return [
+        _deviation(GENAI_READS_TEXT, got, "genai's tokenizer reads these files differently; pass it token ids")
+    ]
 
 
 def _deviation(asked: str, got: str, why: str) -> Deviation:

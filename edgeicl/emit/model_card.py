@@ -9,6 +9,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from edgeicl.emit.generation_checks import GENAI_READS_TEXT
 from edgeicl.emit.usage import usage
 from edgeicl.models.model_folder import MODEL_CARD, is_on_hub
 from edgeicl.specs.byte_size import format_byte_size
@@ -177,10 +178,11 @@ def _speed(manifest: Manifest) -> str:
 
 def _usage(folder: Path, manifest: Manifest, target: Target) -> str:
     task = TaskFile.model_validate_json((folder / TASK_FILE).read_bytes())
+    reads_text = all(deviation.asked != GENAI_READS_TEXT for deviation in manifest.deviations)
     if manifest.engine == "fused":
-        return usage(task, target.provider)
+        return usage(task, target.provider, genai_reads_text=reads_text)
     decoder = json.loads((folder / GENAI_FILE).read_text())["model"]["decoder"]
-    return usage(task, inputs=decoder["inputs"], last_only=False)
+    return usage(task, inputs=decoder["inputs"], last_only=False, genai_reads_text=reads_text)
 
 
 def _optimum(manifest: Manifest) -> str:

@@ -17,11 +17,12 @@ def usage(
     *,
     inputs: Mapping[str, str] = MappingProxyType({}),
     last_only: bool = True,
+    genai_reads_text: bool = True,
 ) -> str:
     """A section of the model card: a label with onnxruntime, then tokens with onnxruntime-genai.
 
     `inputs` are the graph's, as genai_config.json names them; `last_only`: whether it has logits of the last
-    token alone.
+    token alone; `genai_reads_text`: whether onnxruntime-genai's tokenizer gives the ids of tokenizer.json.
     """
     if task.logit_tokens is not None:
         return _label_usage(task, provider)
@@ -53,7 +54,7 @@ def label_scores(columns, cache):
 ```""",
         f"{_SEVERAL if several else _ONE} Feeding `present.*` back as `past_key_values.*`\n"
         "continues a text without reading it again.",
-        _genai(task),
+        _genai(task, provider, reads_text=genai_reads_text),
     ]
     return "\n\n".join(["## Use", *parts])
 
@@ -112,12 +113,57 @@ sums = {{label: sum(share[label] for share in shares) for label in scores[0]}}
 print(max(sums, key=lambda label: (votes.count(label), sums[label])))"""
 
 
-def _genai(task: TaskFile) -> str:
+def _genai(task: TaskFile, provider: Literal["cpu", "cuda"], *, reads_text: bool) -> str:
+    """How onnxruntime-genai continues a text; it is handed ids unless its tokenizer `reads_text` rightly."""
     if task.prefix is not None and task.prefix.kind == "vectors":
         return "onnxruntime-genai takes tokens only and can't be handed this prefix: it runs the model without."
-    if task.prefix is not None:
-        return _GENAI_BEHIND_TOKENS
-    return _GENAI
+    imports = _TOKENIZERS_IMPORT * (not reads_text)
+    tokenizer = "og.Tokenizer(model)" if reads_text else 'Tokenizer.from_file("tokenizer.json")'
+    notes = _NEEDS_GPU * (provider == "cuda") + _MISREADS * (not reads_text)
+    if task.prefix is None:
+        ids = 'tokenizer.encode("...")' + ".ids" * (not reads_text)
+        return f"""\
+With onnxruntime-genai, which does that by itself.{notes}
+
+```python
+import onnxruntime_genai as og
+{imports}
+model = og.Model(".")
+tokenizer = {tokenizer}
+{_LEADING_TOKEN * reads_text}parameters = og.GeneratorParams(model)
+parameters.set_search_options(max_length=64)
+generator = og.Generator(model, parameters)
+generator.append_tokens({ids})
+generator.generate_next_token()
+print(tokenizer.decode({_decoded("generator.get_sequence(0)", reads_text)}))
+```"""
+    query = "query" if reads_text else "query, add_special_tokens=False"
+    ids = f"tokenizer.encode({query})" + ".ids" * (not reads_text)
+    return f"""\
+With onnxruntime-genai, which takes tokens only: it reads those of a set once, and is rewound to their end
+before each query.{notes}
+
+```python
+import onnxruntime_genai as og
+from safetensors.numpy import load_file
+{imports}
+model = og.Model(".")
+tokenizer = {tokenizer}
+before = load_file("prefix.safetensors")["0.input_ids"].astype("int32")
+parameters = og.GeneratorParams(model)
+parameters.set_search_options(max_length=len(before) + 64)
+generator = og.Generator(model, parameters)
+generator.append_tokens(before)
+for query in ["..."]:
+    generator.rewind_to(len(before))
+    generator.append_tokens({ids})
+    generator.generate_next_token()
+    print(tokenizer.decode({_decoded("generator.get_next_tokens()", reads_text)}))
+```"""
+
+
+def _decoded(tokens: str, reads_text: bool) -> str:
+    return tokens if reads_text else f"{tokens}.tolist()"  # the library tokenizers takes lists
 
 
 _ALONE = """\
@@ -167,41 +213,9 @@ for onnxruntime-genai or for `generate` of transformers."""
 _ONE = "Each label is one token here, so one run with both scores read from it is enough."
 _SEVERAL = "Labels of several tokens cost a run for each token."
 
-_GENAI = """\
-With onnxruntime-genai, which does that by itself:
-
-```python
-import onnxruntime_genai as og
-
-model = og.Model(".")
-tokenizer = og.Tokenizer(model)
+_TOKENIZERS_IMPORT = "from tokenizers import Tokenizer\n"
+_LEADING_TOKEN = """\
 tokenizer.update_options(add_special_tokens="true")  # puts the leading token there, which the model needs
-parameters = og.GeneratorParams(model)
-parameters.set_search_options(max_length=64)
-generator = og.Generator(model, parameters)
-generator.append_tokens(tokenizer.encode("..."))
-generator.generate_next_token()
-print(tokenizer.decode(generator.get_sequence(0)))
-```"""
-
-_GENAI_BEHIND_TOKENS = """\
-With onnxruntime-genai, which takes tokens only: it reads those of a set once, and is rewound to their end
-before each query.
-
-```python
-import onnxruntime_genai as og
-from safetensors.numpy import load_file
-
-model = og.Model(".")
-tokenizer = og.Tokenizer(model)
-before = load_file("prefix.safetensors")["0.input_ids"].astype("int32")
-parameters = og.GeneratorParams(model)
-parameters.set_search_options(max_length=len(before) + 64)
-generator = og.Generator(model, parameters)
-generator.append_tokens(before)
-for query in ["..."]:
-    generator.rewind_to(len(before))
-    generator.append_tokens(tokenizer.encode(query))
-    generator.generate_next_token()
-    print(tokenizer.decode(generator.get_next_tokens()))
-```"""
+"""
+_NEEDS_GPU = "\nThis artifact's `genai_config.json` names CUDA: it needs onnxruntime-genai-cuda and a GPU."
+_MISREADS = "\nIts own tokenizer misreads this `tokenizer.json`, so it is handed the ids that tokenizers makes."

@@ -42,7 +42,7 @@ def exporter_versions(python: Path) -> dict[str, str]:
     )
     finished = _run([str(python), "-c", code])
     if finished.returncode != 0:
-        raise DataError(f"optimum-onnx is not installed beside {python}", next_step=_INSTALL)
+        raise DataError(f"optimum-onnx is not installed beside {_named(str(python))}", next_step=_INSTALL)
     versions: dict[str, str] = json.loads(finished.stdout)
     return versions
 
@@ -87,5 +87,10 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
         )
     except OSError as error:
         raise DataError(
-            f"{command[0]} can't be run: {error.strerror}", next_step="name a Python interpreter"
+            f"{_named(command[0])} can't be run: {error.strerror}", next_step="name a Python interpreter"
         ) from error
+
+
+def _named(python: str) -> str:
+    """The interpreter, with the variable that names it if one does."""
+    return f"{EXPORTER_PYTHON}={python}" if os.environ.get(EXPORTER_PYTHON) == python else python

@@ -10,9 +10,11 @@ from edgeicl.specs.spec import Spec
 class Recover(Spec):
     """How a student is trained once its plan is chosen, with its weights rounded in the formats of the plan."""
 
-    steps: int = Field(ge=1, description="Of training.")
+    steps: int = Field(ge=1, description="Steps of training.")
     learning_rate: float = Field(
-        0.01, gt=0.0, description="Peak, of weights in units of their block's scale: 1 is a whole level."
+        0.01,
+        gt=0.0,
+        description="Peak learning rate, of weights in units of their block's scale: 1 is a whole level.",
     )
     batch_size: int = Field(16, ge=1, description="Sequences of each kind in a step.")
     queries: int = Field(
@@ -49,10 +51,12 @@ class Judged(Spec):
 class Recovery(Spec):
     """A whole training, and which of its students was taken."""
 
-    sequences: int = Field(description="Learned from.")
-    held_out: int = Field(description="Judged on.")
-    judged: tuple[Judged, ...] = Field(min_length=1, description="In the order of steps; the first is at 0.")
-    best_step: int = Field(description="Of the student taken; 0: training made nothing better.")
+    sequences: int = Field(description="Sequences learned from.")
+    held_out: int = Field(description="Sequences judged on.")
+    judged: tuple[Judged, ...] = Field(
+        min_length=1, description="What was judged, in the order of steps; the first is at 0."
+    )
+    best_step: int = Field(description="Step of the student taken; 0: training made nothing better.")
 
     def at(self, step: int) -> Judged:
         """What was judged after so many steps."""

@@ -14,6 +14,8 @@ from edgeicl.specs.spec import Name, Spec
 VNNI = ("avx512_vnni", "avx_vnni")
 """Instructions of x86-64 that add up products of 8-bit integers in 32 bits; avx2 has 16 for two of them."""
 
+_BUSY = 1.5  # of `disturbance`
+
 
 class Budget(Spec):
     """What the result may take: `artifact` counts files, `resident` the process, `decode` a token's time."""
@@ -46,9 +48,9 @@ class Budget(Spec):
 class BitsBandwidth(Spec):
     """What weights of one width are read at."""
 
-    bits: Literal[2, 4, 8, 32] = Field(description="Of one weight in memory; fp16 is held in 32 bits.")
+    bits: Literal[2, 4, 8, 32] = Field(description="Bits of one weight in memory; fp16 is held in 32.")
     bandwidth_bytes_per_second: float = Field(
-        gt=0.0, description="At which weights of so many bits are read while tokens are decoded."
+        gt=0.0, description="Bytes a second at which weights of so many bits are read while tokens are decoded."
     )
 
 
@@ -56,7 +58,7 @@ class Calibration(Spec):
     """Measured speeds of the device, for predictions."""
 
     bandwidth_bytes_per_second: float = Field(
-        gt=0.0, description="At which weights are read while tokens are decoded."
+        gt=0.0, description="Bytes a second at which weights are read while tokens are decoded."
     )
     by_bits: tuple[BitsBandwidth, ...] = Field(
         (), description="Where weights of some bits are read at another speed: their kernels compute more."
@@ -65,7 +67,8 @@ class Calibration(Spec):
         0.0, ge=0.0, description="Milliseconds of a decoded token beside reading weights and cache."
     )
     costs: tuple[FormatCost, ...] = Field(
-        (), description="Of products in each format; `edgeicl probe` measures them. They count before by_bits."
+        (),
+        description="Times of products in each format, before by_bits; `edgeicl probe` measures them.",
     )
     fixed_prompt_ms: float = Field(
         0.0, ge=0.0, description="Milliseconds of a prompt, however short, beside its products."
@@ -80,8 +83,18 @@ class Calibration(Spec):
         ge=0.0,
         description="Picoseconds of each product of two numbers between tokens of a prompt, in attention.",
     )
+    disturbance: float | None = Field(
+        None,
+        ge=1.0,
+        description="Median of a probe's times by their least; above 1.5 the computer was busy; null: unknown.",
+    )
     measurements: int = Field(ge=1, description="How many measurements stand behind the figure.")
     source: str = Field(description="Where the measurements come from.")
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the computer was busy while it was measured."""
+        return self.disturbance is not None and self.disturbance > _BUSY
 
     def cost(self, format_: Format) -> FormatCost | None:
         """Of products in the format, if it was measured; weights of 16 bits are held in 32."""
@@ -127,11 +140,11 @@ class Target(Spec):
     cache_bits: tuple[CacheBits, ...] = Field(
         (32,),
         min_length=1,
-        description="Of keys and values, as attention's kernels here take them: 32 and 16 floating point, 8 "
-        "integers. Of several the planner takes those with which the whole plan loses least.",
+        description="Bits of keys and values, as attention's kernels here take them: 32 and 16 floating point, "
+        "8 integers. Of several the planner takes those with which the whole plan loses least.",
     )
     activation_bits: ActivationBits = Field(
-        32, description="Of what the layers compute: 16 where half precision is fast, as on GPUs."
+        32, description="Bits of what the layers compute: 16 where half precision is fast, as on GPUs."
     )
     prompt_format: Format | None = Field(
         None,

@@ -19,7 +19,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("recipe_commands", "compile_commands", "runtime_commands"),
     ("arguments", "forecast", "probe"),
-    ("build_time",),
+    ("build_time", "probed_computer"),
     ("pipeline", "new_prefix"),
     ("compressor",),
     ("job",),

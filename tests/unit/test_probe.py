@@ -9,9 +9,11 @@ import onnxruntime as ort
 import pytest
 
 from edgeicl.bench.graph_times import times_ms
+from edgeicl.bench.runner import processor
 from edgeicl.emit.probe_graphs import Shape, write_activations, write_attention, write_products
 from edgeicl.errors import BenchError, SpecError
 from edgeicl.probe import _Runner, probe
+from edgeicl.probed_computer import check_probed
 from edgeicl.specs.catalog import load_target
 from edgeicl.specs.loading import dump_yaml, parse_spec
 from edgeicl.specs.quant_plan import BY_ROW, Format
@@ -68,6 +70,7 @@ def test_a_target_is_measured() -> None:
     assert calibration.bandwidth_bytes_per_second > 1e8
     assert calibration.fixed_decode_ms > 0
     assert "1 threads" in calibration.source
+    assert found.description == f"{processor()}, 1 threads, measured by edgeicl probe, from tiny-cpu"
     if {*VNNI} & {*found.instruction_features}:
         assert found.prompt_format == BY_ROW
     again = parse_spec(dump_yaml(found), Target, source="t.yaml", base_folder=Path())
@@ -94,3 +97,33 @@ def test_mistakes_of_the_command(tmp_path: Path) -> None:
 def test_more_threads_than_cores_are_refused() -> None:
     with pytest.raises(SpecError, match="1000 threads on"):
         probe(_target([{"bits": 32}], artifact_bytes=1), threads=1000)
+
+
+@pytest.mark.parametrize(
+    ("machine", "name", "told"),
+    [
+        ("x86_64", "raspberry-pi-5", "dotprod, fp16, which ARM processors have, and this is x86_64; expected"),
+        ("aarch64", "host-cpu", "avx2, which x86 processors have, and this is aarch64; expected those of ARM"),
+        ("x86_64", "cuda", "cuda, and a probe measures this computer's CPU; expected cpu"),
+        ("aarch64", "raspberry-pi-5", None),
+        ("x86_64", "host-cpu", None),
+        ("riscv64", "raspberry-pi-5", None),  # nothing is known of it
+    ],
+)
+def test_another_device_is_not_measured_here(
+    machine: str, name: str, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    if told is None:
+        check_probed(load_target(name))
+        return
+    with pytest.raises(SpecError, match=told) as caught:
+        probe(load_target(name), threads=1)
+    assert "--from host-cpu" in caught.value.next_step
+    assert caught.value.exit_code == 2
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("probe", "--out", str(tmp_path / "no" / "t.yaml")) == 2
+    assert "no such folder" in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "no").exists()

@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 from edgeicl.cli import app
 from edgeicl.distill.compilable import compilable
 from edgeicl.errors import DataError
+from edgeicl.job import resolve
 from edgeicl.models.architectures import exported
 from edgeicl.models.exporter import EXPORTER_PYTHON
 from edgeicl.specs.catalog import load_recipe
+from tests.unit.specs.test_loading import GOOD
 
 CONFIG = {
     "model_type": "gpt_neox",
@@ -102,3 +104,41 @@ def test_logits_that_are_changed_after_the_head_are_refused(
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "final_logit_softcapping": 30.0}))
     with pytest.raises(DataError, match=r"final_logit_softcapping = 30\.0"):
         compilable(load_recipe("quickstart", NONE), tmp_path)
+
+
+def test_all_is_told_before_optimum_is_installed(
+    student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the student is named, and what will be refused once Optimum is there."""
+    without_optimum(tmp_path, monkeypatch)
+    recipe = load_recipe("quickstart", (*NONE, "quantize.solver=gptq", "emit.head=verbalizers"))
+    with pytest.raises(DataError) as raised:
+        compilable(recipe, student)
+    told = str(raised.value)
+    assert told.startswith(f"distill.student.model: {student}: model type 'gpt_neox' is not supported")
+    assert "quantize.solver: gptq (expected rtn or hqq)" in told
+    assert "emit.head: verbalizers (expected full)" in told
+    assert 'pip install "edgeicl[export]"' in raised.value.next_step
+    assert "change these settings" in raised.value.next_step
+
+
+def test_the_line_of_the_student_is_named(
+    student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_optimum(tmp_path, monkeypatch)
+    recipe = tmp_path / "neox.yaml"
+    recipe.write_text(GOOD.replace("builtin:nli-student", str(student)))
+    line = next(n for n, text in enumerate(recipe.read_text().splitlines(), 1) if str(student) in text)
+    with pytest.raises(DataError) as raised:
+        resolve(str(recipe), builds=False)
+    assert str(raised.value).startswith(f"{recipe}, line {line}: distill.student.model: {student}: ")
+    with pytest.raises(DataError, match=r"neox\.yaml, command line: distill\.student\.model"):
+        resolve(str(recipe), recipe_overrides=[f"distill.student.model={student}/."], builds=False)
+
+
+def test_an_interpreter_that_is_not_there_is_named_with_its_variable(
+    student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(EXPORTER_PYTHON, "/nope/python")
+    with pytest.raises(DataError, match=rf"{EXPORTER_PYTHON}=/nope/python can't be run: No such file"):
+        compilable(load_recipe("quickstart", NONE), student)
