@@ -57,7 +57,7 @@ class DecodeTime:
                 f"target {self.target}: budget.decode_ms is {self.limit_ms:g}, but {what} takes {needed:.4g} "
                 f"ms a token, predicted: fixed {self.fixed_ms:g} ms, weight groups {reads_bytes}, other "
                 f"tensors and cache {self.rest_bytes} bytes at {speed:.3g} GB/s",
-                smallest_bytes=reads_bytes,
+                smallest_ms=needed,
                 next_step=f"set budget.decode_ms of target {self.target} to at least {needed * 1.001:.4g}, "
                 "lower its context_tokens, offer it formats with fewer bits, or choose a smaller student",
             )

@@ -99,6 +99,7 @@ def _sized(
     )
     # Only sensitivity tells groups apart: the other methods rate whole blocks, whose groups share one format.
     by_block = recipe.quantize.importance != "sensitivity"
+    copies = (cache_bits, target.activation_bits) == (32, 32)
     space = plan_space(
         anatomy,
         target.formats,
@@ -111,7 +112,8 @@ def _sized(
         activation_bits=target.activation_bits,
         prompt_tokens=min(target.prompt_tokens or target.context_tokens, anatomy.positions),
         first_token_limit_ms=target.budget.first_token_ms,
-        prompt_format=target.prompt_format if (cache_bits, target.activation_bits) == (32, 32) else None,
+        prompt_format=target.prompt_format if copies else None,
+        copy_advised=copies and target.prompt_format is None,
     )
     return space, clamped
 
