@@ -91,8 +91,18 @@ class WeightBudget:
             limits.append(Limit(held, self.resident_limit_bytes - self.resident_bytes(0)))
         return limits
 
-    def require(self, *, stored_bytes: int, held_bytes: int, what: str) -> None:
-        """BudgetError if groups of these sizes break a limit, naming the size that `what` would take."""
+    def require(
+        self,
+        *,
+        stored_bytes: int,
+        held_bytes: int,
+        what: str,
+        instead: str = "offer it formats with fewer bits, or choose a smaller student",
+    ) -> None:
+        """BudgetError if groups of these sizes break a limit, naming the size that `what` would take.
+
+        `instead` is what can be done beside raising the limit.
+        """
         for kind, limit, group_bytes, needed in (
             ("artifact_bytes", self.artifact_limit_bytes, stored_bytes, self.artifact_bytes(stored_bytes)),
             ("resident_bytes", self.resident_limit_bytes, held_bytes, self.resident_bytes(held_bytes)),
@@ -102,8 +112,7 @@ class WeightBudget:
                     f"target {self.target}: budget.{kind} is {limit} ({format_byte_size(limit)}), but {what} "
                     f"takes {needed} bytes ({format_byte_size(needed)}): {self._parts(kind, group_bytes)}",
                     smallest_bytes=needed,
-                    next_step=f"set budget.{kind} of target {self.target} to at least {needed}, offer it "
-                    "formats with fewer bits, or choose a smaller student",
+                    next_step=f"set budget.{kind} of target {self.target} to at least {needed}, {instead}",
                 )
 
     def require_together(

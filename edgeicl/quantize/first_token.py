@@ -63,8 +63,11 @@ class FirstTokenTime:
         }
         return [Limit(steps, int((self.limit_ms - self.rest_ms) * 1e6 // step))]
 
-    def require(self, nanoseconds: int, *, what: str) -> None:
-        """BudgetError if groups whose products take so long break the limit; names the time needed."""
+    def require(self, nanoseconds: int, *, what: str, instead: str = "or choose a smaller student") -> None:
+        """BudgetError if groups whose products take so long break the limit; names the time needed.
+
+        `instead` is what can be done beside raising the limit.
+        """
         needed = self.ms_of(nanoseconds)
         copy = ", set its prompt_format" if self.copy_advised else ""
         if self.limit_ms is not None and needed > self.limit_ms:
@@ -74,7 +77,7 @@ class FirstTokenTime:
                 f"{nanoseconds * 1e-6:.4g} ms, all else {self.rest_ms:.4g} ms",
                 smallest_ms=needed,
                 next_step=f"set budget.first_token_ms of target {self.target} to at least {needed * 1.001:.4g}"
-                f", lower its prompt_tokens{copy}, or choose a smaller student",
+                f", lower its prompt_tokens{copy}, {instead}",
             )
 
     def require_any(self, nanoseconds: SizeTable) -> None:

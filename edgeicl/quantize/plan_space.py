@@ -94,14 +94,19 @@ class PlanSpace:
         return [*self.budget.limits(self.stored, self.held), *of_time]
 
     def require(self, plan: Plan, *, what: str) -> None:
-        """BudgetError, naming `what`, if the plan breaks a limit."""
+        """BudgetError, naming `what`, if a given plan breaks a limit."""
+        edit = f"or edit {what}: fewer bits for some groups"
         self.budget.require(
-            stored_bytes=plan_bytes(plan, self.stored), held_bytes=plan_bytes(plan, self.held), what=what
+            stored_bytes=plan_bytes(plan, self.stored),
+            held_bytes=plan_bytes(plan, self.held),
+            what=what,
+            instead=edit,
         )
         if self.decode is not None:
-            self.decode.require(plan_bytes(plan, self.decode.reads), what=what)
+            self.decode.require(plan_bytes(plan, self.decode.reads), what=what, instead=edit)
         if self.first is not None:
-            self.first.require(plan_bytes(plan, self.first.nanoseconds), what=what)
+            faster = f"or edit {what}: faster formats for some groups"
+            self.first.require(plan_bytes(plan, self.first.nanoseconds), what=what, instead=faster)
 
     @property
     def alternatives(self) -> tuple[PlanSpace, ...]:

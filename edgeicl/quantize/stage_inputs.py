@@ -183,7 +183,15 @@ def calibrated(
     )
 
 
-def edited_plan(
+def require_fit(recipe: Recipe, spaces: PlanSpaces, given: Choice | None) -> None:
+    """BudgetError if the given plan breaks a limit; or, without one, every plan does."""
+    if given is None:
+        require_any(spaces)
+    else:
+        given.space.require(given.plan, what=f"the plan {recipe.quantize.plan}")
+
+
+def given_plan(
     recipe: Recipe,
     target: Target,
     spaces: PlanSpaces,
@@ -192,14 +200,12 @@ def edited_plan(
     student_digest: str | None,
     base_folder: Path,
 ) -> Choice | None:
-    """The plan file of the recipe, if it has one.
+    """The plan file of the recipe, if it has one, whether it fits or not.
 
     Raises:
         SpecError: a plan file that doesn't suit the model or the target.
-        BudgetError: the plan file breaks a limit; or, without one, every plan does.
     """
     if recipe.quantize.plan is None:
-        require_any(spaces)
         return None
     path = local_path(recipe.quantize.plan, base_folder)
     groups = anatomy_of(model_config(student)).groups
@@ -216,5 +222,4 @@ def edited_plan(
     if space is None:
         expected = "expected null, or prompt_format and budget.first_token_ms in the target"
         raise SpecError(str(path), [Problem("prompt_format", f"found {asked}", expected)])
-    space.require(plan, what=f"the plan {recipe.quantize.plan}")
     return Choice(cache_bits, plan, space)

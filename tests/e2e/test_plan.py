@@ -49,3 +49,4 @@ def test_a_budget_that_nothing_fits_ends_as_the_build_does(program: Program, tmp
     assert said[0] == said[1] != ""
     assert "no plan fits" in planned.stdout
     assert "smallest" in planned.stdout
+    assert "next:" not in planned.stdout  # once is enough
