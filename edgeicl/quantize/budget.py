@@ -242,6 +242,24 @@ def weight_budget(
     return budget, tuple(deviations)
 
 
+def predicted_prompt(target: Target, positions: int) -> tuple[int, tuple[Deviation, ...]]:
+    """Tokens of the prompt whose time is predicted; a deviation where the context holds less than is asked.
+
+    `positions` are the model's.
+    """
+    context = min(target.context_tokens, positions)
+    if target.prompt_tokens is None or target.prompt_tokens <= context:
+        return target.prompt_tokens or context, ()
+    deviation = Deviation(
+        what="prompt_tokens",
+        where=f"target {target.name}",
+        asked=str(target.prompt_tokens),
+        got=str(context),
+        why=f"the context has {target.context_tokens} tokens, the student {positions} positions",
+    )
+    return context, (deviation,)
+
+
 def require_room(target: Target, positions: int, *, prefix_tokens: int, query_tokens: int) -> None:
     """DataError unless the context holds the longest prefix and, behind it, a query with its label.
 

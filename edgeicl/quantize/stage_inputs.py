@@ -10,7 +10,7 @@ from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.size import prefix_file_bytes
-from edgeicl.quantize.budget import require_room, task_file_bytes, weight_budget
+from edgeicl.quantize.budget import predicted_prompt, require_room, task_file_bytes, weight_budget
 from edgeicl.quantize.cache_choice import Choice, PlanSpaces, require_any
 from edgeicl.quantize.calibration import calibration_sequences, calibration_text
 from edgeicl.quantize.measured_importance import Student
@@ -99,6 +99,7 @@ def _sized(
     )
     # Only sensitivity tells groups apart: the other methods rate whole blocks, whose groups share one format.
     by_block = recipe.quantize.importance != "sensitivity"
+    prompt_tokens, shortened = predicted_prompt(target, anatomy.positions)
     copies = (cache_bits, target.activation_bits) == (32, 32)
     space = plan_space(
         anatomy,
@@ -110,12 +111,12 @@ def _sized(
         decode_limit_ms=target.budget.decode_ms,
         provider=target.provider,
         activation_bits=target.activation_bits,
-        prompt_tokens=min(target.prompt_tokens or target.context_tokens, anatomy.positions),
+        prompt_tokens=prompt_tokens,
         first_token_limit_ms=target.budget.first_token_ms,
         prompt_format=target.prompt_format if copies else None,
         copy_advised=copies and target.prompt_format is None,
     )
-    return space, clamped
+    return space, (*clamped, *shortened)
 
 
 def head_tokens(recipe: Recipe, student: Path) -> tuple[int, ...] | None:

@@ -188,3 +188,13 @@ def test_the_time_that_is_asked_for_is_that_of_a_plan_with_the_copy(student: Pat
     tight = error(artifact_bytes=foreseen(student, tmp_path, _timed())[0].smallest.artifact_bytes)
     assert tight.smallest_ms == without.smallest_ms
     assert "set its prompt_format" not in tight.next_step
+
+
+def test_a_prompt_longer_than_the_context_is_a_deviation(student: Path, tmp_path: Path) -> None:
+    def said(prompt_tokens: int | None) -> tuple[int | None, list[tuple[str, str, str]]]:
+        asked = Target.model_validate(_timed().model_dump() | {"prompt_tokens": prompt_tokens})
+        found, _ = foreseen(student, tmp_path, asked)
+        return found.prompt_tokens, [(entry.what, entry.asked, entry.got) for entry in found.deviations]
+
+    assert said(17) == (16, [("prompt_tokens", "17", "16")])
+    assert said(16) == said(None) == (16, [])
