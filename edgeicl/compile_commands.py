@@ -28,7 +28,7 @@ from edgeicl.arguments import (
     print_json,
     source_given,
 )
-from edgeicl.errors import Problem, SpecError
+from edgeicl.errors import BudgetError, Problem, SpecError
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def plan(
     forecast, errors = forecast_job(job)
     print_json(plain(forecast)) if as_json else typer.echo(forecast_text(forecast))
     if errors:
-        raise errors[0]
+        raise BudgetError("\n".join(map(str, errors)))  # one for each target that nothing fits
 
 
 @compile_app.command(rich_help_panel=COMPILE)

@@ -82,13 +82,16 @@ class GainError(EdgeiclError):
 
 
 class BudgetError(EdgeiclError):
-    """No plan keeps the target's limits. `smallest_bytes` is the least that the broken one would need."""
+    """No plan keeps the target's limits; `smallest_bytes` or `smallest_ms` is what the broken one needs."""
 
     exit_code = 4
 
-    def __init__(self, message: str, *, smallest_bytes: int, next_step: str = "") -> None:
+    def __init__(
+        self, message: str, *, smallest_bytes: int = 0, smallest_ms: float = 0.0, next_step: str = ""
+    ) -> None:
         super().__init__(message, next_step=next_step)
         self.smallest_bytes = smallest_bytes
+        self.smallest_ms = smallest_ms
 
 
 class QualityError(EdgeiclError):

@@ -127,6 +127,7 @@ def _recipe_layer(run: TaskRun, found: Sequence[str], missing: str) -> tuple[Sta
 def _for_target(
     job: Job, target: Target, student: _Student, store: ReadOnlyStore
 ) -> tuple[TargetForecast, BudgetError | None]:
+    from edgeicl.emit.provider import provider_deviations
     from edgeicl.quantize.forecast import forecast
 
     if target.calibration is not None and target.calibration.disturbed:
@@ -136,7 +137,7 @@ def _for_target(
             target.name,
             target.calibration.disturbance,
         )
-    return forecast(
+    found, refused = forecast(
         job.recipe,
         target,
         student=student.folder,
@@ -147,6 +148,8 @@ def _for_target(
         store=store,
         base_folder=job.base_folder,
     )
+    deviations = (*found.deviations, *provider_deviations(target))
+    return found.model_copy(update={"deviations": deviations}), refused
 
 
 def _stages(

@@ -91,8 +91,18 @@ class WeightBudget:
             limits.append(Limit(held, self.resident_limit_bytes - self.resident_bytes(0)))
         return limits
 
-    def require(self, *, stored_bytes: int, held_bytes: int, what: str) -> None:
-        """BudgetError if groups of these sizes break a limit, naming the size that `what` would take."""
+    def require(
+        self,
+        *,
+        stored_bytes: int,
+        held_bytes: int,
+        what: str,
+        instead: str = "offer it formats with fewer bits, or choose a smaller student",
+    ) -> None:
+        """BudgetError if groups of these sizes break a limit, naming the size that `what` would take.
+
+        `instead` is what can be done beside raising the limit.
+        """
         for kind, limit, group_bytes, needed in (
             ("artifact_bytes", self.artifact_limit_bytes, stored_bytes, self.artifact_bytes(stored_bytes)),
             ("resident_bytes", self.resident_limit_bytes, held_bytes, self.resident_bytes(held_bytes)),
@@ -102,8 +112,7 @@ class WeightBudget:
                     f"target {self.target}: budget.{kind} is {limit} ({format_byte_size(limit)}), but {what} "
                     f"takes {needed} bytes ({format_byte_size(needed)}): {self._parts(kind, group_bytes)}",
                     smallest_bytes=needed,
-                    next_step=f"set budget.{kind} of target {self.target} to at least {needed}, offer it "
-                    "formats with fewer bits, or choose a smaller student",
+                    next_step=f"set budget.{kind} of target {self.target} to at least {needed}, {instead}",
                 )
 
     def require_together(
@@ -231,6 +240,24 @@ def weight_budget(
         position_table_bytes=anatomy.position_table_bytes // halved,
     )
     return budget, tuple(deviations)
+
+
+def predicted_prompt(target: Target, positions: int) -> tuple[int, tuple[Deviation, ...]]:
+    """Tokens of the prompt whose time is predicted; a deviation where the context holds less than is asked.
+
+    `positions` are the model's.
+    """
+    context = min(target.context_tokens, positions)
+    if target.prompt_tokens is None or target.prompt_tokens <= context:
+        return target.prompt_tokens or context, ()
+    deviation = Deviation(
+        what="prompt_tokens",
+        where=f"target {target.name}",
+        asked=str(target.prompt_tokens),
+        got=str(context),
+        why=f"the context has {target.context_tokens} tokens, the student {positions} positions",
+    )
+    return context, (deviation,)
 
 
 def require_room(target: Target, positions: int, *, prefix_tokens: int, query_tokens: int) -> None:

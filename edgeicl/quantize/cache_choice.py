@@ -29,15 +29,29 @@ class Choice:
 
 
 def require_any(spaces: PlanSpaces) -> None:
-    """BudgetError unless some plan beside some cache keeps all limits; that of the least memory, if several."""
-    errors = []
-    for space in spaces.values():
-        try:
-            space.require_any()
-            return
-        except BudgetError as error:
-            errors.append(error)
-    raise min(errors, key=lambda error: error.smallest_bytes)
+    """BudgetError unless some plan keeps all limits, beside some cache, with or without a copy for prompts.
+
+    Told is the first limit that none keeps of the plans that keep those before it, and the least it would have
+    to be for one of them.
+    """
+    left = [each for space in spaces.values() for each in space.alternatives]
+    for require in (
+        PlanSpace.require_smallest,
+        PlanSpace.require_decode,
+        PlanSpace.require_first_token,
+        PlanSpace.require_together,
+    ):
+        kept: list[PlanSpace] = []
+        errors: list[BudgetError] = []
+        for space in left:
+            try:
+                require(space)
+                kept.append(space)
+            except BudgetError as error:
+                errors.append(error)
+        if not kept:
+            raise min(errors, key=lambda error: (error.smallest_ms, error.smallest_bytes))
+        left = kept
 
 
 def candidates(spaces: PlanSpaces, losses: LossTable) -> list[Choice]:

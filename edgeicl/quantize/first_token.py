@@ -31,6 +31,8 @@ class FirstTokenTime:
         nanoseconds: Group -> format -> time of its product.
         rest_ms: All else.
         limit_ms: None where the target sets none.
+        prompt_format: Of the layers' second copy, if there is one.
+        copy_advised: Whether such a copy is possible, and the target doesn't offer it.
     """
 
     target: str
@@ -38,6 +40,8 @@ class FirstTokenTime:
     nanoseconds: SizeTable
     rest_ms: float
     limit_ms: float | None
+    prompt_format: Format | None = None
+    copy_advised: bool = False
 
     def ms(self, plan: Mapping[str, Format]) -> float:
         """Of the prompt when the groups are stored by `plan`."""
@@ -59,22 +63,27 @@ class FirstTokenTime:
         }
         return [Limit(steps, int((self.limit_ms - self.rest_ms) * 1e6 // step))]
 
-    def require(self, nanoseconds: int, *, what: str) -> None:
-        """BudgetError if groups whose products take so long break the limit; names the time needed."""
+    def require(self, nanoseconds: int, *, what: str, instead: str = "or choose a smaller student") -> None:
+        """BudgetError if groups whose products take so long break the limit; names the time needed.
+
+        `instead` is what can be done beside raising the limit.
+        """
         needed = self.ms_of(nanoseconds)
+        copy = ", set its prompt_format" if self.copy_advised else ""
         if self.limit_ms is not None and needed > self.limit_ms:
             raise BudgetError(
                 f"target {self.target}: budget.first_token_ms is {self.limit_ms:g}, but {what} takes "
                 f"{needed:.4g} ms for a prompt of {self.prompt_tokens} tokens, predicted: products "
                 f"{nanoseconds * 1e-6:.4g} ms, all else {self.rest_ms:.4g} ms",
-                smallest_bytes=0,
+                smallest_ms=needed,
                 next_step=f"set budget.first_token_ms of target {self.target} to at least {needed * 1.001:.4g}"
-                ", lower its prompt_tokens, set its prompt_format, or choose a smaller student",
+                f", lower its prompt_tokens{copy}, {instead}",
             )
 
     def require_any(self, nanoseconds: SizeTable) -> None:
         """BudgetError unless some plan of `nanoseconds` (unit -> format -> time) keeps the limit."""
-        self.require(smallest_bytes(nanoseconds), what="the fastest plan of its formats")
+        copy = f" with a second copy in {self.prompt_format}" if self.prompt_format else ""
+        self.require(smallest_bytes(nanoseconds), what=f"the fastest plan of its formats{copy}")
 
 
 def first_token_time(
@@ -87,13 +96,14 @@ def first_token_time(
     limit_ms: float | None,
     multiplied: Callable[[WeightGroup], bool],
     prompt_format: Format | None = None,
+    copy_advised: bool = False,
 ) -> FirstTokenTime | None:
     """The time of a prompt; None where the calibration lacks the cost of a format.
 
     Args:
         offered: The formats that each group may have.
         multiplied: Whether a group is multiplied with; tokens are looked up in the others, in no time.
-        prompt_format: Of the layers' second copy, if there is one.
+        prompt_format, copy_advised: As in `FirstTokenTime`.
     """
 
     def read(group: WeightGroup, format_: Format) -> Format:
@@ -115,7 +125,8 @@ def first_token_time(
         if len(known) < len(costs):
             return None
         table[group.name] = known
-    return FirstTokenTime(target, prompt_tokens, table, _rest_ms(anatomy, calibration, prompt_tokens), limit_ms)
+    rest_ms = _rest_ms(anatomy, calibration, prompt_tokens)
+    return FirstTokenTime(target, prompt_tokens, table, rest_ms, limit_ms, prompt_format, copy_advised)
 
 
 def _last_token_alone(group: WeightGroup, anatomy: Anatomy) -> bool:

@@ -28,7 +28,7 @@ from edgeicl.quantize.cache import HEADROOM
 from edgeicl.quantize.cache_choice import Choice, PlanSpaces, best_choice, candidates
 from edgeicl.quantize.measured_importance import unmeasured
 from edgeicl.quantize.plan_space import Plan, PlanSpace
-from edgeicl.quantize.stage_inputs import calibrated, edited_plan, sized
+from edgeicl.quantize.stage_inputs import calibrated, given_plan, require_fit, sized
 from edgeicl.specs.forecast import ForecastSize, TargetForecast
 from edgeicl.specs.quant_plan import CacheBits, Format
 from edgeicl.specs.recipe import Recipe
@@ -65,10 +65,13 @@ def forecast(
         recipe, target, student=student, prefix_tokens=prefix_tokens, prefix_ids=prefix_ids
     )
     best, error, full = None, None, recipe.emit.head == "full"
+    given = given_plan(
+        recipe, target, spaces, student=student, student_digest=student_digest, base_folder=base_folder
+    )
     try:
-        best = edited_plan(
-            recipe, target, spaces, student=student, student_digest=student_digest, base_folder=base_folder
-        ) or _typical_choice(groups, anatomy, spaces, full_head=full)
+        require_fit(recipe, spaces, given)
+        if given is None:
+            best = _typical_choice(groups, anatomy, spaces, full_head=full)
     except BudgetError as raised:
         error = raised
     source = calibrated(
@@ -79,14 +82,15 @@ def forecast(
         base_folder=base_folder,
         prefix=prefix,
     )
-    cache_bits = min(spaces) if best is None else best.cache_bits
+    shown = given or best
+    cache_bits = min(spaces) if shown is None else shown.cache_bits
     space = spaces[cache_bits]
     missing = list(target.formats)
     if student_digest is not None:
         missing = unmeasured(source, space.groups_by_format, store=store)
     offered = [format_ for by_format in space.stored.values() for format_ in by_format]
     to_measure = sum(format_ in missing for format_ in offered)
-    budget = space.budget if best is None else best.space.budget
+    budget = space.budget if shown is None else shown.space.budget
     found = TargetForecast(
         target=target.name,
         artifact_limit_bytes=budget.artifact_limit_bytes,
@@ -95,10 +99,11 @@ def forecast(
         first_token_limit_ms=target.budget.first_token_ms,
         prompt_tokens=None if space.first is None else space.first.prompt_tokens,
         prompt_copy_bytes=budget.prompt_copy_bytes,
-        best=None if best is None else _size("best", best.space, best.plan),
+        given=None if given is None else _size("given", given.space, given.plan, given.cache_bits),
+        best=None if best is None else _size("best", best.space, best.plan, best.cache_bits),
         smallest=_extreme("smallest", spaces, min),
         largest=_extreme("largest", spaces, max),
-        uniform=tuple(_size(f"uniform {f}", space, plan) for f, plan in space.uniform().items()),
+        uniform=tuple(_size(f"uniform {f}", space, plan, cache_bits) for f, plan in space.uniform().items()),
         other_tensor_bytes=budget.other_tensor_bytes,
         other_file_bytes=budget.other_file_bytes,
         prefix_bytes=budget.prefix_bytes,
@@ -166,10 +171,11 @@ class Choose(Protocol):
     def __call__(self, values: Iterable[Number], /) -> Number: ...
 
 
-def _size(label: str, space: PlanSpace, plan: Plan) -> ForecastSize:
+def _size(label: str, space: PlanSpace, plan: Plan, cache_bits: CacheBits) -> ForecastSize:
     artifact = space.budget.artifact_bytes(plan_bytes(plan, space.stored))
     resident = space.budget.resident_bytes(plan_bytes(plan, space.held))
-    return _sized(label, space, artifact, resident, space.decode_ms(plan), space.first_token_ms(plan))
+    times = (space.decode_ms(plan), space.first_token_ms(plan))
+    return _sized(label, space, cache_bits, artifact, resident, *times)
 
 
 def _extreme(label: str, spaces: PlanSpaces, choose: Choose) -> ForecastSize:
@@ -184,6 +190,7 @@ def _extreme(label: str, spaces: PlanSpaces, choose: Choose) -> ForecastSize:
     return _sized(
         label,
         next(iter(each)),
+        next(iter(spaces)) if len(spaces) == 1 else None,
         choose([s.budget.artifact_bytes(groups(s.stored, s)) for s in each]),
         choose([s.budget.resident_bytes(groups(s.held, s)) for s in each]),
         choose(decode) if decode else None,
@@ -194,6 +201,7 @@ def _extreme(label: str, spaces: PlanSpaces, choose: Choose) -> ForecastSize:
 def _sized(
     label: str,
     space: PlanSpace,
+    cache_bits: CacheBits | None,
     artifact: int,
     resident: int,
     decode_ms: float | None,
@@ -208,6 +216,7 @@ def _sized(
     )
     return ForecastSize(
         label=label,
+        cache_bits=cache_bits,
         artifact_bytes=artifact,
         resident_bytes=resident,
         decode_ms=decode_ms,

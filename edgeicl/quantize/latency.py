@@ -49,17 +49,26 @@ class DecodeTime:
         spare = int((self.limit_ms - self.fixed_ms) * 1e-3 * self.bandwidth_bytes_per_second)
         return [Limit(self.reads, spare - self.rest_bytes)]
 
-    def require(self, reads_bytes: int, *, what: str) -> None:
-        """BudgetError if groups that take `reads_bytes` of bandwidth break the limit; names the time needed."""
+    def require(
+        self,
+        reads_bytes: int,
+        *,
+        what: str,
+        instead: str = "offer it formats with fewer bits, or choose a smaller student",
+    ) -> None:
+        """BudgetError if groups that take `reads_bytes` of bandwidth break the limit; names the time needed.
+
+        `instead` is what can be done beside raising the limit.
+        """
         if any(reads_bytes > limit.limit_bytes for limit in self.limits):
             needed, speed = self.ms_of_bytes(reads_bytes), self.bandwidth_bytes_per_second / 1e9
             raise BudgetError(
                 f"target {self.target}: budget.decode_ms is {self.limit_ms:g}, but {what} takes {needed:.4g} "
                 f"ms a token, predicted: fixed {self.fixed_ms:g} ms, weight groups {reads_bytes}, other "
                 f"tensors and cache {self.rest_bytes} bytes at {speed:.3g} GB/s",
-                smallest_bytes=reads_bytes,
+                smallest_ms=needed,
                 next_step=f"set budget.decode_ms of target {self.target} to at least {needed * 1.001:.4g}, "
-                "lower its context_tokens, offer it formats with fewer bits, or choose a smaller student",
+                f"lower its context_tokens, {instead}",
             )
 
     def require_any(self, reads: SizeTable) -> None:

@@ -75,8 +75,7 @@ class PlanSpace:
 
     def reading_prompts_in(self, prompt_format: Format | None) -> PlanSpace | None:
         """This space, or the one with a copy of this format; None where the target offers no such copy."""
-        spaces = (self, self.with_prompt_copy)
-        return next((space for space in spaces if space and space.prompt_format == prompt_format), None)
+        return next((space for space in self.alternatives if space.prompt_format == prompt_format), None)
 
     @property
     def smallest_stored_bytes(self) -> int:
@@ -95,40 +94,53 @@ class PlanSpace:
         return [*self.budget.limits(self.stored, self.held), *of_time]
 
     def require(self, plan: Plan, *, what: str) -> None:
-        """BudgetError, naming `what`, if the plan breaks a limit."""
+        """BudgetError, naming `what`, if a given plan breaks a limit."""
+        edit = f"or edit {what}: fewer bits for some groups"
         self.budget.require(
-            stored_bytes=plan_bytes(plan, self.stored), held_bytes=plan_bytes(plan, self.held), what=what
+            stored_bytes=plan_bytes(plan, self.stored),
+            held_bytes=plan_bytes(plan, self.held),
+            what=what,
+            instead=edit,
         )
         if self.decode is not None:
-            self.decode.require(plan_bytes(plan, self.decode.reads), what=what)
+            self.decode.require(plan_bytes(plan, self.decode.reads), what=what, instead=edit)
         if self.first is not None:
-            self.first.require(plan_bytes(plan, self.first.nanoseconds), what=what)
+            faster = f"or edit {what}: faster formats for some groups"
+            self.first.require(plan_bytes(plan, self.first.nanoseconds), what=what, instead=faster)
 
-    def require_any(self) -> None:
-        """BudgetError unless some plan keeps all limits; names the smallest size that would."""
-        if self.with_prompt_copy is not None:
-            try:
-                self.with_prompt_copy.require_any()
-                return
-            except BudgetError:
-                pass  # what a plan without the copy lacks is told below
-        stored, held = merged(self.stored, self.units), merged(self.held, self.units)
+    @property
+    def alternatives(self) -> tuple[PlanSpace, ...]:
+        """This space, and the one with a second copy for prompts where there is one."""
+        return (self,) if self.with_prompt_copy is None else (self, self.with_prompt_copy)
+
+    def require_smallest(self) -> None:
+        """BudgetError unless some plan keeps each limit of bytes; names the smallest size that would."""
         self.budget.require(
-            stored_bytes=smallest_bytes(stored),
-            held_bytes=smallest_bytes(held),
+            stored_bytes=smallest_bytes(merged(self.stored, self.units)),
+            held_bytes=smallest_bytes(merged(self.held, self.units)),
             what="the smallest plan of its formats",
         )
-        further: dict[str, Limit] = {}
+
+    def require_decode(self) -> None:
+        """BudgetError unless some plan keeps the limit of a decoded token; names the least time."""
         if self.decode is not None:
-            reads = merged(self.decode.reads, self.units)
-            self.decode.require_any(reads)
-            for limit in self.decode.limits:
-                further[f"budget.decode_ms {self.decode.limit_ms:g}"] = Limit(reads, limit.limit_bytes)
+            self.decode.require_any(merged(self.decode.reads, self.units))
+
+    def require_first_token(self) -> None:
+        """BudgetError unless some plan keeps the limit of a prompt; names the least time."""
         if self.first is not None:
             self.first.require_any(merged(self.first.nanoseconds, self.units))
-            for limit in self.first.limits:
-                further[f"budget.first_token_ms {self.first.limit_ms:g}"] = self.of_units([limit])[0]
-        self.budget.require_together(stored, held, further)
+
+    def require_together(self) -> None:
+        """BudgetError unless some plan keeps all limits at once, where each alone can be kept."""
+        further: dict[str, Limit] = {}
+        if self.decode is not None:
+            for limit in self.of_units(self.decode.limits):
+                further[f"budget.decode_ms {self.decode.limit_ms:g}"] = limit
+        if self.first is not None:
+            for limit in self.of_units(self.first.limits):
+                further[f"budget.first_token_ms {self.first.limit_ms:g}"] = limit
+        self.budget.require_together(merged(self.stored, self.units), merged(self.held, self.units), further)
 
     def decode_ms(self, plan: Plan) -> float | None:
         """Predicted milliseconds of a decoded token."""
@@ -175,6 +187,7 @@ def plan_space(
     prompt_tokens: int = 1,
     first_token_limit_ms: float | None = None,
     prompt_format: Format | None = None,
+    copy_advised: bool = False,
 ) -> PlanSpace:
     """The plans of a model's groups in `formats`.
 
@@ -189,6 +202,7 @@ def plan_space(
         prompt_tokens: Prompt whose time is predicted.
         first_token_limit_ms: The most that it may take.
         prompt_format: Of a second copy of the layers' weights that may be stored to keep that limit.
+        copy_advised: Whether the target should be told to offer one where the limit can't be kept.
 
     Raises:
         DataError: a group that none of the formats fits.
@@ -241,6 +255,7 @@ def plan_space(
             limit_ms=first_token_limit_ms,
             multiplied=multiplied,
             prompt_format=copy,
+            copy_advised=copy_advised,
         )
 
     space = PlanSpace(

@@ -19,7 +19,7 @@ from edgeicl.quantize.plan_loss import PlanLoss
 from edgeicl.quantize.plan_space import Plan, PlanSpace
 from edgeicl.quantize.reference_plans import reference_plans
 from edgeicl.quantize.refinement import refine
-from edgeicl.quantize.stage_inputs import calibrated, edited_plan, sized
+from edgeicl.quantize.stage_inputs import calibrated, given_plan, require_fit, sized
 from edgeicl.quantize.weights_file import write_weights
 from edgeicl.specs.importance import ImportanceTable
 from edgeicl.specs.prefix import read_prefix_source
@@ -66,9 +66,10 @@ def quantize(
         prefix_tokens=[*map(len, sets)],
         prefix_ids=any(values.ndim == 1 for values in sets),
     )
-    edited = edited_plan(
+    edited = given_plan(
         recipe, target, spaces, student=student, student_digest=student_digest, base_folder=base_folder
     )
+    require_fit(recipe, spaces, edited)
 
     source = calibrated(
         recipe, target, student=student, student_digest=student_digest, base_folder=base_folder, prefix=prefix

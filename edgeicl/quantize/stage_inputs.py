@@ -10,7 +10,7 @@ from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.size import prefix_file_bytes
-from edgeicl.quantize.budget import require_room, task_file_bytes, weight_budget
+from edgeicl.quantize.budget import predicted_prompt, require_room, task_file_bytes, weight_budget
 from edgeicl.quantize.cache_choice import Choice, PlanSpaces, require_any
 from edgeicl.quantize.calibration import calibration_sequences, calibration_text
 from edgeicl.quantize.measured_importance import Student
@@ -99,6 +99,8 @@ def _sized(
     )
     # Only sensitivity tells groups apart: the other methods rate whole blocks, whose groups share one format.
     by_block = recipe.quantize.importance != "sensitivity"
+    prompt_tokens, shortened = predicted_prompt(target, anatomy.positions)
+    copies = (cache_bits, target.activation_bits) == (32, 32)
     space = plan_space(
         anatomy,
         target.formats,
@@ -109,11 +111,12 @@ def _sized(
         decode_limit_ms=target.budget.decode_ms,
         provider=target.provider,
         activation_bits=target.activation_bits,
-        prompt_tokens=min(target.prompt_tokens or target.context_tokens, anatomy.positions),
+        prompt_tokens=prompt_tokens,
         first_token_limit_ms=target.budget.first_token_ms,
-        prompt_format=target.prompt_format if (cache_bits, target.activation_bits) == (32, 32) else None,
+        prompt_format=target.prompt_format if copies else None,
+        copy_advised=copies and target.prompt_format is None,
     )
-    return space, clamped
+    return space, (*clamped, *shortened)
 
 
 def head_tokens(recipe: Recipe, student: Path) -> tuple[int, ...] | None:
@@ -181,7 +184,15 @@ def calibrated(
     )
 
 
-def edited_plan(
+def require_fit(recipe: Recipe, spaces: PlanSpaces, given: Choice | None) -> None:
+    """BudgetError if the given plan breaks a limit; or, without one, every plan does."""
+    if given is None:
+        require_any(spaces)
+    else:
+        given.space.require(given.plan, what=f"the plan {recipe.quantize.plan}")
+
+
+def given_plan(
     recipe: Recipe,
     target: Target,
     spaces: PlanSpaces,
@@ -190,14 +201,12 @@ def edited_plan(
     student_digest: str | None,
     base_folder: Path,
 ) -> Choice | None:
-    """The plan file of the recipe, if it has one.
+    """The plan file of the recipe, if it has one, whether it fits or not.
 
     Raises:
         SpecError: a plan file that doesn't suit the model or the target.
-        BudgetError: the plan file breaks a limit; or, without one, every plan does.
     """
     if recipe.quantize.plan is None:
-        require_any(spaces)
         return None
     path = local_path(recipe.quantize.plan, base_folder)
     groups = anatomy_of(model_config(student)).groups
@@ -214,5 +223,4 @@ def edited_plan(
     if space is None:
         expected = "expected null, or prompt_format and budget.first_token_ms in the target"
         raise SpecError(str(path), [Problem("prompt_format", f"found {asked}", expected)])
-    space.require(plan, what=f"the plan {recipe.quantize.plan}")
     return Choice(cache_bits, plan, space)

@@ -24,10 +24,13 @@ def forecast_text(forecast: Forecast) -> str:
 
 
 def _of_target(recipe: str, found: TargetForecast) -> str:
-    sizes = [*([found.best] if found.best else []), found.smallest, *found.uniform, found.largest]
+    planned = [size for size in (found.given, found.best) if size is not None]
+    sizes = [*planned, found.smallest, *found.uniform, found.largest]
+    cached = found.smallest.cache_bits is None
     rows = [
         (
             entry.label,
+            *([] if not cached else ["any"] if entry.cache_bits is None else [f"{entry.cache_bits} bits"]),
             format_byte_size(entry.artifact_bytes),
             format_byte_size(entry.resident_bytes),
             *([] if entry.decode_ms is None else [f"{entry.decode_ms:.3g} ms"]),
@@ -43,7 +46,7 @@ def _of_target(recipe: str, found: TargetForecast) -> str:
     reads = found.smallest.first_token_ms is not None
     if reads:
         limits.append("none" if found.first_token_limit_ms is None else f"{found.first_token_limit_ms:g} ms")
-    rows.append(("limit", *limits, ""))
+    rows.append(("limit", *([""] if cached else []), *limits, ""))
     times = [*(["a token"] if timed else []), *([f"prompt of {found.prompt_tokens}"] if reads else [])]
     figures = [
         ("of the artifact", found.other_tensor_bytes, "tensors that no plan changes"),
@@ -59,17 +62,22 @@ def _of_target(recipe: str, found: TargetForecast) -> str:
         ("", found.runtime_overhead_bytes, "runtime"),
     ]
     lines = [f"{name:<18}{format_byte_size(count):>10}  {what}" for name, count, what in figures if count]
-    verdict = "no plan fits" if found.best is None else "fits"
+    cache = ["cache"] if cached else []
     return "\n\n".join(
         [
-            f"{recipe} for {found.target}: {verdict}",
-            aligned(("plan", "artifact", "resident", *times, "fits"), rows),
+            f"{recipe} for {found.target}: {_verdict(found)}",
+            aligned(("plan", *cache, "artifact", "resident", *times, "fits"), rows),
             "\n".join(lines),
             f"{found.groups} weight groups; losses of a group in a format to measure: {found.to_measure}, "
             f"in the store: {found.measured}",
-            *([found.problem] if found.problem else []),
         ]
     )
+
+
+def _verdict(found: TargetForecast) -> str:
+    if found.given is not None:
+        return "the given plan fits" if found.given.fits else "the given plan doesn't fit"
+    return "no plan fits" if found.best is None else "fits"
 
 
 def _stage_rows(stages: Iterable[StageAhead]) -> list[tuple[str, str, str]]:

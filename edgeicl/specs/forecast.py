@@ -16,6 +16,7 @@ class ForecastSize(Spec):
     """One way to store the model, and what it takes: both figures predicted."""
 
     label: str
+    cache_bits: int | None = Field(None, description="Of a key or a value; null: whichever gives the figure.")
     artifact_bytes: int
     resident_bytes: int
     decode_ms: float | None = Field(None, description="Of a token at the end of the context, where known.")
@@ -46,9 +47,12 @@ class TargetForecast(Spec):
     first_token_limit_ms: float | None = None
     prompt_tokens: int | None = Field(None, description="Of the prompt that first_token_ms is of.")
     prompt_copy_bytes: int = Field(
-        0, description="Of the layers' second copy for prompts; the best plan alone has it."
+        0, description="Of the layers' second copy for prompts; the best or the given plan alone has it."
     )
-    best: ForecastSize | None = Field(description="The plan that is expected; null where none fits.")
+    given: ForecastSize | None = Field(None, description="The plan of quantize.plan, whether it fits or not.")
+    best: ForecastSize | None = Field(
+        description="The plan that is expected; null where none fits, or where one is given."
+    )
     smallest: ForecastSize = Field(description="The least for each, which may be two plans.")
     largest: ForecastSize = Field(description="The most for each.")
     uniform: tuple[ForecastSize, ...] = Field(description="All groups in one format.")
@@ -65,7 +69,10 @@ class TargetForecast(Spec):
     calibration_tokens: int = Field(description="On which they are measured.")
     stages: tuple[StageAhead, ...]
     deviations: tuple[Deviation, ...] = ()
-    problem: str | None = Field(None, description="Why no plan fits, and what to do: the build's own message.")
+    problem: str | None = Field(
+        None,
+        description="Why no plan fits, or the given one doesn't, and what to do: the build's own message.",
+    )
 
 
 class Forecast(Spec):

@@ -25,7 +25,7 @@ def test_what_is_measured_already_is_not_counted_again(program: Program, artifac
 
 
 def test_the_table_names_sizes_stages_and_what_memory_goes_to(program: Program, tmp_path: Path) -> None:
-    done = Program(tmp_path / "cache").run("plan", *ARGUMENTS, "--target", "tiny-cpu", "-t", "host-cpu")
+    done = Program(tmp_path / "cache").run("plan", *ARGUMENTS, "-t", "tiny-cpu", "-t", "host-cpu", "-t", "cuda")
     assert done.returncode == 0, done.stderr
     for words in ("quickstart for tiny-cpu: fits", "quickstart for host-cpu: fits", "uniform int4/block32"):
         assert words in done.stdout
@@ -37,6 +37,7 @@ def test_the_table_names_sizes_stages_and_what_memory_goes_to(program: Program, 
         "time of the build: about",
     ):
         assert words in done.stdout
+    assert "deviation: target cuda: provider: asked cuda, got c" in done.stdout  # cpu, or cuda for parity
     assert not (tmp_path / "cache").exists()
 
 
@@ -49,3 +50,4 @@ def test_a_budget_that_nothing_fits_ends_as_the_build_does(program: Program, tmp
     assert said[0] == said[1] != ""
     assert "no plan fits" in planned.stdout
     assert "smallest" in planned.stdout
+    assert "next:" not in planned.stdout  # once is enough

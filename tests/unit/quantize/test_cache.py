@@ -156,6 +156,10 @@ def test_what_is_foreseen_counts_every_cache(student: Path, tmp_path: Path) -> N
     assert found.smallest.resident_bytes == alone[32].smallest.resident_bytes - (CACHE_32 - CACHE_8 - SCALES)
     assert found.largest.resident_bytes == alone[32].largest.resident_bytes
     assert found.smallest.artifact_bytes == alone[32].smallest.artifact_bytes
+    assert found.best is not None
+    assert (found.best.cache_bits, found.smallest.cache_bits, found.largest.cache_bits) == (32, None, None)
+    assert {size.cache_bits for size in found.uniform} == {32}
+    assert alone[8].smallest.cache_bits == 8
     nothing, error = foreseen(student, tmp_path, target(1_000))
     assert error is not None
     assert error.smallest_bytes == found.smallest.resident_bytes

@@ -169,3 +169,32 @@ def test_what_can_not_be_predicted_is_refused() -> None:
     assert Budget(first_token_ms=3.0).decode_ms is None
     with pytest.raises(ValidationError, match="no budget given"):
         Budget()
+
+
+def test_the_time_that_is_asked_for_is_that_of_a_plan_with_the_copy(student: Path, tmp_path: Path) -> None:
+    def error(**settings: Any) -> BudgetError:
+        with pytest.raises(BudgetError, match=r"budget\.first_token_ms is 0\.0001") as caught:
+            _run(student, tmp_path, _timed(first_token_ms=1e-4, **settings))
+        return caught.value
+
+    with_copy, without = error(), error(copy=False)
+    assert "with a second copy in int8/row takes" in str(with_copy)
+    assert "set its prompt_format" not in with_copy.next_step
+    assert "set its prompt_format" in without.next_step
+    assert 0.0 < with_copy.smallest_ms < 0.8 * without.smallest_ms
+    asked = float(with_copy.next_step.split("to at least ")[1].split(",")[0])
+    assert _plan(student, tmp_path, _timed(first_token_ms=asked)).prompt_format == BY_ROW
+    # a copy that the file has no room for is none: the least is that of plans without it, and no copy advised
+    tight = error(artifact_bytes=foreseen(student, tmp_path, _timed())[0].smallest.artifact_bytes)
+    assert tight.smallest_ms == without.smallest_ms
+    assert "set its prompt_format" not in tight.next_step
+
+
+def test_a_prompt_longer_than_the_context_is_a_deviation(student: Path, tmp_path: Path) -> None:
+    def said(prompt_tokens: int | None) -> tuple[int | None, list[tuple[str, str, str]]]:
+        asked = Target.model_validate(_timed().model_dump() | {"prompt_tokens": prompt_tokens})
+        found, _ = foreseen(student, tmp_path, asked)
+        return found.prompt_tokens, [(entry.what, entry.asked, entry.got) for entry in found.deviations]
+
+    assert said(17) == (16, [("prompt_tokens", "17", "16")])
+    assert said(16) == said(None) == (16, [])

@@ -129,7 +129,7 @@ def test_what_has_to_be_measured_is_counted(student: Path, tmp_path: Path) -> No
     assert untrained.to_measure == 18
 
 
-def test_a_prefix_takes_its_bytes_and_a_given_plan_is_the_best_one(
+def test_a_prefix_takes_its_bytes_and_a_given_plan_is_told_as_such(
     student: Path, store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     target = _target(ALL, artifact_bytes=LARGEST_BYTES)
@@ -152,9 +152,19 @@ def test_a_prefix_takes_its_bytes_and_a_given_plan_is_the_best_one(
     written = _plan(_run(student, store, _target([INT4], artifact_bytes=LARGEST_BYTES)))
     (tmp_path / "plan.json").write_text(written.model_dump_json())
     given, _ = foreseen(student, store, target, trained=False, plan=str(tmp_path / "plan.json"))
-    assert given.best is not None
-    assert given.best.artifact_bytes == written.predicted_artifact_bytes
+    assert given.best is None
+    assert given.given is not None
+    assert (given.given.label, given.given.fits) == ("given", True)
+    assert given.given.artifact_bytes == written.predicted_artifact_bytes
     assert "other weights" not in caplog.text
+    less = written.predicted_artifact_bytes - 1
+    over, error = foreseen(student, store, _target(ALL, artifact_bytes=less), plan=str(tmp_path / "plan.json"))
+    assert error is not None
+    assert f"or edit the plan {tmp_path / 'plan.json'}: fewer bits" in error.next_step
+    assert "smaller student" not in error.next_step
+    assert over.given is not None
+    assert not over.given.fits
+    assert over.smallest.fits  # another plan would
     with pytest.raises(SpecError):
         foreseen(
             student, store, _target([INT8], artifact_bytes=LARGEST_BYTES), plan=str(tmp_path / "plan.json")

@@ -125,3 +125,22 @@ def test_what_can_not_be_predicted_is_refused(student: Path, tmp_path: Path) -> 
     twice = SLOW | {"by_bits": [{"bits": 4, "bandwidth_bytes_per_second": speed} for speed in (1e6, 2e6)]}
     with pytest.raises(ValidationError, match="bits 4, 4; expected each once"):
         Calibration.model_validate(twice)
+
+
+def test_the_time_that_is_asked_for_is_that_beside_the_cache_that_is_read_fastest(
+    student: Path, tmp_path: Path
+) -> None:
+    def caches(*cache_bits: int, decode_ms: float = 5.0) -> Target:
+        return Target.model_validate(calibrated(decode_ms=decode_ms).model_dump() | {"cache_bits": cache_bits})
+
+    least: dict[tuple[int, ...], float] = {}
+    for bits in ((32,), (8,), (32, 8)):
+        with pytest.raises(BudgetError, match=r"budget\.decode_ms is 5, but the fastest plan") as caught:
+            _run(student, tmp_path, caches(*bits))
+        least[bits] = caught.value.smallest_ms
+    assert least[8,] < 0.999 * least[32,]
+    assert least[32, 8] == least[8,]
+    asked = float(caught.value.next_step.split("to at least ")[1].split(",")[0])
+    output = _run(student, tmp_path, caches(32, 8, decode_ms=asked))
+    plan = QuantPlan.model_validate_json((output.path / "plan.json").read_bytes())
+    assert plan.cache_bits == 8
