@@ -29,6 +29,7 @@ def check_probed(target: Target) -> None:
         raise SpecError(
             f"target {target.name}",
             problems,
-            next_step="start from a target of this computer's kind (--from host-cpu is one of x86), or run "
-            f"`edgeicl probe` on the device that {target.name} describes",
+            next_step="start from a target of this computer's kind (--from host-cpu is one of x86)"
+            + f", or run `edgeicl probe` on the device that {target.name} describes"
+            * (target.provider == "cpu"),
         )
