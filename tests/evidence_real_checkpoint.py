@@ -1,14 +1,16 @@
 """What a byte buys on a real checkpoint: our plans beside others', as perplexity and KL to fp32 on unseen text.
 
     python -m tests.evidence_real_checkpoint MODEL_FOLDER TEXT_FILE [--separator TEXT] [--budget FORMAT]
+        [--autoround-python PATH]
 
 prints a table of docs/results/real-checkpoint.md. Plans are made, and weights rounded, on the first documents
 of the text; perplexity and KL are of later ones, at every token. Budgets are the bytes of uniform formats,
 counted as an artifact stores them, a tied table once. That is generous to the rivals, whose tools store the
-table that tokens are looked up in apart from the head, in floating point.
+table that tokens are looked up in apart from the head, in floating point. AutoRound runs in the Python named by
+`--autoround-python`, in which it is installed; it leaves the table alone, which is rounded to nearest here.
 
 What is recovered is the uniform plan itself, trained on the documents that plans are made on and on texts that
-the checkpoint writes; `--recovered-only` leaves out all that takes other plans.
+the checkpoint writes. `--rows` names the kinds of rows that are asked for; all unless given.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from math import exp
 from pathlib import Path
 
@@ -48,6 +51,7 @@ from edgeicl.specs.quant_plan import Format
 from edgeicl.specs.source import TextSource
 from edgeicl.tasks.prompt import leading_tokens
 from edgeicl.tasks.text_source import read_texts
+from tests.autoround_rounding import layers_rounded
 from tests.onnxruntime_rounding import quantizers, rounded_by
 
 log = logging.getLogger(__name__)
@@ -71,6 +75,7 @@ BUDGETS = (
 
 RIVALS = quantizers(OFFERED)
 
+ROWS = ("recovered", "plans", "rivals", "autoround")
 MOST_TOKENS, CALIBRATION_DOCUMENTS, UNSEEN_DOCUMENTS = 256, 96, 64
 ROUNDS = 2
 PIECE_TOKENS, OWN_TEXTS = 128, 512
@@ -91,12 +96,12 @@ class Found:
 class Model:
     """A checkpoint at calibration text and at text that nothing was chosen on."""
 
-    def __init__(self, folder: Path, text: TextSource) -> None:
+    def __init__(self, folder: Path, text: TextSource, *, most_tokens: int) -> None:
         self.weights = read_weights(folder)
         tokenizer = load_tokenizer(folder)
         documents = [document.strip() for document in read_texts(text, base_folder=Path.cwd())]
         encodings = tokenizer.encode_batch(documents[: CALIBRATION_DOCUMENTS + UNSEEN_DOCUMENTS])
-        read = [encoding.ids[:MOST_TOKENS] for encoding in encodings]
+        read = [encoding.ids[:most_tokens] for encoding in encodings]
         self.calibration = CalibratedDecoder(self.weights, read[:CALIBRATION_DOCUMENTS])
         self.sensitivity = Sensitivity(self.calibration)
         self.chosen_on, self._unseen = read[:CALIBRATION_DOCUMENTS], read[CALIBRATION_DOCUMENTS:]
@@ -223,34 +228,82 @@ def rival(model: Model, name: str, limit_bytes: int) -> Found | None:
     return min(found, key=lambda one: model.measured(one.values)[1], default=None)
 
 
-def ways(model: Model, format_: Format, *, recovery_steps: int, recovered_only: bool) -> Iterator[Found]:
-    """Every way to store the model within the bytes of the uniform format."""
+def autoround(model: Model, python: Path, budgets: Sequence[Format]) -> dict[Format, list[Found]]:
+    """Budget -> the layers as AutoRound tunes them in the budget's format, and in a scheme that it searched.
+
+    What lies outside of the layers is rounded to nearest in the budget's format; the search has what is left.
+    """
+    jobs: list[Format | int] = []
+    outside: list[tuple[dict[str, Floats], int]] = []
+    for format_ in budgets:
+        plan = {group.name: format_ for group in model.weights.groups if group.layer is None}
+        rounded = solve("rtn", model.weights, plan, model.calibration)
+        size = plan_bytes(plan, model.sizes)
+        outside.append(({name: read_again(matrix) for name, matrix in rounded.items()}, size))
+        jobs += [format_, plan_bytes(model.uniform(format_), model.sizes) - size]
+    found = iter(
+        layers_rounded(
+            python,
+            model.folder,
+            model.weights.groups,
+            model.chosen_on,
+            piece_tokens=PIECE_TOKENS,
+            offered=OFFERED,
+            jobs=jobs,
+        )
+    )
+    rows: dict[Format, list[Found]] = {}
+    for format_, (tables, size) in zip(budgets, outside, strict=True):
+        rows[format_] = []
+        for name in (f"uniform {format_}", "scheme search"):
+            layers = next(found)
+            sys.stderr.write(f"{name}: { {str(f): count for f, count in layers.formats.items()} }\n")
+            told = f"AutoRound, {name}; table {format_}, round to nearest"
+            rows[format_].append(Found(told, {**layers.values, **tables}, layers.stored_bytes + size))
+    return rows
+
+
+def ways(model: Model, format_: Format, rows: Sequence[str], *, recovery_steps: int) -> Iterator[Found]:
+    """Every way to store the model within the bytes of the uniform format; that format itself in any case."""
     limit_bytes = plan_bytes(model.uniform(format_), model.sizes)
-    if recovery_steps:
-        yield ours_recovered(model, format_, recovery_steps)
     yield model.stored(f"uniform {format_}, round to nearest", "rtn", model.uniform(format_))
-    if recovered_only:
-        return
-    yield from (ours(model, limit_bytes), ours_rounded(model, limit_bytes), lsaq(model, limit_bytes))
-    for found in (first_and_last(model, limit_bytes), *(rival(model, name, limit_bytes) for name in RIVALS)):
-        if found is not None:
-            yield found
+    if "recovered" in rows:
+        yield ours_recovered(model, format_, recovery_steps)
+    if "plans" in rows:
+        yield from (ours(model, limit_bytes), ours_rounded(model, limit_bytes))
+    if "rivals" in rows:
+        yield lsaq(model, limit_bytes)
+        for found in (
+            first_and_last(model, limit_bytes),
+            *(rival(model, name, limit_bytes) for name in RIVALS),
+        ):
+            if found is not None:
+                yield found
 
 
-def table(model: Model, budgets: Sequence[Format], *, recovery_steps: int, recovered_only: bool) -> str:
+def table(
+    model: Model,
+    budgets: Sequence[Format],
+    rows: Sequence[str],
+    *,
+    recovery_steps: int,
+    autoround_python: Path | None,
+) -> str:
     """What every way within each budget loses."""
+    by_autoround = autoround(model, autoround_python, budgets) if autoround_python else {}
     exact = model.measured(model.weights.matrices)[0]
-    rows = [("", "fp32", "", f"{exact:.3f}", "", "")]
+    found = [("", "fp32", "", f"{exact:.3f}", "", "")]
     for format_ in budgets:
         plan = model.uniform(format_)
         limit_bytes = plan_bytes(plan, model.sizes)
         least = model.measured(model.stored("", "rtn", plan).values)[1]
-        for way in ways(model, format_, recovery_steps=recovery_steps, recovered_only=recovered_only):
+        own = ways(model, format_, rows, recovery_steps=recovery_steps)
+        for way in chain(own, by_autoround.get(format_, ())):
             perplexity, kl = model.measured(way.values, way.weights)
             cells = (f"{way.stored_bytes:,}", f"{perplexity:.3f}", f"{kl:.4g}", f"{least / kl:.2f}")
-            rows.append((f"{limit_bytes:,}", way.name, *cells))
-            sys.stderr.write(f"{rows[-1]}\n")
-    return markdown(("budget, bytes", "stored as", "bytes", "perplexity", "KL", "uniform's KL over it"), rows)
+            found.append((f"{limit_bytes:,}", way.name, *cells))
+            sys.stderr.write(f"{found[-1]}\n")
+    return markdown(("budget, bytes", "stored as", "bytes", "perplexity", "KL", "uniform's KL over it"), found)
 
 
 def main() -> None:
@@ -261,18 +314,24 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("text", type=Path)
     parser.add_argument("--separator", default="\n\n", help="between the documents of the text")
-    named = {str(format_): format_ for format_ in BUDGETS}
-    parser.add_argument("--budget", action="append", choices=named, help="a uniform format; all unless named")
-    parser.add_argument("--recovery-steps", type=int, default=300, help="0: no row of recovered weights")
-    parser.add_argument("--recovered-only", action="store_true", help="and uniform formats rounded to nearest")
+    named = {str(format_): format_ for format_ in OFFERED}
+    parser.add_argument("--budget", action="append", choices=named, help="a uniform format")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, help="kinds of rows; all unless named")
+    parser.add_argument("--recovery-steps", type=int, default=300)
+    parser.add_argument("--most-tokens", type=int, default=MOST_TOKENS, help="of a document; the rest is cut")
+    parser.add_argument("--autoround-python", type=Path, help="of an environment that has auto-round")
     asked = parser.parse_args()
+    if "autoround" in asked.rows and not asked.autoround_python:
+        sys.stderr.write("AutoRound's rows are left out: --autoround-python names no Python that has it\n")
     text = TextSource(source=f"file:{asked.text.absolute()}", separator=asked.separator)
-    budgets = [named[name] for name in asked.budget or named]
+    budgets = [named[name] for name in asked.budget or map(str, BUDGETS)]
+    model = Model(asked.model, text, most_tokens=asked.most_tokens)
     found = table(
-        Model(asked.model, text),
+        model,
         budgets,
+        asked.rows,
         recovery_steps=asked.recovery_steps,
-        recovered_only=asked.recovered_only,
+        autoround_python=asked.autoround_python if "autoround" in asked.rows else None,
     )
     sys.stdout.write(found + "\n")
 
