@@ -162,6 +162,8 @@ def _stages(
     exported: bool,
 ) -> tuple[StageAhead, ...]:
     """The stages of one target. A benchmark is never taken from the store, and a report is written anew."""
+    from edgeicl.quantize.cache import CACHE_SCALES
+
     recovers = ["recover"] * (job.recipe.quantize.recover is not None)
     names = ["importance", "quantize", *recovers, *["export"] * exported, "emit"]
     stored = 0
@@ -171,7 +173,8 @@ def _stages(
             emitted(job, target, distilled, plan, store)
             stored = len(names)
         except NotStoredError as missing:
-            stored = names.index(missing.stage)
+            # scales of the cache are measured on the way to a plan
+            stored = names.index("quantize" if missing.stage == CACHE_SCALES else missing.stage)
     ahead: list[StageAhead] = []
     for number, name in enumerate(names):
         follows: StageState = "to be built" if distilled is not None and number == stored else "after that"

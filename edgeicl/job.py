@@ -96,7 +96,7 @@ def resolve(
     if wanted is None or errors:
         first, *others = errors
         raise SpecError(first.source, first.problems, next_step=first.next_step, others=others)
-    _check_student(wanted, path, recipe_overrides)
+    _check_student(wanted, loaded, path, recipe_overrides)
     base = output or Path("build") / wanted.name
     alone = output is not None and len(loaded) == 1
     folders = tuple(base if alone else base / target.name for target in loaded)
@@ -106,15 +106,18 @@ def resolve(
     return Job(wanted, path, tuple(loaded), folders)
 
 
-def _check_student(recipe: Recipe, path: Path, overrides: Sequence[str]) -> None:
+def _check_student(recipe: Recipe, targets: Sequence[Target], path: Path, overrides: Sequence[str]) -> None:
     """DataError for a student in a local folder that can't be compiled; none is fetched from the hub for it."""
     from edgeicl.distill.compilable import compilable
+    from edgeicl.quantize.stage_inputs import able_target
 
     folder = local_path(recipe.distill.student.model, path.parent)
     if not (folder / "config.json").is_file():
         return
     try:
         compilable(recipe, folder)
+        for target in targets:
+            able_target(target, folder)
     except DataError as error:
         document = read_document(path, kind="recipe")
         apply_overrides(document, overrides)

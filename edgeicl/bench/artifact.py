@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from edgeicl.errors import DataError, IntegrityError
-from edgeicl.models.anatomy import EMBEDDING, HEAD
+from edgeicl.models.anatomy import EMBEDDING, HEAD, prompt_tensors
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.growing_decoder import GrowingDecoder
 from edgeicl.models.model_folder import model_config
@@ -119,6 +119,7 @@ class Artifact:
             for entry in self.manifest.ledger
             if entry.file == WEIGHTS_FILE
             and entry.name not in lookups
+            and not entry.name.startswith(prompt_tensors(""))
             and (entry.group is None or entry.group != looked_up)
         )
 

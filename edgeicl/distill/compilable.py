@@ -48,6 +48,8 @@ def _unknown_layers(recipe: Recipe) -> Iterator[str]:
         yield f"quantize.importance: {quantize.importance} (expected sensitivity)"
     if quantize.solver == "gptq":
         yield "quantize.solver: gptq (expected rtn or hqq)"
+    if quantize.recover is not None:
+        yield "quantize.recover (expected null)"
     if recipe.emit.head != "full":
         yield f"emit.head: {recipe.emit.head} (expected full)"
     # there is no shared cache to put it into

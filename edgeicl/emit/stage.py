@@ -282,7 +282,8 @@ class _Emission:
         columns = labels if self.head_tokens is None else [(column,) for column in range(len(labels))]
         longest = max(len(prompt) for rows in prompts.values() for prompt in rows) + self.longest_label
         decoder = self._decoder(self.set_tokens + longest, _ACCURACY_BATCH)
-        student = load_model(self.student) if self.checkpoint.is_held else load_streamed(self.student)
+        whole = self.checkpoint.is_held or self.anatomy.exported
+        student = load_model(self.student) if whole else load_streamed(self.student)
         before: Sequence[NDArray[Any] | None] = [*self.sets] or [None]
         # out of domain it is reported, not limited: the limit is a promise about the task it was made for
         limits = {"in_domain": self.recipe.limits.accuracy_drop_points}

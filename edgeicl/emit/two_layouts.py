@@ -47,11 +47,14 @@ class TwoLayouts:
     def __call__(self, ids: Ids, mask: Ids, decoded_tokens: int = 0) -> Logits:
         """Ids and mask [B, T], padded on the right, each row's last `decoded_tokens` decoded -> [B, T, V]."""
         rows = []
+        # what stands before is read as a prompt is, so by the token model where it is a single one
+        alone = self._before is not None and len(self._before) == 1
+        first_of = self._token_model if alone else self._prompt_model
         for row, length in zip(ids, mask.sum(axis=1), strict=True):
             prompt = int(length) - decoded_tokens
             read_together = prompt if self._before is not None else ids.shape[1] - decoded_tokens
             first = self._prompt_model if read_together > 1 else self._token_model
-            cache = key_value_cache(self._prompt_model, self._before)
+            cache = key_value_cache(first_of, self._before)
             logits = [first(inputs_embeds=embedded(first, row[:prompt]), past_key_values=cache).logits[0]]
             if decoded_tokens:
                 inputs = embedded(self._token_model, row[prompt : int(length)])

@@ -24,6 +24,8 @@ from edgeicl.store import Store, digest_of
 
 Scales = NDArray[np.float32]
 
+CACHE_SCALES = "cache_scales"
+"""The stage that measures them."""
 _FILE = "scales.safetensors"
 # Of the largest number seen in a channel: other texts go beyond, and to clip costs more than coarser steps
 # (docs/results/cache.md).
@@ -70,7 +72,7 @@ def rounded_cache(student: Student, bits: CacheBits, *, store: Store) -> Rounded
         if store.workers.is_writer:
             save_file({"scales": measured_scales(student.decoder)}, folder / _FILE)
 
-    output = store.run("cache_scales", _inputs(student), build)
+    output = store.run(CACHE_SCALES, _inputs(student), build)
     return RoundedCache(bits, load_file(output.path / _FILE)["scales"])
 
 

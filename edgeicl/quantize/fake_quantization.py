@@ -43,11 +43,6 @@ class FakeQuantized:
         self.weights = torch.clamp(exact, levels - _WITHIN, levels + _WITHIN).requires_grad_()
         self.exponents = torch.zeros_like(self._scales).requires_grad_()
 
-    @property
-    def trained(self) -> tuple[Tensor, Tensor]:
-        """What an optimizer changes: weights [N, blocks, B] in units of scales, exponents [N, blocks, 1]."""
-        return self.weights, self.exponents
-
     def values(self) -> Tensor:
         """[N, K] as the artifact will read it."""
         return (self._levels() * self._current_scales()).flatten(1)[:, : self._columns]

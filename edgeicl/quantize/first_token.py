@@ -98,7 +98,7 @@ def first_token_time(
     prompt_format: Format | None = None,
     copy_advised: bool = False,
 ) -> FirstTokenTime | None:
-    """The time of a prompt; None where the calibration lacks the cost of a format.
+    """The time of a prompt; None where the calibration lacks the cost of a format, or layers aren't known.
 
     Args:
         offered: The formats that each group may have.
@@ -115,6 +115,8 @@ def first_token_time(
             return ceil(weights * cost.decode_ps_per_weight * 1e-3)
         return ceil(weights * prompt_tokens * cost.prompt_ps_per_weight * 1e-3)
 
+    if anatomy.exported:
+        return None
     table: dict[str, dict[Format, int]] = {}
     for group, formats in offered.items():
         if not multiplied(group):

@@ -67,6 +67,16 @@ class PlanLoss:
         }
         return self._sensitivity.loss({**self._values, **rounded}, self._cache)
 
+    def reading_prompts(self, plan: Mapping[str, Format], copy: Format) -> float:
+        """The loss where prompts are read with the layers in the format `copy`, rounded to nearest."""
+        self._store(plan)
+        layers = {
+            group.name: as_computed(stored_values(self._weights.matrices[group.name], copy), copy)
+            for group in self._weights.groups
+            if group.layer is not None
+        }
+        return self._sensitivity.loss({**self._values, **layers}, self._cache)
+
     def _store(self, plan: Mapping[str, Format]) -> None:
         if self._plan == plan:
             return

@@ -18,6 +18,7 @@ from edgeicl.models.loading import load_model
 from edgeicl.progress import track
 from edgeicl.quantize.cache import cache_scales_of
 from edgeicl.quantize.lessons import Lesson
+from edgeicl.quantize.made_on_use import MadeOnUse
 from edgeicl.quantize.own_texts import own_texts
 from edgeicl.quantize.recovery import recover
 from edgeicl.quantize.recovery_material import RecoveryMaterial
@@ -144,9 +145,28 @@ class _Training:
             cache_scales=cache_scales_of(tensors),
             activation_bits=whole.activation_bits,
             prompt_format=whole.prompt_format,
-            prompt_matrices={name: read_again(matrix) for name, matrix in found.stored.items()},
+            prompt_matrices=MadeOnUse(found.stored, lambda name: read_again(found.stored[name])),
         )
-        return []
+        unmeasured = whole.model_copy(update={"prompt_loss": None})  # the copy is of other weights now
+        (self.folder / "plan.json").write_text(unmeasured.model_dump_json(indent=1) + "\n")
+        return self._computed_otherwise(whole)
+
+    def _computed_otherwise(self, plan: QuantPlan) -> list[Deviation]:
+        """What the artifact rounds that training doesn't."""
+        rounds = ["inputs of integer products"] * any(group.format.by_row for group in plan.groups)
+        rounds += ["keys and values"] * (plan.cache_bits != 32)
+        rounds += ["activations"] * (plan.activation_bits != 32)
+        if not rounds:
+            return []
+        return [
+            Deviation(
+                what="recovery",
+                where="quantize.recover",
+                asked="training as the artifact computes",
+                got=f"training without the rounding of {', '.join(rounds)}",
+                why="only weights are rounded while the student is trained; its losses are of that student",
+            )
+        ]
 
     def _own_texts(self, leading: Sequence[int], tokens: int) -> list[list[int]]:
         """Written once, and kept for a run after a kill."""

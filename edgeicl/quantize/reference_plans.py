@@ -25,6 +25,8 @@ def reference_plans(
 
     `similarities`: the Jaccard similarity of each block, 0 to 1.
     """
+    if all(group.layer is None for group in groups):  # nothing is known of blocks
+        return {}
     found = {
         LSAQ: lsaq_plan(groups, space.stored, space.limits, similarities),
         FIRST_AND_LAST: first_and_last_plan(groups, space.stored, space.limits),

@@ -80,6 +80,7 @@ def quantize(
         "student": student_digest,
         "solver": settings.solver,
         "refine": settings.refine,
+        "rules": [settings.top_k, settings.lsaq.model_dump()],  # of the curve's point of LSAQ
         "plan": {name: f.model_dump(mode="json") for name, f in edited.plan.items()} if edited else None,
         "plan_reads_prompts_in": edited and str(edited.space.prompt_format),
         "cache": [edited and edited.cache_bits, target.cache_bits, HEADROOM],
@@ -174,8 +175,7 @@ class _Planning:
         stored_bytes = plan_bytes(plan, space.stored)
         reads_prompts = None
         if space.prompt_format is not None:
-            inside = {g.name: space.prompt_format for g in self.student.groups if g.layer is not None}
-            reads_prompts = measure({**plan, **inside})
+            reads_prompts = measure.reading_prompts(plan, space.prompt_format)
             log.info("layers' weights are stored once more, as %s, to read prompts with", space.prompt_format)
         return QuantPlan(
             model_digest=self.student.digest,

@@ -43,15 +43,42 @@ def sized(
     """
     spaces: dict[CacheBits, PlanSpace] = {}
     deviations: tuple[Deviation, ...] = ()
-    if anatomy_of(model_config(student)).exported:
-        target = _for_exported(target, student)
-    for bits in sorted(target.cache_bits, reverse=True):
+    left_out: tuple[Deviation, ...] = ()
+    target = able_target(target, student)
+    widths = sorted(target.cache_bits, reverse=True)
+    if target.budget.first_token_ms is not None and len(widths) > 1 and 8 in widths:
+        widths.remove(8)
+        left_out = (_slower_prompts(target, widths),)
+    for bits in widths:
         spaces[bits], deviations = _sized(recipe, target, student, prefix_tokens, prefix_ids, cache_bits=bits)
-    return spaces, deviations
+    return spaces, (*deviations, *left_out)
 
 
-def _for_exported(target: Target, student: Path) -> Target:
-    """The target with what Optimum's graphs can do there: no integer products, all else in fp32."""
+def _slower_prompts(target: Target, widths: Sequence[CacheBits]) -> Deviation:
+    return Deviation(
+        what="cache_bits",
+        where=f"target {target.name}",
+        asked=", ".join(map(str, target.cache_bits)),
+        got=", ".join(map(str, widths)),
+        why="prompts are slower with a cache of integers, which no calibration has a cost of, and "
+        "budget.first_token_ms limits their time (docs/results/cache.md)",
+    )
+
+
+def able_target(target: Target, student: Path) -> Target:
+    """The target with what a graph of the student can do there: Optimum's, no integer products, all in fp32.
+
+    Raises:
+        DataError: a student that Optimum exports, for a target without fp32 or with a limit of a prompt's time.
+    """
+    if not anatomy_of(model_config(student)).exported:
+        return target
+    if target.budget.first_token_ms is not None:
+        raise DataError(
+            f"{student}: such a model is exported by Optimum, and its time of a prompt can't be predicted; "
+            f"target {target.name} has budget.first_token_ms {target.budget.first_token_ms:g}",
+            next_step="set budget.first_token_ms: null, or take a student that edgeicl lowers itself",
+        )
     if target.activation_bits != 32 or 32 not in target.cache_bits:
         raise DataError(
             f"{student}: such a model is exported by Optimum, in fp32; target {target.name} has activation_bits"
@@ -59,7 +86,7 @@ def _for_exported(target: Target, student: Path) -> Target:
             next_step="take a target with 32 in both, or a student that edgeicl lowers itself",
         )
     formats = tuple(format_ for format_ in target.formats if not format_.by_row)
-    return target.model_copy(update={"formats": formats, "cache_bits": (32,)})
+    return target.model_copy(update={"formats": formats, "cache_bits": (32,), "prompt_format": None})
 
 
 def _sized(
@@ -208,6 +235,7 @@ def given_plan(
     """
     if recipe.quantize.plan is None:
         return None
+    target = able_target(target, student)
     path = local_path(recipe.quantize.plan, base_folder)
     groups = anatomy_of(model_config(student)).groups
     cache_bits, plan = read_plan(

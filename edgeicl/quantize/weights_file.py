@@ -51,6 +51,7 @@ def write_weights(
     }
     for group in weights.groups:
         tensors |= announced(group, plan[group.name], activation_bits=activation_bits)
+    copies = weights.matrices if prompt_matrices is None else prompt_matrices
     copied = [] if prompt_format is None else [group for group in weights.groups if group.layer is not None]
     for group in copied:
         assert prompt_format is not None
@@ -63,6 +64,6 @@ def write_weights(
                 file.write(tensor, values)
         for group in copied:
             assert prompt_format is not None
-            copy = round_to_nearest((prompt_matrices or weights.matrices)[group.name], prompt_format)
+            copy = round_to_nearest(copies[group.name], prompt_format)
             for tensor, values in tensors_of(prompt_tensors(group.name), copy).items():
                 file.write(tensor, values)

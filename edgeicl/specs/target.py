@@ -206,6 +206,11 @@ class Target(Spec):
             raise ValueError(f"cache_bits {found} beside activation_bits {bits}; expected {bits}, 8, or both")
         if bits == 16 and any(format_.bits == 32 for format_ in self.formats):
             raise ValueError("formats of 32 bits beside activation_bits 16; expected 16 bits at most")
+        if self.prompt_format is not None and (bits, 32 in self.cache_bits) != (32, True):
+            raise ValueError(
+                f"prompt_format with activation_bits {bits} and cache_bits "
+                f"{', '.join(map(str, self.cache_bits))}; expected 32 in both, or no prompt_format"
+            )
         if bits == 16 and any(format_.by_row for format_ in self.formats):
             raise ValueError("formats has int8/row beside activation_bits 16; expected activation_bits 32")
         return self

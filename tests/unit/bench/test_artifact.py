@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from edgeicl.errors import DataError, IntegrityError
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.size import group_bytes
+from edgeicl.specs.manifest import WEIGHTS_FILE, LedgerEntry
 from edgeicl.specs.quant_plan import Format
 from tests.unit.bench.conftest import build_artifact, tiny_task, tiny_tokenizer
 from tests.unit.tiny_models import make_model
@@ -38,6 +40,15 @@ def test_bytes_on_paper(make_artifact: Make) -> None:
     assert opened.weight_bytes_per_token == weights + scales + biases + norms
     # 2 layers, keys and values, 2 heads of 16, fp32, 10 positions.
     assert opened.cache_bytes(10) == 2 * 2 * 2 * 16 * 4 * 10
+
+
+def test_a_copy_for_prompts_is_not_read_by_tokens(make_artifact: Make) -> None:
+    opened = open_artifact(make_artifact())
+    copy = LedgerEntry(
+        name="prompt.layers.0.mlp.up.codes", file=WEIGHTS_FILE, bytes=999, group="layers.0.mlp.up"
+    )
+    manifest = opened.manifest.model_copy(update={"ledger": (*opened.manifest.ledger, copy)})
+    assert replace(opened, manifest=manifest).weight_bytes_per_token == opened.weight_bytes_per_token
 
 
 def test_artifact_bytes_are_the_deployed_files(make_artifact: Make) -> None:

@@ -80,13 +80,20 @@ def test_settings_that_need_its_layers_are_refused_together(
     with_optimum(monkeypatch)
     recipe = load_recipe(
         "quickstart",
-        (*NONE, "quantize.importance=jaccard", "quantize.solver=gptq", "distill.prefix=demonstrations"),
+        (
+            *NONE,
+            "quantize.importance=jaccard",
+            "quantize.solver=gptq",
+            "distill.prefix=demonstrations",
+            "quantize.recover={steps: 3}",
+        ),
     )
     with pytest.raises(DataError) as raised:
         compilable(recipe, student)
     told = str(raised.value)
     assert "quantize.importance: jaccard (expected sensitivity)" in told
     assert "quantize.solver: gptq (expected rtn or hqq)" in told
+    assert "quantize.recover (expected null)" in told
     assert "distill.prefix: demonstrations (expected none)" in told
     assert "emit.head" not in told
 

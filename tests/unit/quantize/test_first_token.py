@@ -11,15 +11,21 @@ from safetensors.numpy import load_file
 
 from edgeicl.errors import BudgetError, SpecError
 from edgeicl.models.architectures.table import anatomy_of
+from edgeicl.numerics.affine import QuantizedMatrix
 from edgeicl.numerics.size import group_bytes
 from edgeicl.quantize.budget import weight_budget
+from edgeicl.quantize.calibration import calibration_sequences
+from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.plan_space import plan_space
+from edgeicl.quantize.rounded_inputs import as_computed
+from edgeicl.quantize.sensitivity import Sensitivity
+from edgeicl.quantize.stored_weights import read_again, read_stored
 from edgeicl.quantize.student_weights import read_weights
 from edgeicl.specs.format_cost import FormatCost
 from edgeicl.specs.quant_plan import BY_ROW, Format, QuantPlan
 from edgeicl.specs.target import Budget, Calibration, Target
 from tests.unit.quantize.test_forecast import foreseen
-from tests.unit.quantize.test_quantize_stage import ALL, _run, _target
+from tests.unit.quantize.test_quantize_stage import ALL, _recipe, _run, _target
 
 INT4 = Format(bits=4, block_size=128)
 # int8 by rows reads prompts twice as fast as all others; 2 and 4 bits decode fastest
@@ -198,3 +204,45 @@ def test_a_prompt_longer_than_the_context_is_a_deviation(student: Path, tmp_path
 
     assert said(17) == (16, [("prompt_tokens", "17", "16")])
     assert said(16) == said(None) == (16, [])
+
+
+def test_integers_in_the_cache_are_left_out_where_a_prompts_time_is_limited(
+    student: Path, tmp_path: Path
+) -> None:
+    """What they add to it was never measured."""
+    asked = Target.model_validate(_timed(first_token_ms=1000.0).model_dump() | {"cache_bits": [32, 8]})
+    found, _ = foreseen(student, tmp_path, asked)
+    assert [(entry.what, entry.asked, entry.got) for entry in found.deviations] == [
+        ("cache_bits", "32, 8", "32")
+    ]
+    unlimited = Target.model_validate(_timed().model_dump() | {"cache_bits": [32, 8]})
+    assert foreseen(student, tmp_path, unlimited)[0].deviations == ()
+
+
+def test_a_copy_needs_a_cache_of_32_bits() -> None:
+    with pytest.raises(
+        ValidationError, match=r"prompt_format with activation_bits 32 and cache_bits 8; expected 32"
+    ):
+        Target.model_validate(_timed().model_dump() | {"cache_bits": [8]})
+
+
+@pytest.mark.parametrize("solver", ["rtn", "gptq"])
+def test_the_loss_of_a_copy_is_of_what_is_stored(student: Path, tmp_path: Path, solver: str) -> None:
+    """The copy is rounded to nearest whatever the solver; the embedding by the solver."""
+    fastest = 0.26 * (_plan(student, tmp_path, _timed()).predicted_first_token_ms or 0.0)
+    output = _run(student, tmp_path, _timed(first_token_ms=fastest), solver=solver)
+    plan = QuantPlan.model_validate_json((output.path / "plan.json").read_bytes())
+    weights, tensors = read_weights(student), load_file(output.path / "weights.safetensors")
+    read = {}
+    for name, matrix in read_stored(tensors, plan.formats()).items():
+        codes = tensors.get(f"prompt.{name}.codes")
+        if codes is None:
+            read[name] = as_computed(read_again(matrix), plan.formats()[name])
+            continue
+        copy = QuantizedMatrix(codes, tensors[f"prompt.{name}.scales"], None, 8, codes.shape[1])
+        read[name] = as_computed(read_again(copy), BY_ROW)
+    sequences = calibration_sequences(
+        _recipe().task, student, examples=8, seed=0, base_folder=student, behind_prefix=False
+    )
+    found = Sensitivity(CalibratedDecoder(weights, sequences)).loss(read)
+    assert plan.prompt_loss == pytest.approx(found, rel=1e-4)

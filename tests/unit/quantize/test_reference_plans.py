@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from edgeicl.models.anatomy import EMBEDDING, WeightGroup
 from edgeicl.numerics.size import group_bytes
 from edgeicl.quantize.allocation import Limit, SizeTable, plan_bytes
-from edgeicl.quantize.reference_plans import FIRST_AND_LAST, LSAQ, first_and_last_plan, lsaq_plan
+from edgeicl.quantize.reference_plans import (
+    FIRST_AND_LAST,
+    LSAQ,
+    first_and_last_plan,
+    lsaq_plan,
+    reference_plans,
+)
 from edgeicl.specs.quant_plan import Format
 from tests.unit.quantize.test_quantize_stage import ALL, _artifact_bytes, _curve, _run, _target
 
@@ -77,3 +85,15 @@ def test_points_keep_the_budget_and_are_measured(student: Path, tmp_path: Path, 
         assert chosen.measured_loss < lsaq.measured_loss
     else:  # the same ranking, with the errors of these weights instead of usual ones
         assert chosen.artifact_bytes == lsaq.artifact_bytes
+
+
+def test_the_settings_of_lsaq_are_of_the_stores_key(student: Path, tmp_path: Path) -> None:
+    target = _target(ALL, artifact_bytes=_artifact_bytes(student, 15_000))
+    first, same, other = (_run(student, tmp_path, target, top_k=k).digest for k in (10, 10, 3))
+    assert first == same != other
+
+
+def test_nothing_is_known_of_a_student_without_blocks(student: Path) -> None:
+    sizes = {EMBEDDING: STORED[EMBEDDING]}
+    space: Any = SimpleNamespace(stored=sizes, limits=[Limit(sizes, 10**6)])
+    assert reference_plans([GROUPS[0]], space, ()) == {}
