@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from edgeicl.emit.graph import GraphBuilder
-from edgeicl.emit.weights import cache_scale_names
+from edgeicl.models.anatomy import cache_scale_names
 
 _TYPES = {32: TensorProto.FLOAT, 16: TensorProto.FLOAT16, 8: TensorProto.INT8}
 # Inputs of GroupQueryAttention before the scales: tables of cosines and sines, and three not used here.

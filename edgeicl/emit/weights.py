@@ -11,16 +11,11 @@ import numpy.typing as npt
 from safetensors import safe_open
 
 from edgeicl.errors import DataError
-from edgeicl.models.anatomy import prompt_tensors
+from edgeicl.models.anatomy import cache_scale_names, prompt_tensors
 from edgeicl.numerics.affine import QuantizedMatrix, dequantize
 from edgeicl.specs.quant_plan import BY_ROW, Format, QuantPlan
 
 Floats = npt.NDArray[np.float32]
-
-
-def cache_scale_names(layer: int) -> tuple[str, str]:
-    """Tensors [heads, head size] with the scales of a layer's keys and values in an 8-bit cache."""
-    return f"layers.{layer}.attention.key_scales", f"layers.{layer}.attention.value_scales"
 
 
 class QuantizedWeights:

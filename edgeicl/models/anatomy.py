@@ -25,6 +25,11 @@ LABEL_HEAD = "label_head.weight"
 """The labels' rows of the head [L, E], stored in fp32 where the artifact has logits of these alone."""
 
 
+def cache_scale_names(layer: int) -> tuple[str, str]:
+    """Tensors [heads, head size] with the scales of a layer's keys and values in an 8-bit cache."""
+    return f"layers.{layer}.attention.key_scales", f"layers.{layer}.attention.value_scales"
+
+
 def prompt_tensors(group: str) -> str:
     """What the names of a layer's group's tensors begin with where it is stored once more to read prompts."""
     return f"prompt.{group}"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from edgeicl.models.anatomy import cache_scale_names
 from edgeicl.numerics.cache_rounding import HIGHEST_CODE, LOWEST_CODE, channel_scales
 from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.measured_importance import Student
@@ -51,15 +52,15 @@ class RoundedCache:
         if self.scales is None:
             return {}
         return {
-            f"layers.{layer}.attention.{kind}_scales": np.ascontiguousarray(scales)
+            name: np.ascontiguousarray(scales)
             for layer, both in enumerate(self.scales)
-            for kind, scales in zip(("key", "value"), both, strict=True)
+            for name, scales in zip(cache_scale_names(layer), both, strict=True)
         }
 
 
 def cache_scales_of(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Those of `weights.safetensors` that `RoundedCache.tensors` gave."""
-    kinds = ("attention.key_scales", "attention.value_scales")
+    kinds = tuple(name.removeprefix("layers.0") for name in cache_scale_names(0))
     return {name: values for name, values in tensors.items() if name.endswith(kinds)}
 
 
