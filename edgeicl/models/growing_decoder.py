@@ -20,9 +20,9 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 try:
-    from edgeicl.models.onnx_decoder import CACHE_TYPES
+    from edgeicl.models.onnx_decoder import CACHE_TYPES, open_session
 except ImportError:  # On a device the files lie side by side.
-    from onnx_decoder import CACHE_TYPES  # type: ignore[import-not-found, no-redef]
+    from onnx_decoder import CACHE_TYPES, open_session  # type: ignore[import-not-found, no-redef]
 
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
@@ -45,18 +45,8 @@ class GrowingDecoder:
         Raises:
             ValueError: it has no key/value inputs.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        model: str | bytes = str(model_path)
-        if weights_folder is not None:
-            options.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", str(weights_folder)
-            )
-            model = Path(model_path).read_bytes()
         started = time.perf_counter()
-        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = open_session(model_path, threads=threads, weights_folder=weights_folder)
         self.load_ms = (time.perf_counter() - started) * 1e3
         self.threads: int = self._session.get_session_options().intra_op_num_threads
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())

@@ -30,6 +30,22 @@ CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tens
 """Of a graph's `past_key_values.*` -> numpy's."""
 
 
+def open_session(model_path: Path, *, threads: int, weights_folder: Path | None = None) -> ort.InferenceSession:
+    """A session on the CPU; `weights_folder` holds the weights where they don't lie beside the graph."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    model: str | bytes = str(model_path)
+    if weights_folder is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(weights_folder)
+        )
+        model = Path(model_path).read_bytes()
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 class OnnxDecoder:
     """One session and one key/value cache. Not safe for use by several threads at once."""
 
@@ -47,19 +63,8 @@ class OnnxDecoder:
         Raises:
             ValueError: `model_path` has no key/value cache to bind.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3
-        model: str | bytes = str(model_path)
-        if weights_folder is not None:
-            options.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", str(weights_folder)
-            )
-            model = Path(model_path).read_bytes()
         started = time.perf_counter()
-        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = open_session(model_path, threads=threads, weights_folder=weights_folder)
         self.load_ms = (time.perf_counter() - started) * 1e3
         self.threads: int = self._session.get_session_options().intra_op_num_threads
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())

@@ -124,14 +124,7 @@ class ProgramDecoder(SteppedEngine):
     def reset(self) -> None:
         self._length = 0
 
-    def prefill(self, input_ids: Ids) -> Logits:
-        self.reset()
-        return self._run(input_ids)
-
-    def decode(self, token_ids: Ids) -> Logits:
-        return self._run(token_ids[None])
-
-    def _run(self, ids: Ids) -> Logits:
+    def read(self, ids: Ids) -> Logits:
         start = self._torch.tensor([self._length])
         (found,) = self._module.forward((self._torch.from_numpy(np.ascontiguousarray(ids)), start))
         self._length += ids.shape[1]

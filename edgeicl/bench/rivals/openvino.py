@@ -101,14 +101,7 @@ class StatefulDecoder(SteppedEngine):
         self._request.reset_state()
         self._length = 0
 
-    def prefill(self, input_ids: Ids) -> Logits:
-        self.reset()
-        return self._run(input_ids)
-
-    def decode(self, token_ids: Ids) -> Logits:
-        return self._run(token_ids[None])
-
-    def _run(self, ids: Ids) -> Logits:
+    def read(self, ids: Ids) -> Logits:
         total = self._length + ids.shape[1]
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": np.ones((1, total), np.int64)}
         if self._wants_positions:

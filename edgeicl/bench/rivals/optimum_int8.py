@@ -80,8 +80,5 @@ class ExportedDecoder(SteppedEngine):
     def reset(self) -> None:
         self._decoder.reset()
 
-    def prefill(self, input_ids: Ids) -> Logits:
-        return self._decoder.prefill(input_ids)
-
-    def decode(self, token_ids: Ids) -> Logits:
-        return self._decoder.decode(token_ids)
+    def read(self, ids: Ids) -> Logits:
+        return self._decoder.prefill(ids) if ids.shape[1] > 1 else self._decoder.decode(ids[0])

@@ -81,12 +81,17 @@ class SteppedEngine(Engine):
         """Forgets everything that was read."""
 
     @abstractmethod
+    def read(self, ids: Ids) -> Logits:
+        """Reads on with tokens [1, T]; logits [1, V] after the last of them."""
+
     def prefill(self, input_ids: Ids) -> Logits:
         """Starts anew with a prompt [1, T]; logits [1, V] after its last token."""
+        self.reset()
+        return self.read(input_ids)
 
-    @abstractmethod
     def decode(self, token_ids: Ids) -> Logits:
         """Appends one token [1]; logits [1, V] after it."""
+        return self.read(token_ids[None])
 
     def repetition(self, trace: Ids, prompt_tokens: int) -> tuple[float, list[float]]:
         return time_repetition(self, trace, prompt_tokens)

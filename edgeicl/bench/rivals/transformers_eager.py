@@ -65,14 +65,7 @@ class EagerDecoder(SteppedEngine):
     def reset(self) -> None:
         self._cache: Any = None
 
-    def prefill(self, input_ids: Ids) -> Logits:
-        self.reset()
-        return self._run(input_ids)
-
-    def decode(self, token_ids: Ids) -> Logits:
-        return self._run(token_ids[None])
-
-    def _run(self, ids: Ids) -> Logits:
+    def read(self, ids: Ids) -> Logits:
         with self._torch.inference_mode():
             found = self._model(
                 input_ids=self._torch.from_numpy(np.ascontiguousarray(ids)),

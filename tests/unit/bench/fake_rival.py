@@ -44,19 +44,12 @@ class Summing(SteppedEngine):
     def reset(self) -> None:
         self._sum = 0
 
-    def prefill(self, input_ids: Ids) -> Logits:
-        self.reset()
-        return self._read(input_ids)
-
-    def decode(self, token_ids: Ids) -> Logits:
-        return self._read(token_ids)
-
     def repetition(self, trace: Ids, prompt_tokens: int) -> tuple[float, list[float]]:
         if self._settings.get("fails_at") == "measure":
             raise SystemExit("I fell over in the middle")
         return super().repetition(trace, prompt_tokens)
 
-    def _read(self, ids: Ids) -> Logits:
+    def read(self, ids: Ids) -> Logits:
         self._sum += int(ids.sum())
         phase = self._sum + self._settings.get("shift", 0.0)
         return np.cos(np.arange(VOCABULARY) + phase)[None].astype(np.float32)
