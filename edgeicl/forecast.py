@@ -109,8 +109,10 @@ def _recipe_layer(run: TaskRun, found: Sequence[str], missing: str) -> tuple[Sta
     from edgeicl.models.pass_time import pass_seconds
 
     logging.disable(logging.WARNING)  # what there is to say of the data, the stages have said
-    known = (passes_ahead(run) or [])[len(found) :]
-    logging.disable(logging.NOTSET)
+    try:
+        known = (passes_ahead(run) or [])[len(found) :]
+    finally:
+        logging.disable(logging.NOTSET)
     if not known:
         rest = StageAhead(stage="rest of the recipe layer", state="after that")
         return (StageAhead(stage=missing, state="to be built"), rest)

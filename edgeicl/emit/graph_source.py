@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from edgeicl.emit.exported.lowering import takes_positions, write_exported
-from edgeicl.emit.exported.reference import group_matrices, put_in
+from edgeicl.emit.exported.reference import put_in
 from edgeicl.emit.lowering import write_model
 from edgeicl.emit.reference import AllLogits, Array, all_logits
 from edgeicl.emit.two_layouts import reference_of
@@ -18,6 +18,7 @@ from edgeicl.emit.weights import Floats, QuantizedWeights
 from edgeicl.models.anatomy import EMBEDDING
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.checkpoint import Checkpoint
+from edgeicl.models.group_matrices import group_matrices
 from edgeicl.models.growing_decoder import GrowingDecoder
 from edgeicl.models.loading import load_model
 from edgeicl.models.model_folder import model_config

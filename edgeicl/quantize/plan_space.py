@@ -59,18 +59,15 @@ class PlanSpace:
 
         The latter only where a limit of the first token's time makes the plans without a copy lose more.
         """
-        if self.with_prompt_copy is None:
-            return self, self.best(losses, self.limits)
-        other, found = self.with_prompt_copy, []
-        problem: BudgetError | None = None
-        for space in (self, other):
+        found: list[tuple[PlanSpace, Plan]] = []
+        errors: list[BudgetError] = []
+        for space in self.alternatives:
             try:
                 found.append((space, space.best(losses, space.limits)))
             except BudgetError as error:
-                problem = problem or error
+                errors.append(error)
         if not found:
-            assert problem is not None
-            raise problem
+            raise errors[0]
         return min(found, key=lambda each: plan_loss(each[1], losses))
 
     def reading_prompts_in(self, prompt_format: Format | None) -> PlanSpace | None:

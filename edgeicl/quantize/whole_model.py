@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import EMBEDDING, HEAD, Anatomy
+from edgeicl.models.group_matrices import group_matrices
 from edgeicl.models.loading import load_model
 from edgeicl.quantize.decoder import CalibratedDecoder, Listener
 from edgeicl.quantize.rounded_inputs import Matrix, product
@@ -41,10 +42,7 @@ def read_whole_model(folder: Path, anatomy: Anatomy) -> WholeModelWeights:
     wrong = [name for name, values in model.named_parameters() if not bool(torch.isfinite(values).all())]
     if wrong:
         raise DataError(f"{folder}: NaN or infinity in {', '.join(wrong)}")
-    matrices = {}
-    for group in anatomy.groups:
-        values = model.get_parameter(group.weights[0]).detach().numpy()
-        matrices[group.name] = np.ascontiguousarray(values.T if group.transposed else values)
+    matrices = {name: np.ascontiguousarray(found) for name, found in group_matrices(model, anatomy).items()}
     return WholeModelWeights(anatomy=anatomy, matrices=matrices, biases={}, others={}, model=model)
 
 
