@@ -53,6 +53,9 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option(min=1, help="As many as the target names and this computer has, unless given."),
 ]
+OnOption = Annotated[
+    str, typer.Option("--on", metavar="DEVICE", help="Device that runs it: local, this computer.")
+]
 SplitOption = Annotated[
     str | None, typer.Option(help="Split to read; hub: and builtin: need one, file: has none.")
 ]
@@ -143,6 +146,22 @@ def source_given(
         next_step = f"correct these options; `edgeicl {command} --help` lists all"
         raise SpecError(command, problems, next_step=next_step)
     return source
+
+
+def threads_for(artifact: Path, asked: int | None) -> int:
+    """As many as asked for, else as the artifact's target runs on and this computer has.
+
+    More than there are cores are refused: they wait for each other, and what is measured is that.
+    """
+    from edgeicl.bench.runner import usable_cores
+    from edgeicl.specs.catalog import load_target
+
+    cores = usable_cores()
+    if asked is not None and asked > cores:
+        problem = Problem("--threads", f"{asked} threads on {cores} cores", f"expected at most {cores}")
+        raise SpecError("threads", [problem], next_step="ask for fewer, or leave --threads out")
+    target = artifact / "target.resolved.yaml"
+    return asked or min(cores, load_target(str(target)).threads if target.is_file() else cores)
 
 
 def plain(spec: Spec) -> Any:

@@ -16,7 +16,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from edgeicl import __version__, launched
+from edgeicl.bench_commands import bench_app
 from edgeicl.compile_commands import compile_app
+from edgeicl.device_commands import device_app
 from edgeicl.errors import EdgeiclError
 from edgeicl.recipe_commands import recipe_app
 from edgeicl.runtime_commands import runtime_app
@@ -36,6 +38,8 @@ app = typer.Typer(
 app.add_typer(recipe_app)
 app.add_typer(compile_app)
 app.add_typer(runtime_app)
+app.add_typer(bench_app)
+app.add_typer(device_app)
 
 
 def _print_version(asked: bool) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from edgeicl.bench.local import last_lines
+from edgeicl.bench.devices.output import last_lines
 from edgeicl.bench.runner import processor, usable_cores
 from edgeicl.emit.probe_graphs import Shape, write_activations, write_attention, write_products
 from edgeicl.errors import BenchError, Problem, SpecError

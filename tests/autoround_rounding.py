@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from edgeicl.bench.local import last_lines
+from edgeicl.bench.devices.output import last_lines
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.numerics.affine import filled_blocks
 from edgeicl.numerics.size import group_bytes

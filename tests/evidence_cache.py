@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from edgeicl.bench.local import run_local
 from edgeicl.bench.runner import token_trace
 from edgeicl.bench.workload import Workload
+from edgeicl.bench.workload_run import run_workload
 from edgeicl.emit.lowering import write_model
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.models.loading import load_tokenizer
@@ -136,7 +136,7 @@ def _times(graphs: Sequence[Path], prompt: int, vocabulary: int) -> list[list[tu
 
 def _memory(graph: Path, prompt: int, vocabulary: int) -> int:
     workload = Workload(1, prompt, DECODED, repetitions=1, warmup_repetitions=0)
-    run: dict[str, Any] = run_local(
+    run: dict[str, Any] = run_workload(
         graph=graph, engine="fused", workload=workload, vocabulary=vocabulary, bytes_per_token=None
     )
     return int(run["peak_rss_bytes"] - run["baseline_rss_bytes"])

@@ -19,9 +19,9 @@ from statistics import median, quantiles
 from typing import Any
 
 from edgeicl.bench.artifact import Artifact, open_artifact
-from edgeicl.bench.local import run_local
 from edgeicl.bench.protocol import token_trace
 from edgeicl.bench.workload import Workload
+from edgeicl.bench.workload_run import run_workload
 
 HEADS = ("full", "verbalizers")
 FORMATS = ("{bits: 4, block_size: 32}", "{bits: 4, block_size: 128}")
@@ -46,7 +46,7 @@ def compiled(model: Path, head: str, format_: str, output: Path) -> Artifact:
 
 def resident_bytes(artifact: Artifact, *, prompt_tokens: int) -> int:
     """Peak of a process that reads a prompt, above what it held before the model was loaded."""
-    run: dict[str, Any] = run_local(
+    run: dict[str, Any] = run_workload(
         graph=artifact.graph,
         engine="fused",
         workload=Workload(1, prompt_tokens, 0, repetitions=1, warmup_repetitions=1),

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeicl.bench.local import run_local
 from edgeicl.bench.workload import Workload
+from edgeicl.bench.workload_run import run_workload
 from edgeicl.models.anatomy import EMBEDDING
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.numerics.size import group_bytes, held_bytes, kv_cache_bytes
@@ -94,7 +94,7 @@ def memory(
         folder / "artifact", config, format_, tiny_tokenizer(), task, labels_alone=labels_alone
     )
     workload = Workload(1, prompt_tokens, 0 if labels_alone else 4, repetitions=1, warmup_repetitions=0)
-    run = run_local(
+    run = run_workload(
         graph=artifact / "model.onnx",
         engine="fused",
         workload=workload,

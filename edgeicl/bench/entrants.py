@@ -9,11 +9,11 @@ from statistics import median
 from typing import Any
 
 from edgeicl.bench.artifact import Artifact, open_artifact
-from edgeicl.bench.local import run_local
 from edgeicl.bench.rivals.contender import Contender
 from edgeicl.bench.stage import fastest_probes, verify_threads
 from edgeicl.bench.summary import prefill_tokens_per_second, tokens_per_second
 from edgeicl.bench.workload import Workload
+from edgeicl.bench.workload_run import run_workload
 from edgeicl.specs.comparison import ArtifactContestant, RivalContestant, Round
 from edgeicl.specs.manifest import MODEL_FILE, WEIGHTS_FILE
 
@@ -37,7 +37,7 @@ class ArtifactEntrant:
 
     def run(self) -> None:
         """One process more."""
-        found = run_local(
+        found = run_workload(
             graph=self.artifact.graph,
             engine=self.artifact.manifest.engine,
             workload=self.workload,

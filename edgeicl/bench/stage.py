@@ -1,4 +1,4 @@
-"""`edgeicl bench`: how fast and how big an artifact is on this machine, in a process of its own."""
+"""`edgeicl bench`: how fast and how big an artifact is on a device, in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.bench.conditions import read_back_conditions
-from edgeicl.bench.local import run_local
+from edgeicl.bench.devices.device import Device
+from edgeicl.bench.devices.local import THIS_COMPUTER
 from edgeicl.bench.summary import (
     NOISY_SPREAD_RATIO,
     ceiling_tokens_per_second,
@@ -19,6 +20,7 @@ from edgeicl.bench.summary import (
     tokens_per_second,
 )
 from edgeicl.bench.workload import Workload
+from edgeicl.bench.workload_run import run_workload
 from edgeicl.errors import BenchError
 from edgeicl.models.flops import prompt_flops
 from edgeicl.models.model_folder import model_config
@@ -29,8 +31,8 @@ from edgeicl.specs.measurement import BenchResult
 log = logging.getLogger(__name__)
 
 
-def bench(artifact: Path, workload: Workload) -> BenchResult:
-    """Measures the artifact in the folder `artifact`; conditions are those read back, not those asked for.
+def bench(artifact: Path, workload: Workload, *, device: Device = THIS_COMPUTER) -> BenchResult:
+    """Measures the artifact in the folder `artifact` on a device; conditions are those read back.
 
     Lengths that don't fit the model's context are cut, with a note in the result.
 
@@ -50,13 +52,14 @@ def bench(artifact: Path, workload: Workload) -> BenchResult:
     bytes_per_token = None
     if fitted.decode_tokens:
         bytes_per_token = opened.weight_bytes_per_token + opened.cache_bytes(depth_tokens)
-    run = run_local(
+    run = run_workload(
         graph=opened.graph,
         engine=opened.manifest.engine,
         workload=fitted,
         vocabulary=opened.vocabulary,
         bytes_per_token=bytes_per_token,
         prefix=opened.path / PREFIX_FILE if before else None,
+        device=device,
     )
     result = summarize(run, opened, fitted, bytes_per_token=bytes_per_token, notes=notes)
     if opened.manifest.engine == "growing":

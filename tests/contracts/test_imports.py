@@ -17,7 +17,7 @@ STAGES = ("distill", "quantize", "emit", "bench", "report")
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("recipe_commands", "compile_commands", "runtime_commands"),
+    ("recipe_commands", "compile_commands", "runtime_commands", "bench_commands", "device_commands"),
     ("arguments", "forecast", "probe"),
     ("build_time", "probed_computer"),
     ("pipeline", "new_prefix"),
@@ -127,7 +127,8 @@ def test_bench_and_report_import_with_torch_and_transformers_blocked() -> None:
         for path in python_files()
         if part_of(module_name(path)) in ("bench", "report", "specs", "numerics", "store", "errors", "tasks")
         and path.name != "executorch_opt.py"  # a module of torch, imported in ExecuTorch's Python alone
-    ] + ["edgeicl.cli", "edgeicl.runtime_commands", "edgeicl.models.onnx_decoder", "edgeicl.pipeline"]
+    ] + [f"edgeicl.{name}" for name in ("cli", "runtime_commands", "bench_commands", "device_commands")]
+    modules += ["edgeicl.models.onnx_decoder", "edgeicl.pipeline"]
     program = (
         "import sys, importlib\n"
         "class Blocked:\n"

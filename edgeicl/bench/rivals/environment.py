@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from edgeicl.bench.local import last_lines
+from edgeicl.bench.devices.output import last_lines
 from edgeicl.bench.rivals.rival import RivalEnvironment
 from edgeicl.errors import BenchError
 from edgeicl.progress import track

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeicl.bench.local import last_lines, parse_runner_output
+from edgeicl.bench.devices.output import last_lines, parse_answer
 from edgeicl.bench.rivals.environment import FoundPython
 from edgeicl.bench.rivals.rival import Logits, Rival
 from edgeicl.bench.workload import Workload
@@ -56,7 +56,7 @@ class RivalProcess:
         output = self._ask(
             request | {"vocabulary": vocabulary}, threads=workload.threads, timeout_s=_RUN_TIMEOUT_S
         )
-        found = parse_runner_output(output)
+        found = parse_answer(output, who=self.rival.name, keys=("decode_ms", "first_token_ms"))
         if found["threads"] != workload.threads:
             raise BenchError(
                 f"{self.rival.name} ran on {found['threads']} threads; expected {workload.threads}"

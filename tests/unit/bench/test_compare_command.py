@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import edgeicl.bench.compare as comparing
 from edgeicl.errors import SpecError
-from edgeicl.runtime_commands import runtime_app
+from edgeicl.bench_commands import bench_app
 from edgeicl.specs.comparison import (
     ArtifactContestant,
     Comparison,
@@ -62,7 +62,7 @@ def run(monkeypatch: pytest.MonkeyPatch, found: Comparison, tmp_path: Path, *opt
     monkeypatch.setattr(comparing, "compare", fake)
     monkeypatch.setenv("EDGEICL_CACHE_DIR", str(tmp_path))
     command = ["compare", "x", "y", "--with", "b, c", "--threads", "1", *options]
-    return CliRunner().invoke(runtime_app, command), asked
+    return CliRunner().invoke(bench_app, command), asked
 
 
 def test_options_reach_the_comparison(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

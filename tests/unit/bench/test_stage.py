@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 import edgeicl.bench.stage as stage
-from edgeicl.bench.local import parse_runner_output, run_local
+from edgeicl.bench.devices.output import parse_answer
 from edgeicl.bench.stage import bench
 from edgeicl.bench.workload import Workload
+from edgeicl.bench.workload_run import run_workload
 from edgeicl.errors import BenchError, IntegrityError
 
 Make = Callable[..., Path]
@@ -45,7 +46,7 @@ def measured(
         asked.update(request)
         return run
 
-    monkeypatch.setattr(stage, "run_local", fake)
+    monkeypatch.setattr(stage, "run_workload", fake)
     result = bench(artifact, Workload(1, 6, decode_tokens, repetitions=3, warmup_repetitions=1))
     return result, asked
 
@@ -100,17 +101,17 @@ def test_nothing_runs_when_a_hash_differs(monkeypatch: pytest.MonkeyPatch, make_
 @pytest.mark.parametrize("output", ["", "Killed", "[1, 2]", '{"load_ms": 1}'])
 def test_output_that_is_no_result(output: str) -> None:
     with pytest.raises(BenchError, match="the runner wrote no result"):
-        parse_runner_output(output)
+        parse_answer(output, who="the runner", keys=("decode_ms", "first_token_ms"))
 
 
 def test_lines_before_the_result_are_passed_over() -> None:
     text = 'a warning\n{"decode_ms": [], "first_token_ms": []}\n'
-    assert parse_runner_output(text) == {"decode_ms": [], "first_token_ms": []}
+    assert parse_answer(text, who="the runner") == {"decode_ms": [], "first_token_ms": []}
 
 
 def test_a_runner_that_fails_shows_its_error(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"(?s)ended with exit code 1:.*absent\.onnx"):
-        run_local(
+        run_workload(
             graph=tmp_path / "absent.onnx",
             engine="fused",
             workload=Workload(1, 2, 2, repetitions=1, warmup_repetitions=0),

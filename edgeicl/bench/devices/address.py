@@ -1,0 +1,29 @@
+"""From what `--on` says to the device it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from edgeicl.bench.devices.device import Device, Limits
+from edgeicl.errors import Problem, SpecError
+
+# Kind -> module and class, imported when asked for; with the form of its address.
+_KINDS = {
+    "local": ("edgeicl.bench.devices.local:LocalDevice", "local"),
+}
+
+
+def device_at(address: str, limits: Limits | None = None, *, option: str = "--on") -> Device:
+    """The device that `address` names, such as `local`. Nothing is asked of it yet.
+
+    Raises:
+        SpecError: no such kind, or an address that kind doesn't take.
+    """
+    kind = address.partition(":")[0]
+    if kind not in _KINDS:
+        forms = ", ".join(form for _, form in _KINDS.values())
+        raise SpecError("device", [Problem(option, f"found {address}", f"expected one of {forms}")])
+    module, _, name = _KINDS[kind][0].partition(":")
+    make: Callable[[str, Limits], Device] = getattr(import_module(module), name)
+    return make(address, limits or Limits())

@@ -1,0 +1,25 @@
+"""The programs that run on devices, and the files each device needs for them, to lie side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parents[2]
+
+PROGRAMS = {"runner": "edgeicl.bench.runner", "graph_times": "edgeicl.bench.graph_times"}
+"""Program -> module. They import the standard library, numpy, onnxruntime and each other, nothing else."""
+
+_FILES = (
+    "bench/runner.py",
+    "bench/graph_times.py",
+    "bench/protocol.py",
+    "bench/bandwidth.py",
+    "models/onnx_decoder.py",
+    "models/growing_decoder.py",
+    "models/prefix_file.py",
+)
+
+
+def program_files() -> dict[str, Path]:
+    """Name on a device -> file here, of all programs; `python runner.py` then reads a request from stdin."""
+    return {Path(name).name: _PACKAGE / name for name in _FILES}
