@@ -153,7 +153,7 @@ def threads_for(artifact: Path, asked: int | None) -> int:
 
     More than there are cores are refused: they wait for each other, and what is measured is that.
     """
-    from edgeicl.bench.runner import usable_cores
+    from edgeicl.bench.device_facts import usable_cores
     from edgeicl.specs.catalog import load_target
 
     cores = usable_cores()

@@ -17,7 +17,7 @@ from edgeicl.arguments import (
     print_json,
     threads_for,
 )
-from edgeicl.errors import Problem, SpecError
+from edgeicl.errors import Problem, RegressionError, SpecError
 
 RUNTIME = "Runtime"
 
@@ -38,18 +38,86 @@ def bench(
     decode_tokens: DecodeOption = 32,
     repetitions: RepetitionsOption = 5,
     warmup: WarmupOption = 1,
+    tests: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B,...",
+            help="Prefill and decode apart besides: pp256, tg32, tg32@512 (at a depth of 512).",
+        ),
+    ] = "",
+    sustained: Annotated[
+        float, typer.Option(metavar="MINUTES", min=0.0, help="Load without pause afterwards, such as 10.")
+    ] = 0.0,
+    cool_down: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.0,
+            help="Between repetitions wait until it is as cool as at the start, at most so long.",
+        ),
+    ] = 0.0,
+    attempts: Annotated[
+        int, typer.Option(min=1, help="Measure again, at most so often, where repetitions disagree.")
+    ] = 3,
+    accept_noise: Annotated[
+        bool, typer.Option("--accept-noise", help="Take a result whose repetitions disagree, with a note.")
+    ] = False,
+    against: Annotated[
+        Path | None, typer.Option(metavar="BASELINE", help="An earlier result (--json) to compare with.")
+    ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help='Exit with 11 if that holds: "decode_tps < -5%", "first_token_ms > 20"; may be repeated.',
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--output", help="Write the result there as JSON.")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one row a test.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure load time, time to first token, tokens/s and memory, in a process of its own."""
+    """Measure load time, time to first token, tokens/s and memory, in a process of its own.
+
+    A result whose repetitions disagree in every attempt is refused with exit code 9.
+    """
     from edgeicl.bench.devices.address import device_at
+    from edgeicl.bench.gate import compared, conditions, read_baseline, require_alike
+    from edgeicl.bench.procedure import Procedure, asked_tests
     from edgeicl.bench.stage import bench as measure
     from edgeicl.bench.workload import Workload
-    from edgeicl.report.terminal import bench_text
+    from edgeicl.report.bench_csv import bench_csv
+    from edgeicl.report.terminal import bench_text, compared_text
+    from edgeicl.store import write_atomically
 
     count = threads_for(artifact, threads)
     workload = Workload(count, prompt_tokens, decode_tokens, repetitions, warmup)
-    result = measure(artifact, workload, device=device_at(on))
-    print_json(plain(result)) if as_json else typer.echo(bench_text(result))
+    wanted = conditions(fail_if or ())
+    if wanted and against is None:
+        problem = Problem("--fail-if", "no --against", "expected the baseline that it is compared with")
+        raise SpecError("bench", [problem])
+    baseline = read_baseline(against) if against else None
+    procedure = Procedure(
+        asked_tests([name for name in tests.split(",") if name.strip()]),
+        attempts=attempts,
+        accept_noise=accept_noise,
+        cool_down_s=cool_down,
+        sustained_s=sustained * 60,
+    )
+    result = measure(artifact, workload, device=device_at(on), procedure=procedure)
+    if out:
+        write_atomically(out, result.model_dump_json(indent=1) + "\n")
+    if csv:
+        typer.echo(bench_csv(result, artifact.resolve().name), nl=False)
+    elif as_json:
+        print_json(plain(result))
+    else:
+        typer.echo(bench_text(result))
+    if baseline is not None:
+        require_alike(result, baseline)
+        found = compared(result, baseline, wanted)
+        typer.echo(compared_text(found), err=csv or as_json)
+        if broken := [text for entry in found for text in entry.broken]:
+            raise RegressionError(f"worse than {against}: {'; '.join(broken)}")
 
 
 @bench_app.command("compare", rich_help_panel=RUNTIME)

@@ -128,3 +128,9 @@ class DeviationError(EdgeiclError):
     """Something asked for was not done, and `--strict` makes that an error."""
 
     exit_code = 10
+
+
+class RegressionError(EdgeiclError):
+    """A measurement is worse than its baseline by more than `--fail-if` allows."""
+
+    exit_code = 11

@@ -249,7 +249,7 @@ class _Compiler:
     def _measured(self, folder: Path, target: Target, manifest: Manifest) -> Manifest:
         """Never taken from the store: a measurement is of this computer, now."""
         from edgeicl.bench.conditions import whereabouts
-        from edgeicl.bench.runner import usable_cores
+        from edgeicl.bench.device_facts import usable_cores
         from edgeicl.bench.stage import bench
         from edgeicl.bench.workload import Workload
 

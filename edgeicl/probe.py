@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from edgeicl.bench.device_facts import processor, usable_cores
 from edgeicl.bench.devices.output import last_lines
-from edgeicl.bench.runner import processor, usable_cores
 from edgeicl.emit.probe_graphs import Shape, write_activations, write_attention, write_products
 from edgeicl.errors import BenchError, Problem, SpecError
 from edgeicl.module_process import run_module

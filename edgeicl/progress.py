@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,27 @@ def track(description: str, total: int, *, already_done: int = 0) -> Iterator[Ca
             yield advance
     else:
         yield _lines(description, total, already_done)
+
+
+@contextmanager
+def track_seconds(description: str, seconds: float) -> Iterator[None]:
+    """The same for what takes a known time and says nothing meanwhile, such as another process."""
+    done = threading.Event()
+
+    def tell(advance: Callable[[int], None]) -> None:
+        for _ in range(int(seconds)):
+            if done.wait(1.0):
+                return
+            advance(1)
+
+    with track(f"{description}, seconds", int(seconds)) as advance:
+        teller = threading.Thread(target=tell, args=(advance,), daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            done.set()
+            teller.join()
 
 
 @contextmanager

@@ -114,6 +114,16 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file so that nobody ever finds half of it, whatever interrupts this."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def folder_hashes(folder: Path) -> dict[str, str]:
     """Relative name -> hash, for every file below `folder`."""
     return {

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from edgeicl.bench.runner import token_trace
+from edgeicl.bench.protocol import token_trace
 from edgeicl.bench.workload import Workload
 from edgeicl.bench.workload_run import run_workload
 from edgeicl.emit.lowering import write_model

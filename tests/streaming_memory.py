@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeicl.bench.runner import peak_rss_bytes
+from edgeicl.bench.protocol import peak_rss_bytes
 from edgeicl.emit.stage import emit
 from edgeicl.job import resolve
 from edgeicl.models import checkpoint

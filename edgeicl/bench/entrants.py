@@ -9,8 +9,8 @@ from statistics import median
 from typing import Any
 
 from edgeicl.bench.artifact import Artifact, open_artifact
+from edgeicl.bench.figures import fastest_probes, verify_threads
 from edgeicl.bench.rivals.contender import Contender
-from edgeicl.bench.stage import fastest_probes, verify_threads
 from edgeicl.bench.summary import prefill_tokens_per_second, tokens_per_second
 from edgeicl.bench.workload import Workload
 from edgeicl.bench.workload_run import run_workload

@@ -1,12 +1,19 @@
 """Measures one artifact in a process of its own: JSON in (a file, or stdin), JSON out.
 
-Needs numpy and onnxruntime, and beside it `onnx_decoder.py`, `prefix_file.py`, `growing_decoder.py`,
-`protocol.py` and `bandwidth.py`: the same files run here, over ssh and over adb. It imports nothing else, so
-that the peak memory is the artifact's.
+Needs numpy and onnxruntime, and the files of `devices/programs.py` beside it: the same files run here, over ssh
+and over adb. It imports nothing else, so that the peak memory is the artifact's.
 
-Request: model, engine (fused | growing), prefix (null, or the file whose first set stands before the prompt),
-threads, prompt_tokens, decode_tokens, repetitions, warmup_repetitions, vocabulary, and bytes_per_token (null:
-no bandwidth is measured).
+Every request has model, engine (fused | growing), prefix (null, or the file whose first set stands before the
+prompt), threads, vocabulary, prompt_tokens, decode_tokens, repetitions, warmup_repetitions, cool_down_s, and an
+action:
+
+- measure (where none is given): load, warm up, repeat; bytes_per_token asks for the memory's bandwidth (null:
+  none), `cold: true` has the artifact's pages dropped from the file cache before it is loaded.
+- load: load alone.
+- tests: times of `tests`, each a kind (pp | tg), tokens and depth; without the prefix.
+- sustain: repetitions without pause for `seconds`, in windows of `window_s`.
+
+Every answer has the effective settings, what the device says of itself, and its state before and after.
 """
 
 from __future__ import annotations
@@ -23,7 +30,10 @@ import onnxruntime as ort
 
 try:
     from edgeicl.bench.bandwidth import last_level_cache_bytes, memory_buffer_bytes, read_bandwidth
+    from edgeicl.bench.device_facts import device_facts, device_state, hottest_c, processor, usable_cores
+    from edgeicl.bench.length_tests import needed_context_tokens, time_tests
     from edgeicl.bench.protocol import peak_rss_bytes, time_repetition, token_trace
+    from edgeicl.bench.sustained import sustain
     from edgeicl.models.growing_decoder import GrowingDecoder
     from edgeicl.models.onnx_decoder import OnnxDecoder
     from edgeicl.models.prefix_file import prefix_tokens, read_prefix
@@ -33,7 +43,15 @@ except ImportError:  # On a device the files lie side by side.
         memory_buffer_bytes,
         read_bandwidth,
     )
+    from device_facts import (  # type: ignore[import-not-found, no-redef]
+        device_facts,
+        device_state,
+        hottest_c,
+        processor,
+        usable_cores,
+    )
     from growing_decoder import GrowingDecoder  # type: ignore[import-not-found, no-redef]
+    from length_tests import needed_context_tokens, time_tests  # type: ignore[import-not-found, no-redef]
     from onnx_decoder import OnnxDecoder  # type: ignore[import-not-found, no-redef]
     from prefix_file import prefix_tokens, read_prefix  # type: ignore[import-not-found, no-redef]
     from protocol import (  # type: ignore[import-not-found, no-redef]
@@ -41,6 +59,11 @@ except ImportError:  # On a device the files lie side by side.
         time_repetition,
         token_trace,
     )
+    from sustained import sustain  # type: ignore[import-not-found, no-redef]
+
+ENGINES: dict[str, Any] = {"fused": OnnxDecoder, "growing": GrowingDecoder}
+_COOL_ENOUGH_C = 2.0  # above the temperature at the start
+_COOL_DOWN_STEP_S = 1.0
 
 
 def thread_count() -> int | None:
@@ -49,63 +72,140 @@ def thread_count() -> int | None:
     return len(list(tasks.iterdir())) if tasks.exists() else None
 
 
-def processor() -> str:
-    """What the processor calls itself."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    for key in ("model name", "Model", "Hardware"):
-        for line in lines:
-            if line.split(":")[0].strip() == key:
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+class Run:
+    """One request: the loaded artifact, and what was noticed around it."""
+
+    def __init__(self, request: dict[str, Any], *, behind_prefix: bool = True) -> None:
+        self.request = request
+        self.before = device_state()
+        self.baseline_rss_bytes = peak_rss_bytes()
+        threads_before = thread_count()
+        self.pages_dropped = drop_pages(Path(request["model"])) if request.get("cold") else None
+        started = time.perf_counter()
+        named = request["prefix"] if behind_prefix else None
+        prefix = read_prefix(Path(named))[0][0] if named else None
+        self.prefix_tokens = prefix_tokens(prefix)
+        context_tokens = self.prefix_tokens + request["prompt_tokens"] + request["decode_tokens"]
+        if request.get("tests"):
+            context_tokens = needed_context_tokens(request["tests"])
+        self.decoder = ENGINES[request["engine"]](
+            Path(request["model"]), threads=request["threads"], context_tokens=context_tokens
+        )
+        if prefix is not None:
+            self.decoder.load_prefix(prefix)
+        self.load_ms = (time.perf_counter() - started) * 1e3
+        self._threads_before = threads_before
+        self._start_c = hottest_c()
+        self.cooled_s = 0.0
+
+    def repetition(self) -> tuple[float, list[float]]:
+        """Milliseconds of the prompt, and of each token after it."""
+        prompt_tokens = self.request["prompt_tokens"]
+        trace = token_trace(prompt_tokens + self.request["decode_tokens"], self.request["vocabulary"])
+        return time_repetition(self.decoder, trace, prompt_tokens)
+
+    def cool_down(self) -> None:
+        """Waits until it is about as cool as at the start, at most `cool_down_s`; so long without a sensor."""
+        longest, started = self.request.get("cool_down_s") or 0.0, time.perf_counter()
+        while longest and (waited := time.perf_counter() - started) < longest:
+            now = hottest_c()
+            if now is not None and self._start_c is not None and now <= self._start_c + _COOL_ENOUGH_C:
+                break
+            time.sleep(min(_COOL_DOWN_STEP_S, longest - waited))
+        self.cooled_s += time.perf_counter() - started
+
+    def settings(self) -> dict[str, Any]:
+        """What every answer has, read back at the end."""
+        threads_after = thread_count()
+        before = self._threads_before
+        return {
+            "load_ms": self.load_ms,
+            "pages_dropped": self.pages_dropped,
+            "threads": self.decoder.threads,
+            "prefix_tokens": self.prefix_tokens,
+            # The calling thread works too: a pool of N threads starts N - 1.
+            "pool_threads": threads_after - before + 1 if before and threads_after else None,
+            "providers": list(self.decoder.providers),
+            "runtime": "onnxruntime",
+            "runtime_version": ort.__version__,
+            "machine": f"{platform.system()} {platform.machine()}",
+            "processor": processor(),
+            "logical_cores": usable_cores(),
+            "device": device_facts(),
+            "cooled_s": self.cooled_s,
+            "states": [{"when": "before", **self.before}, {"when": "after", **device_state()}],
+        }
 
 
-def usable_cores() -> int:
-    """Logical cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def drop_pages(model: Path) -> bool:
+    """Asks the system to forget the file's pages, and its weights'; False where it takes no such advice."""
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    for path in (model, model.with_name(f"{model.name}.data")):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)  # pages that are not on disk yet would stay
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            except OSError:
+                return False
+            finally:
+                os.close(descriptor)
+    return True
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
     """All of one run: load, warm-up, repetitions, memory, then the bandwidth of this machine."""
-    prompt_tokens, decode_tokens = request["prompt_tokens"], request["decode_tokens"]
-    threads = request["threads"]
-    baseline_rss_bytes = peak_rss_bytes()
-    threads_before = thread_count()
-    engines: dict[str, Any] = {"fused": OnnxDecoder, "growing": GrowingDecoder}
-    engine = engines[request["engine"]]
-    started = time.perf_counter()
-    prefix = read_prefix(Path(request["prefix"]))[0][0] if request["prefix"] else None
-    context_tokens = prefix_tokens(prefix) + prompt_tokens + decode_tokens
-    decoder = engine(Path(request["model"]), threads=threads, context_tokens=context_tokens)
-    if prefix is not None:
-        decoder.load_prefix(prefix)
-    load_ms = (time.perf_counter() - started) * 1e3
-    trace = token_trace(prompt_tokens + decode_tokens, request["vocabulary"])
-    warmup = [time_repetition(decoder, trace, prompt_tokens) for _ in range(request["warmup_repetitions"])]
-    samples = [time_repetition(decoder, trace, prompt_tokens) for _ in range(request["repetitions"])]
-    threads_after = thread_count()
+    run = Run(request)
+    warmup = [run.repetition() for _ in range(request["warmup_repetitions"])]
+    samples, between = [], []
+    for number in range(request["repetitions"]):
+        if number:
+            run.cool_down()
+        samples.append(run.repetition())
+        between.append(device_state())
     peak = peak_rss_bytes()
+    settings = run.settings()
+    settings["states"][1:1] = [
+        {"when": f"after repetition {n + 1}", **state} for n, state in enumerate(between)
+    ]
     return {
-        "load_ms": load_ms,
         "warmup_first_token_ms": [first for first, _ in warmup],
         "first_token_ms": [first for first, _ in samples],
         "decode_ms": [steps for _, steps in samples],
-        "baseline_rss_bytes": baseline_rss_bytes,
+        "baseline_rss_bytes": run.baseline_rss_bytes,
         "peak_rss_bytes": peak,
-        "threads": decoder.threads,
-        "prefix_tokens": prefix_tokens(prefix),
-        # The calling thread works too: a pool of N threads starts N - 1.
-        "pool_threads": threads_after - threads_before + 1 if threads_before and threads_after else None,
-        "providers": list(decoder.providers),
-        "runtime": "onnxruntime",
-        "runtime_version": ort.__version__,
-        "machine": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
-        "logical_cores": usable_cores(),
-        "bandwidth": measure_bandwidth(request["bytes_per_token"], threads),
+        **settings,
+        "bandwidth": measure_bandwidth(request["bytes_per_token"], request["threads"]),
     }
+
+
+def load(request: dict[str, Any]) -> dict[str, Any]:
+    """Loading alone."""
+    return Run(request).settings()
+
+
+def tests(request: dict[str, Any]) -> dict[str, Any]:
+    """Milliseconds of each test and repetition."""
+    run = Run(request, behind_prefix=False)
+    times = time_tests(
+        run.decoder,
+        request["tests"],
+        vocabulary=request["vocabulary"],
+        repetitions=request["repetitions"],
+        warmup_repetitions=request["warmup_repetitions"],
+        pause=run.cool_down,
+    )
+    return {"test_ms": times, **run.settings()}
+
+
+def sustained(request: dict[str, Any]) -> dict[str, Any]:
+    """Windows of a load without pause."""
+    run = Run(request)
+    for _ in range(request["warmup_repetitions"]):
+        run.repetition()
+    windows = sustain(run.repetition, seconds=request["seconds"], window_s=request["window_s"])
+    return {"windows": windows, **run.settings()}
 
 
 def measure_bandwidth(bytes_per_token: int | None, threads: int) -> dict[str, Any] | None:
@@ -120,10 +220,14 @@ def measure_bandwidth(bytes_per_token: int | None, threads: int) -> dict[str, An
     }
 
 
+ACTIONS = {"measure": measure, "load": load, "tests": tests, "sustain": sustained}
+
+
 def main() -> None:
     """Reads the request, writes the result as the last line of stdout."""
     text = Path(sys.argv[1]).read_text() if len(sys.argv) > 1 else sys.stdin.read()
-    sys.stdout.write(json.dumps(measure(json.loads(text))) + "\n")
+    request = json.loads(text)
+    sys.stdout.write(json.dumps(ACTIONS[request.get("action", "measure")](request)) + "\n")
 
 
 if __name__ == "__main__":

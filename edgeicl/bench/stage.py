@@ -1,67 +1,93 @@
-"""`edgeicl bench`: how fast and how big an artifact is on a device, in a process of its own."""
+"""`edgeicl bench`: how fast and how big an artifact is on a device, in processes of its own."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from edgeicl.bench.artifact import Artifact, open_artifact
-from edgeicl.bench.conditions import read_back_conditions
 from edgeicl.bench.devices.device import Device
 from edgeicl.bench.devices.local import THIS_COMPUTER
-from edgeicl.bench.summary import (
-    NOISY_SPREAD_RATIO,
-    ceiling_tokens_per_second,
-    percentiles,
-    prefill_tokens_per_second,
-    spread_ratio,
-    tokens_per_second,
-)
+from edgeicl.bench.figures import length_test, summarize, sustained_load
+from edgeicl.bench.procedure import Procedure
+from edgeicl.bench.summary import NOISY_SPREAD_RATIO, speed_spread
 from edgeicl.bench.workload import Workload
-from edgeicl.bench.workload_run import run_workload
+from edgeicl.bench.workload_run import PlacedGraph, place_graph
 from edgeicl.errors import BenchError
 from edgeicl.models.flops import prompt_flops
 from edgeicl.models.model_folder import model_config
 from edgeicl.models.prefix_file import prefix_tokens
+from edgeicl.progress import track_seconds
 from edgeicl.specs.manifest import PREFIX_FILE
 from edgeicl.specs.measurement import BenchResult
 
 log = logging.getLogger(__name__)
 
+_SUSTAINED_SPARE_S = 900  # for loading, and for a last repetition that began in time
 
-def bench(artifact: Path, workload: Workload, *, device: Device = THIS_COMPUTER) -> BenchResult:
+
+def bench(
+    artifact: Path,
+    workload: Workload,
+    *,
+    device: Device = THIS_COMPUTER,
+    procedure: Procedure | None = None,
+) -> BenchResult:
     """Measures the artifact in the folder `artifact` on a device; conditions are those read back.
 
     Lengths that don't fit the model's context are cut, with a note in the result.
 
     Raises:
         IntegrityError: a file of the artifact is not the one that was written. Nothing has run then.
-        BenchError: the measurement failed, or ran on another thread count than asked for.
+        BenchError: the measurement failed, ran on another thread count than asked for, or was too noisy in
+            every attempt; a device whose times mean nothing; a test that doesn't fit the context.
     """
+    conduct = procedure or Procedure()
+    if device.fidelity is None:
+        raise BenchError(f"{device.address}: times mean nothing there", next_step="measure on another device")
     opened = open_artifact(artifact)
     # What stands before a prompt is read from the cache by every token, and computed by none.
     before = prefix_tokens(opened.prefixes[0]) if opened.prefixes else 0
     wanted, left_out = workload.of(generates=opened.generates)
     fitted, cut = wanted.fitted(opened.context_tokens - before)
     notes = (*left_out, *cut)
+    check_tests(conduct, opened)
     for note in notes:
         log.warning(note)
     depth_tokens = before + fitted.mean_decode_depth_tokens
     bytes_per_token = None
     if fitted.decode_tokens:
         bytes_per_token = opened.weight_bytes_per_token + opened.cache_bytes(depth_tokens)
-    run = run_workload(
-        graph=opened.graph,
-        engine=opened.manifest.engine,
-        workload=fitted,
-        vocabulary=opened.vocabulary,
+    with device.open() as bench_:
+        placed = place_graph(
+            bench_,
+            graph=opened.graph,
+            engine=opened.manifest.engine,
+            vocabulary=opened.vocabulary,
+            prefix=opened.path / PREFIX_FILE if before else None,
+        )
+        outside = [("before", bench_.state())]
+        run, attempts = quiet_run(placed, fitted, conduct, bytes_per_token=bytes_per_token)
+        warm = placed.ask("load", fitted)
+        tests = timed_tests(placed, fitted, conduct)
+        sustained = sustained_run(placed, fitted, conduct)
+        outside.append(("after", bench_.state()))
+        limits = tuple(bench_.held_limits())
+    result = summarize(
+        run,
+        opened,
+        fitted,
         bytes_per_token=bytes_per_token,
-        prefix=opened.path / PREFIX_FILE if before else None,
-        device=device,
+        notes=notes,
+        fidelity=device.fidelity,
+        address=device.address,
+        limits=limits,
+        outside=dict(outside),
     )
-    result = summarize(run, opened, fitted, bytes_per_token=bytes_per_token, notes=notes)
+    result = result.model_copy(
+        update={"attempts": attempts, "warm_load_ms": warm["load_ms"], "tests": tests, "sustained": sustained}
+    )
     if opened.manifest.engine == "growing":
         return result  # operations are counted by an architecture's anatomy
     config, prompt = model_config(artifact), fitted.prompt_tokens
@@ -76,71 +102,71 @@ def bench(artifact: Path, workload: Workload, *, device: Device = THIS_COMPUTER)
     )
 
 
-def summarize(
-    run: dict[str, Any],
-    opened: Artifact,
-    workload: Workload,
-    *,
-    bytes_per_token: int | None,
-    notes: tuple[str, ...],
-) -> BenchResult:
-    """The figures of one run of the runner.
+def check_tests(conduct: Procedure, opened: Artifact) -> None:
+    """BenchError unless the artifact can do all tests."""
+    wrong = []
+    for test in conduct.tests:
+        if test.positions > opened.context_tokens:
+            wrong.append(
+                f"{test.kind}{test.tokens} at depth {test.depth} needs {test.positions} positions; expected at "
+                f"most the {opened.context_tokens} of the artifact's context"
+            )
+        if test.kind == "tg" and not opened.generates:
+            wrong.append(f"tg{test.tokens}: the artifact has logits of its labels alone; expected pp tests")
+    if wrong:
+        raise BenchError("\n  ".join(["tests that can't be run:", *wrong]), next_step="ask for others")
+
+
+def quiet_run(
+    placed: PlacedGraph, workload: Workload, conduct: Procedure, *, bytes_per_token: int | None
+) -> tuple[dict[str, Any], int]:
+    """The first run whose repetitions agree, and which it was; else the last, where noise is accepted.
 
     Raises:
-        BenchError: it ran on another thread count than asked for, or the system didn't tell its memory.
+        BenchError: they agreed in none, and noise is not accepted.
     """
-    verify_threads(run, workload.threads)
-    if run["peak_rss_bytes"] is None:
-        raise BenchError("this system doesn't tell the peak memory of a process; expected Linux or macOS")
-    speeds = tokens_per_second(run["decode_ms"])
-    spread = spread_ratio(speeds or [1e3 / first for first in run["first_token_ms"]])
-    if spread is None:
-        notes += ("one repetition only: the spread is unknown",)
-    elif spread > NOISY_SPREAD_RATIO:
-        notes += (
-            f"noisy: {'decode' if speeds else 'prefill'} speed varied by {spread:.0%} between repetitions "
-            f"(above {NOISY_SPREAD_RATIO:.0%}); something else was running",
+    spread = None
+    for attempt in range(1, conduct.attempts + 1):
+        run = placed.ask(
+            "measure", workload, bytes_per_token=bytes_per_token, cold=True, cool_down_s=conduct.cool_down_s
         )
-    memory, token, probe = fastest_probes(run["bandwidth"])
-    best = max((value for value in (memory, token) if value is not None), default=None)
-    ceiling = None
-    if best is not None and bytes_per_token is not None:
-        ceiling = ceiling_tokens_per_second(best, bytes_per_token)
-    return BenchResult(
-        fidelity="measured",
-        conditions=read_back_conditions(run, workload, artifact_sha256=opened.sha256),
-        load_ms=run["load_ms"],
-        first_token_ms=median(run["first_token_ms"]),
-        prefill_tokens_per_second=prefill_tokens_per_second(run["first_token_ms"], workload.prompt_tokens),
-        decode_tokens_per_second=median(speeds) if speeds else None,
-        decode_latency=percentiles(run["decode_ms"]),
-        peak_rss_bytes=run["peak_rss_bytes"],
-        artifact_bytes=opened.artifact_bytes,
-        bytes_per_token=bytes_per_token,
-        bandwidth_bytes_per_second=memory,
-        token_bandwidth_bytes_per_second=token,
-        bandwidth_probe=probe,
-        ceiling_tokens_per_second=ceiling,
-        first_token_samples_ms=tuple(run["first_token_ms"]),
-        decode_samples_ms=tuple(tuple(row) for row in run["decode_ms"]),
-        spread_ratio=spread,
-        baseline_rss_bytes=run["baseline_rss_bytes"],
-        notes=notes,
+        spread = speed_spread(run)
+        if spread is None or spread <= NOISY_SPREAD_RATIO:
+            return run, attempt
+        if attempt < conduct.attempts:
+            log.warning("speed varied by %.0f%% between repetitions; measuring again", spread * 100)
+    if conduct.accept_noise:
+        return run, conduct.attempts
+    raise BenchError(
+        f"too noisy: speed varied by {spread:.0%} between repetitions in the last of {conduct.attempts} "
+        f"attempts; expected at most {NOISY_SPREAD_RATIO:.0%}",
+        next_step="end what else runs there, ask for longer prompts or more tokens, or add --accept-noise",
     )
 
 
-def verify_threads(run: dict[str, Any], asked: int) -> None:
-    """BenchError unless the session, and the threads counted around it, are those asked for."""
-    for what, found in (("session", run["threads"]), ("process", run["pool_threads"])):
-        if found is not None and found != asked:
-            raise BenchError(f"the runner's {what} has {found} threads; expected {asked}")
+def timed_tests(placed: PlacedGraph, workload: Workload, conduct: Procedure) -> tuple[Any, ...]:
+    """Every test that was asked for."""
+    if not conduct.tests:
+        return ()
+    run = placed.ask(
+        "tests",
+        workload,
+        tests=[test.request() for test in conduct.tests],
+        cool_down_s=conduct.cool_down_s,
+    )
+    return tuple(length_test(test, taken) for test, taken in zip(conduct.tests, run["test_ms"], strict=True))
 
 
-def fastest_probes(bandwidth: dict[str, Any] | None) -> tuple[float | None, float | None, str | None]:
-    """Memory and working-set bandwidth by their fastest probes, and the name of memory's."""
-    if bandwidth is None:
-        return None, None, None
-    memory: dict[str, float] = bandwidth["memory"]
-    token: dict[str, float] = bandwidth["token"]
-    name = max(memory, key=lambda probe: memory[probe])
-    return memory[name], max(token.values()), name
+def sustained_run(placed: PlacedGraph, workload: Workload, conduct: Procedure) -> Any:
+    """The load without pause, or None where none was asked for."""
+    if not conduct.sustained_s:
+        return None
+    with track_seconds("sustained load", conduct.sustained_s):
+        run = placed.ask(
+            "sustain",
+            workload,
+            seconds=conduct.sustained_s,
+            window_s=conduct.window_s,
+            timeout_s=conduct.sustained_s + _SUSTAINED_SPARE_S,
+        )
+    return sustained_load(run["windows"], workload, seconds=conduct.sustained_s)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,11 @@ def spread_ratio(speeds: Sequence[float]) -> float | None:
     if len(speeds) < 2:
         return None
     return (max(speeds) - min(speeds)) / median(speeds)
+
+
+def speed_spread(run: Mapping[str, Any]) -> float | None:
+    """Of decode in one answer of the runner, or of prefill where nothing was decoded."""
+    return spread_ratio(tokens_per_second(run["decode_ms"]) or [1e3 / first for first in run["first_token_ms"]])
 
 
 def ceiling_tokens_per_second(bandwidth_bytes_per_second: float, bytes_per_token: int) -> float:

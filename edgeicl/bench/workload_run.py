@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,55 @@ from edgeicl.errors import BenchError
 from edgeicl.specs.manifest import WEIGHTS_FILE
 
 _TIMEOUT_S = 1800
+
+
+@dataclass(frozen=True)
+class PlacedGraph:
+    """A graph that lies on a workbench, ready to be asked about as often as one likes."""
+
+    bench: Workbench
+    model: str
+    prefix: str | None
+    engine: str
+    vocabulary: int
+
+    def ask(
+        self, action: str, workload: Workload, *, timeout_s: float = _TIMEOUT_S, **more: Any
+    ) -> dict[str, Any]:
+        """What the runner answers, in a process of its own; `more` is what the action needs besides.
+
+        Raises:
+            BenchError: the runner failed, took too long, or wrote something else than its result.
+        """
+        request = {
+            "action": action,
+            "model": self.model,
+            "engine": self.engine,
+            "vocabulary": self.vocabulary,
+            "prefix": self.prefix,
+            **asdict(workload),
+            **more,
+        }
+        found = self.bench.run("runner", request, timeout_s=timeout_s)
+        if "threads" not in found:
+            raise BenchError(f"the runner wrote no result, but {', '.join(found) or 'nothing'}")
+        return found
+
+
+def place_graph(
+    bench: Workbench, *, graph: Path, engine: str, vocabulary: int, prefix: Path | None = None
+) -> PlacedGraph:
+    """Puts a graph with its weights, and the prefix before its queries if there is one, on a workbench."""
+    weights = graph.with_name(WEIGHTS_FILE)
+    files = [graph, *([weights] if weights.is_file() else []), *([prefix] if prefix else [])]
+    bench.place({file.name: file for file in files})
+    return PlacedGraph(
+        bench,
+        model=bench.path(graph.name),
+        prefix=None if prefix is None else bench.path(prefix.name),
+        engine=engine,
+        vocabulary=vocabulary,
+    )
 
 
 def run_workload(
@@ -26,48 +75,11 @@ def run_workload(
     device: Device = THIS_COMPUTER,
     timeout_s: float = _TIMEOUT_S,
 ) -> dict[str, Any]:
-    """The runner's result for one graph, behind the first set of `prefix` if there is one.
+    """The runner's measurement of one graph, behind the first set of `prefix` if there is one.
 
     Raises:
         BenchError: the runner failed, took too long, or wrote something else than its result.
     """
     with device.open() as bench:
-        return run_on(
-            bench,
-            graph=graph,
-            engine=engine,
-            workload=workload,
-            vocabulary=vocabulary,
-            bytes_per_token=bytes_per_token,
-            prefix=prefix,
-            timeout_s=timeout_s,
-        )
-
-
-def run_on(
-    bench: Workbench,
-    *,
-    graph: Path,
-    engine: str,
-    workload: Workload,
-    vocabulary: int,
-    bytes_per_token: int | None,
-    prefix: Path | None = None,
-    timeout_s: float = _TIMEOUT_S,
-) -> dict[str, Any]:
-    """The same on a workbench that is open already, where files that lie there are not sent again."""
-    weights = graph.with_name(WEIGHTS_FILE)
-    files = [graph, *([weights] if weights.is_file() else []), *([prefix] if prefix else [])]
-    bench.place({file.name: file for file in files})
-    request = {
-        "model": bench.path(graph.name),
-        "engine": engine,
-        "vocabulary": vocabulary,
-        "bytes_per_token": bytes_per_token,
-        "prefix": None if prefix is None else bench.path(prefix.name),
-        **asdict(workload),
-    }
-    found = bench.run("runner", request, timeout_s=timeout_s)
-    if not {"decode_ms", "first_token_ms"} <= set(found):
-        raise BenchError(f"the runner wrote no result, but {', '.join(found) or 'nothing'}")
-    return found
+        placed = place_graph(bench, graph=graph, engine=engine, vocabulary=vocabulary, prefix=prefix)
+        return placed.ask("measure", workload, bytes_per_token=bytes_per_token, timeout_s=timeout_s)

@@ -59,17 +59,21 @@ class GrowingDecoder:
         self._cache_names = [entry.name for entry in caches]
         self._wants_positions = "position_ids" in names
         self._outputs = [entry.name for entry in self._session.get_outputs()]
-        self._empty = [
-            ort.OrtValue.ortvalue_from_numpy(
-                np.zeros((1, entry.shape[1], 0, entry.shape[3]), CACHE_TYPES[entry.type])
-            )
-            for entry in caches
-        ]
-        self.reset()
+        self._cache_shapes = [(entry.shape[1], entry.shape[3], CACHE_TYPES[entry.type]) for entry in caches]
+        self.stand_at(0)
 
     def load_prefix(self, rows: Mapping[str, npt.NDArray[Any]]) -> None:
         """ValueError: nothing can be put into a cache that isn't there yet."""
         raise ValueError(f"a graph without a shared cache takes no prefix; found one of {len(rows)} arrays")
+
+    def stand_at(self, tokens: int) -> None:
+        """Puts so many positions of zeros before all that is read from now on, or nothing: to time depths."""
+        self._before = tokens
+        self._first_past = [
+            ort.OrtValue.ortvalue_from_numpy(np.zeros((1, heads, tokens, head_size), number))
+            for heads, head_size, number in self._cache_shapes
+        ]
+        self.reset()
 
     def prefill(self, input_ids: Ids, attention_mask: Ids | None = None) -> Logits:
         """Starts anew with prompts [B, T], padded on the right; logits [B, V] after each row's last token.
@@ -98,8 +102,8 @@ class GrowingDecoder:
 
     def reset(self) -> None:
         """Forgets everything that was read."""
-        self._past: list[list[Any]] = [self._empty] * self.batch_size
-        self._lengths = [0] * self.batch_size
+        self._past: list[list[Any]] = [self._first_past] * self.batch_size
+        self._lengths = [self._before] * self.batch_size
 
     def generate(self, prompt_ids: Sequence[int], n: int) -> list[int]:
         """`n` greedy tokens after a prompt, in every row of the batch the same; the first row is returned."""

@@ -118,6 +118,18 @@ class OnnxDecoder:
         ]
         self.reset()
 
+    def stand_at(self, tokens: int) -> None:
+        """Puts so many positions of zeros before all that is read from now on, or nothing: to time depths."""
+        if tokens:
+            heads, _, head_size = next(iter(self._cache.values())).shape[1:]
+            zeros = {
+                name: np.zeros((heads, tokens, head_size), cache.dtype) for name, cache in self._cache.items()
+            }
+            self.load_prefix(zeros)
+        else:
+            self.prefix_tokens, self._row_bindings = 0, []
+            self.reset()
+
     def prefill(self, input_ids: Ids, attention_mask: Ids | None = None) -> Logits:
         """Starts anew with prompts [B, T], padded on the right; logits [B, V] after each row's last token.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.manifest import PREFIX_FILE, Deviation, LedgerEntry, Manifest
-from edgeicl.specs.measurement import BenchResult, Conditions, Estimate, QueryCost
+from edgeicl.specs.measurement import BenchResult, Conditions, Estimate, LengthTest, QueryCost
 from edgeicl.specs.quant_plan import QuantPlan
 
 LABELS_SHOWN = 8
@@ -202,9 +202,55 @@ def bench_facts(bench: BenchResult) -> Facts:
     if bench.token_bandwidth_bytes_per_second is not None:
         speed = f"{format_byte_size(bench.token_bandwidth_bytes_per_second)}/s"
         rows.append(("read bandwidth over the bytes of one token", speed))
+    if bench.warm_load_ms is not None:
+        cold = "again in another process" if bench.cold_load_ms is None else "from the file cache"
+        rows.insert(1, (f"load {cold}", f"{bench.warm_load_ms:.1f} ms"))
+    rows += [(test.name, _test_text(test)) for test in bench.tests]
+    if bench.sustained is not None:
+        rows.append((f"sustained for {bench.sustained.seconds / 60:.3g} minutes", _sustained_text(bench)))
+    rows += _device_rows(bench)
     note = f"{bench.fidelity} on {conditions_text(at)}."
     note = " ".join([note, *(f"Note: {text}." for text in bench.notes)])
     return Facts("Benchmark", ("", bench.fidelity), tuple(rows), note)
+
+
+def _test_text(test: LengthTest) -> str:
+    spread = test.tokens_per_second_deviation
+    return f"{test.tokens_per_second:,.1f}" + (f" ± {spread:,.1f}" if spread is not None else "") + " tokens/s"
+
+
+def _sustained_text(bench: BenchResult) -> str:
+    assert bench.sustained is not None
+    windows = bench.sustained.windows
+    speeds = [window.decode_tokens_per_second or window.prefill_tokens_per_second for window in windows]
+    return (
+        f"{speeds[0]:,.1f} tokens/s in the first of {len(windows)} parts, {speeds[-1]:,.1f} in the last "
+        f"({percent(bench.sustained.last_over_first)}), {min(speeds):,.1f} in the slowest"
+    )
+
+
+def _device_rows(bench: BenchResult) -> list[tuple[str, str]]:
+    """What is known of the device and how warm it got; nothing where nothing is."""
+    rows = []
+    device = bench.device
+    if device is not None:
+        named = [text for text in (device.model, device.soc) if text]
+        if named or device.address != "local":
+            rows.append(("device", ", ".join([device.address, *named])))
+        rows += [("limit", text) for text in device.limits]
+    governors = sorted({governor for state in bench.states for governor in state.governors})
+    if governors:
+        rows.append(("governor", ", ".join(governors)))
+    heat = [max(state.temperatures_c.values()) for state in bench.states if state.temperatures_c]
+    if heat:
+        rows.append(
+            ("hottest sensor", f"{heat[0]:.0f} °C before, {max(heat):.0f} at most, {heat[-1]:.0f} after")
+        )
+    throttled = [state.throttle_events for state in bench.states if state.throttle_events is not None]
+    if throttled and throttled[-1] > throttled[0]:
+        rows.append(("slowed by heat", f"{throttled[-1] - throttled[0]} times"))
+    tools = {name: value for state in bench.states for name, value in state.told_by_tools.items()}
+    return rows + [(name.replace("_", " "), str(value)) for name, value in tools.items()]
 
 
 def conditions_text(at: Conditions) -> str:

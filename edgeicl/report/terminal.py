@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgeicl.report import facts
@@ -15,6 +15,7 @@ from edgeicl.specs.comparison import Comparison
 from edgeicl.specs.manifest import Manifest
 from edgeicl.specs.measurement import BenchResult, LabelledAccuracy
 from edgeicl.specs.recipe import Recipe
+from edgeicl.specs.regression import Compared
 from edgeicl.specs.target import Budget, Target
 from edgeicl.specs.teacher_speed import TeacherSpeed
 
@@ -112,6 +113,21 @@ def _of(budget_bytes: int | None) -> str:
 def bench_text(result: BenchResult) -> str:
     """The benchmark as a table with its conditions."""
     return _text(facts.bench_facts(result))
+
+
+def compared_text(found: Sequence[Compared]) -> str:
+    """A result beside its baseline."""
+    rows = [
+        (
+            entry.metric,
+            f"{entry.before:,.6g}",
+            f"{entry.now:,.6g}",
+            f"{entry.change_percent:+.1f} %",
+            "; ".join(entry.broken),
+        )
+        for entry in found
+    ]
+    return aligned(("metric", "baseline", "now", "change", "fails"), rows)
 
 
 def comparison_text(comparison: Comparison) -> str:

@@ -37,13 +37,90 @@ class Conditions(Spec):
     repetitions: int
 
 
-class BenchResult(Spec):
-    """What `edgeicl bench` measures. Raw repetitions are kept; unknown is null."""
+class DeviceFacts(Spec):
+    """What the device says of itself, read where the artifact ran; unknown is null or empty."""
 
-    version: Literal[1] = 1
+    address: str = Field("local", description="As given with --on.")
+    system: str
+    architecture: str
+    processor: str
+    soc: str | None = Field(None, description="The chip, as the device calls it.")
+    model: str | None = Field(None, description="The device, as people call it.")
+    logical_cores: int
+    affinity: tuple[int, ...] = Field((), description="Cores that the process could run on, by number.")
+    memory_bytes: int | None = Field(None, description="Of the whole device.")
+    max_mhz: tuple[float | None, ...] = Field((), description="Of each core of `affinity`.")
+    limits: tuple[str, ...] = Field((), description="Limits that were set, and what held them.")
+
+
+class DeviceState(Spec):
+    """What changes while a measurement runs; unknown is null or empty."""
+
+    when: str = Field(description="before, after, or after which repetition.")
+    governors: tuple[str, ...] = ()
+    current_mhz: tuple[float | None, ...] = Field((), description="Of each core of the affinity.")
+    limit_mhz: tuple[float | None, ...] = Field((), description="What the governor allows each core now.")
+    temperatures_c: dict[str, float] = Field(default_factory=dict, description="By sensor.")
+    battery_percent: float | None = None
+    load_average: float | None = Field(None, description="Over the last minute.")
+    throttle_events: int | None = Field(None, description="Since the system started, where it counts them.")
+    told_by_tools: dict[str, str | float | bool | None] = Field(
+        default_factory=dict, description="What the device's own tools say, such as Android's thermal status."
+    )
+
+
+class LengthTest(Spec):
+    """llama-bench's `pp` (reading a prompt) or `tg` (decoding one by one), behind `depth` cached positions."""
+
+    kind: Literal["pp", "tg"]
+    tokens: int
+    depth: int = 0
+    samples_ms: tuple[float, ...] = Field(min_length=1, description="Of the whole test; one a repetition.")
+    tokens_per_second: float = Field(description="Mean over repetitions.")
+    tokens_per_second_deviation: float | None = Field(
+        description="Standard deviation over repetitions; null for one."
+    )
+
+    @property
+    def name(self) -> str:
+        """As llama-bench writes it: `pp512`, `tg32 @ d512`."""
+        return f"{self.kind}{self.tokens}" + (f" @ d{self.depth}" if self.depth else "")
+
+
+class SustainedWindow(Spec):
+    """A part of a sustained load."""
+
+    start_s: float
+    end_s: float
+    prefill_tokens_per_second: float
+    decode_tokens_per_second: float | None
+    state: DeviceState = Field(description="At its end.")
+
+
+class Sustained(Spec):
+    """The same repetition without pause for minutes."""
+
+    seconds: float
+    windows: tuple[SustainedWindow, ...] = Field(min_length=1)
+    last_over_first: float = Field(
+        description="Speed in the last window over that in the first: decode, or prefill where none is decoded."
+    )
+
+
+class BenchResult(Spec):
+    """What `edgeicl bench` measures. Raw repetitions are kept; unknown is null.
+
+    Version 1 had nothing of loads, tests, device and states.
+    """
+
+    version: Literal[1, 2] = 2
     fidelity: Fidelity
     conditions: Conditions
-    load_ms: float
+    load_ms: float = Field(description="In a fresh process; the first of the two below where both are known.")
+    cold_load_ms: float | None = Field(
+        None, description="After the file cache had forgotten the artifact; null where it can't be told to."
+    )
+    warm_load_ms: float | None = Field(None, description="Right after, in another process.")
     first_token_ms: float = Field(description="Median time to first token: prefill of the whole prompt.")
     prefill_tokens_per_second: float
     decode_tokens_per_second: float | None = Field(
@@ -76,6 +153,14 @@ class BenchResult(Spec):
         "the median.",
     )
     baseline_rss_bytes: int | None = Field(None, description="Peak memory before the artifact was loaded.")
+    attempts: int = Field(1, description="Runs until one was quiet enough, this one included.")
+    cooled_s: float = Field(0.0, description="Seconds of waiting between repetitions.")
+    tests: tuple[LengthTest, ...] = Field(
+        (), description="Prefill and decode at the lengths and depths asked for."
+    )
+    sustained: Sustained | None = None
+    device: DeviceFacts | None = None
+    states: tuple[DeviceState, ...] = ()
     notes: tuple[str, ...] = Field((), description="What a reader must know: clamped lengths, noise.")
 
 

@@ -70,4 +70,4 @@ def test_every_exit_code_is_documented(name: str, code: int) -> None:
 
 
 def test_exit_codes_are_distinct() -> None:
-    assert len(set(exit_codes().values())) == len(exit_codes()) == 10
+    assert len(set(exit_codes().values())) == len(exit_codes()) == 11

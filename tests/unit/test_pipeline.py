@@ -107,7 +107,7 @@ def stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stages:
             "model_card": lambda _, manifest, *, source, **__: f"# {manifest.name} from {source}\n"
         },
         "edgeicl.bench.stage": {"bench": stages.bench},
-        "edgeicl.bench.runner": {"usable_cores": lambda: 4},
+        "edgeicl.bench.device_facts": {"usable_cores": lambda: 4},
     }
     for name, members in fakes.items():
         module = ModuleType(name)
@@ -225,7 +225,7 @@ def test_deviations_are_kept_and_strict_refuses_them(stages: Stages, tmp_path: P
 def test_fewer_cores_than_the_target_has_is_a_deviation(
     stages: Stages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["edgeicl.bench.runner"], "usable_cores", lambda: 1)
+    monkeypatch.setattr(sys.modules["edgeicl.bench.device_facts"], "usable_cores", lambda: 1)
     job = resolve("good.yaml", targets=["a.yaml"])
     (deviation,) = compiled(job).built[0].manifest.deviations
     assert (deviation.what, deviation.got) == ("benchmark threads", "1 threads")

@@ -8,8 +8,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from edgeicl.bench.device_facts import processor
 from edgeicl.bench.graph_times import times_ms
-from edgeicl.bench.runner import processor
 from edgeicl.emit.probe_graphs import Shape, write_activations, write_attention, write_products
 from edgeicl.errors import BenchError, SpecError
 from edgeicl.probe import _Runner, probe

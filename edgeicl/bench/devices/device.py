@@ -64,6 +64,10 @@ class Workbench(AbstractContextManager["Workbench"], ABC):
         """What only the device's own tools tell of it now: battery, thermal status. Empty where none does."""
         return {}
 
+    def held_limits(self) -> list[str]:
+        """The limits that hold there, in words, and what holds them; empty where nothing is limited."""
+        return []
+
     @abstractmethod
     def close(self) -> None:
         """Removes what was placed. Never raises: what could not be removed is logged, with its place."""

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 import edgeicl.bench.compare as comparing
-from edgeicl.errors import SpecError
 from edgeicl.bench_commands import bench_app
+from edgeicl.errors import SpecError
 from edgeicl.specs.comparison import (
     ArtifactContestant,
     Comparison,

@@ -15,12 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-import edgeicl.bench.bandwidth as bandwidth
-import edgeicl.bench.protocol as protocol
-import edgeicl.bench.runner as runner
-import edgeicl.models.growing_decoder as growing_decoder
-import edgeicl.models.onnx_decoder as onnx_decoder
-import edgeicl.models.prefix_file as prefix_file
+from edgeicl.bench.devices.programs import program_files
 from edgeicl.bench.protocol import time_repetition, token_trace
 from edgeicl.models.growing_decoder import GrowingDecoder
 
@@ -106,9 +101,8 @@ def test_a_growing_cache_is_handed_on_and_dropped(tmp_path: Path) -> None:
 
 def test_the_files_run_side_by_side_as_on_a_device(make_artifact: Make, tmp_path: Path) -> None:
     """Copied beside each other, isolated from the package, the request in a file."""
-    for module in (runner, bandwidth, growing_decoder, protocol, onnx_decoder, prefix_file):
-        assert module.__file__ is not None
-        shutil.copy(module.__file__, tmp_path)
+    for name, path in program_files().items():
+        shutil.copy(path, tmp_path / name)
     request = {
         "model": str(make_artifact() / "model.onnx"),
         "engine": "fused",

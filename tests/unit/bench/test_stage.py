@@ -33,6 +33,18 @@ RUN: dict[str, Any] = {
     "machine": "Linux x86_64",
     "processor": "a processor",
     "logical_cores": 2,
+    "pages_dropped": True,
+    "cooled_s": 0.0,
+    "device": {
+        "system": "Linux 6.1",
+        "architecture": "x86_64",
+        "processor": "a processor",
+        "logical_cores": 2,
+    },
+    "states": [
+        {"when": "before", "temperatures_c": {"cpu": 40.0}},
+        {"when": "after", "temperatures_c": {"cpu": 50.0}},
+    ],
     "bandwidth": {"cache_bytes": None, "memory": {"add": 3e9, "copy": 4e9}, "token": {"add": 9e9, "copy": 8e9}},
 }
 
@@ -42,11 +54,14 @@ def measured(
 ) -> tuple[Any, dict[str, Any]]:
     asked: dict[str, Any] = {}
 
-    def fake(**request: Any) -> dict[str, Any]:
-        asked.update(request)
-        return run
+    class Placed:
+        def ask(self, action: str, workload: Workload, **more: Any) -> dict[str, Any]:
+            if action == "load":
+                return run | {"load_ms": 8.0}
+            asked.update(more | {"workload": workload})
+            return run
 
-    monkeypatch.setattr(stage, "run_workload", fake)
+    monkeypatch.setattr(stage, "place_graph", lambda bench, **placed: Placed())
     result = bench(artifact, Workload(1, 6, decode_tokens, repetitions=3, warmup_repetitions=1))
     return result, asked
 
@@ -60,6 +75,8 @@ def test_figures_of_a_made_up_run(monkeypatch: pytest.MonkeyPatch, make_artifact
     assert result.decode_latency.p50_ms == 2.0
     assert result.spread_ratio == pytest.approx(0.0, abs=1e-12)
     assert result.notes == ()
+    assert (result.load_ms, result.cold_load_ms, result.warm_load_ms) == (12.0, 12.0, 8.0)
+    assert [state.when for state in result.states] == ["before", "after"]
     # Cache: 2 layers x keys and values x 32 x 4 bytes, at 6 + 1.5 positions.
     assert result.bytes_per_token == asked["bytes_per_token"]
     assert (result.bandwidth_bytes_per_second, result.bandwidth_probe) == (4e9, "copy")
