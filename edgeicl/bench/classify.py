@@ -11,17 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeicl.bench.answer_scores import log_probabilities, needed_positions, score_rows
 from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.errors import DataError
-from edgeicl.models.growing_decoder import GrowingDecoder
-from edgeicl.models.onnx_decoder import OnnxDecoder
-from edgeicl.models.prefix_file import Rows
 from edgeicl.numerics.classification import measures
 from edgeicl.numerics.voting import majority_vote, votes
 from edgeicl.progress import track
@@ -29,7 +26,7 @@ from edgeicl.specs.manifest import TaskFile
 from edgeicl.specs.measurement import LabelledAccuracy
 from edgeicl.specs.source import Source
 from edgeicl.tasks.example import Example
-from edgeicl.tasks.prompt import leading_tokens, query_text, right_padded
+from edgeicl.tasks.prompt import leading_tokens, query_text
 from edgeicl.tasks.readers import read_examples
 
 Floats = npt.NDArray[np.float64]
@@ -130,52 +127,12 @@ def probabilities(
     batch = min(batch_size, len(rows))
     decoder = artifact.decoder(
         threads=threads,
-        context_tokens=artifact.prefix_tokens + max(map(len, rows)) + max(map(len, answers)),
+        context_tokens=artifact.prefix_tokens + needed_positions(rows, answers),
         batch_size=batch,
     )
-    sets: Sequence[Rows | None] = artifact.prefixes or [None]
-    scores = np.zeros((len(sets), len(rows), len(answers)))
-    # Queries of like length together: little is computed for padding.
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    with track("queries", len(sets) * len(rows)) as advance:
-        for number, prefix in enumerate(sets):
-            if prefix is not None:
-                decoder.load_prefix(prefix)
-            for start in range(0, len(order), batch):
-                indices = order[start : start + batch]
-                # The cache has a fixed number of rows; the last batch repeats one of its own.
-                filled = indices + indices[:1] * (batch - len(indices))
-                found = score_answers(decoder, [rows[index] for index in filled], answers)
-                if task.score == "mean":
-                    found /= [len(answer) for answer in answers]
-                scores[number, indices] = found[: len(indices)]
-                advance(len(indices))
+    with track("queries", max(1, len(artifact.prefixes)) * len(rows)) as advance:
+        scores = score_rows(
+            decoder, artifact.prefixes, rows, answers, mean=task.score == "mean", advance=advance
+        )
     result: Floats = np.exp(log_probabilities(scores))
-    return result
-
-
-def score_answers(
-    decoder: OnnxDecoder | GrowingDecoder, rows: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
-) -> Floats:
-    """Log-probability [B, L] of each answer's tokens after each row; further tokens are decoded in turn."""
-    ids, lengths = right_padded(rows)
-    mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
-    first = log_probabilities(decoder.prefill(ids, mask))
-    scores = first[:, [answer[0] for answer in answers]]
-    fresh = True
-    for column, answer in enumerate(answers):
-        if len(answer) > 1 and not fresh:
-            decoder.prefill(ids, mask)
-        for token, following in pairwise(answer):
-            after = log_probabilities(decoder.decode([token] * len(rows)))
-            scores[:, column] += after[:, following]
-            fresh = False
-    return scores
-
-
-def log_probabilities(values: npt.NDArray[np.floating]) -> Floats:
-    """Log-softmax over the last axis, in double precision: of logits [B, V], or of label scores [B, L]."""
-    wide = values.astype(np.float64)
-    wide -= wide.max(axis=-1, keepdims=True)
-    result: Floats = wide - np.log(np.exp(wide).sum(axis=-1, keepdims=True))
     return result

@@ -5,6 +5,7 @@ Standard library alone: this file runs on devices beside the runner. Everything 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -15,6 +16,13 @@ CPU_FOLDER = Path("/sys/devices/system/cpu")
 THERMAL_FOLDER = Path("/sys/class/thermal")
 POWER_FOLDER = Path("/sys/class/power_supply")
 _HOTTEST_SENSIBLE_C = 150.0
+_HWCAP, _HWCAP2 = 16, 26
+# Word and bit: include/uapi/asm/hwcap.h of Linux on arm64.
+_ARM_FEATURES = {
+    "asimd": (0, 1), "fp16": (0, 10), "dotprod": (0, 20), "sve": (0, 22), "sve2": (1, 1), "i8mm": (1, 13),
+    "bf16": (1, 14), "sme": (1, 23),
+}  # fmt: skip
+_X86_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16")
 
 
 def device_facts() -> dict[str, Any]:
@@ -25,6 +33,7 @@ def device_facts() -> dict[str, Any]:
         "processor": processor(),
         "soc": soc(),
         "model": model(),
+        "features": instruction_features(),
         "logical_cores": usable_cores(),
         "affinity": affinity(),
         "memory_bytes": memory_bytes(),
@@ -77,6 +86,28 @@ def model() -> str | None:
     """The device as people call it."""
     found = _android_property("ro.product.model") or _text(Path("/proc/device-tree/model"))
     return found.strip("\0 \n") if found else None
+
+
+def instruction_features() -> list[str]:
+    """What kernels choose by: of ARM's hardware capabilities, or of x86's flags."""
+    if platform.machine() in ("aarch64", "arm64"):
+        words = _auxiliary_values(_HWCAP, _HWCAP2)
+        return [name for name, (word, bit) in _ARM_FEATURES.items() if words[word] >> bit & 1]
+    for line in (_text(Path("/proc/cpuinfo")) or "").splitlines():
+        if line.startswith("flags"):
+            flags = line.split()
+            return [name for name in _X86_FEATURES if name in flags]
+    return []
+
+
+def _auxiliary_values(*kinds: int) -> list[int]:
+    """From the vector that Linux hands every process; zeros elsewhere."""
+    try:
+        of_kind = ctypes.CDLL(None).getauxval
+    except (AttributeError, OSError):
+        return [0 for _ in kinds]
+    of_kind.restype, of_kind.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+    return [int(of_kind(kind)) for kind in kinds]
 
 
 def usable_cores() -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from edgeicl.distill.prefix_cache import encode_prefix
-from edgeicl.tasks.prompt import right_padded
+from edgeicl.numerics.padding import right_padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from edgeicl.errors import DataError
 from edgeicl.models.loading import load_model, save_model
-from edgeicl.tasks.prompt import right_padded
+from edgeicl.numerics.padding import right_padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

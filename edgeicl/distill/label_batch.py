@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edgeicl.tasks.prompt import right_padded
+from edgeicl.numerics.padding import right_padded
 
 
 @dataclass(frozen=True)

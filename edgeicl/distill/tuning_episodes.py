@@ -11,8 +11,8 @@ import torch
 from edgeicl.distill.label_batch import LabelBatch, LabelPass, padded_batch
 from edgeicl.distill.tuned_tasks import TunedTask
 from edgeicl.errors import DataError
+from edgeicl.numerics.padding import right_padded
 from edgeicl.tasks.demonstrations import draw_balanced
-from edgeicl.tasks.prompt import right_padded
 
 Words = tuple[tuple[int, ...], ...]
 """Tokens of each label's word(s), in the order of the labels."""

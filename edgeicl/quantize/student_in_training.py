@@ -18,10 +18,10 @@ from torch import Tensor
 
 from edgeicl.models.anatomy import EMBEDDING, HEAD
 from edgeicl.numerics.affine import QuantizedMatrix
+from edgeicl.numerics.padding import right_padded
 from edgeicl.quantize.fake_quantization import FakeQuantized
 from edgeicl.quantize.stored_weights import Stored, read_again
 from edgeicl.quantize.student_weights import Floats, StudentWeights
-from edgeicl.tasks.prompt import right_padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -46,6 +46,7 @@ class DeviceFacts(Spec):
     processor: str
     soc: str | None = Field(None, description="The chip, as the device calls it.")
     model: str | None = Field(None, description="The device, as people call it.")
+    features: tuple[str, ...] = Field((), description="Instructions by which kernels are chosen.")
     logical_cores: int
     affinity: tuple[int, ...] = Field((), description="Cores that the process could run on, by number.")
     memory_bytes: int | None = Field(None, description="Of the whole device.")

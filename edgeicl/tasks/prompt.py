@@ -114,14 +114,3 @@ class ChannelEncoder(PromptEncoder):
 
     def _answered(self, query: Sequence[int], word: Sequence[int]) -> list[int]:
         return [*word, *query]
-
-
-def right_padded(
-    rows: Sequence[Sequence[int]], *, padding_id: int = 0
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ids [B, T] filled up at the right, and the rows' true lengths [B]: labels are read at length - 1."""
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    ids = np.full((len(rows), int(lengths.max())), padding_id, dtype=np.int64)
-    for target, row in zip(ids, rows, strict=True):
-        target[: len(row)] = row
-    return ids, lengths

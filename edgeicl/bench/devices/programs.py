@@ -6,12 +6,14 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[2]
 
-PROGRAMS = {"runner": "edgeicl.bench.runner", "graph_times": "edgeicl.bench.graph_times"}
+PROGRAMS = {name: f"edgeicl.bench.{name}" for name in ("runner", "graph_times", "answers")}
 """Program -> module. They import the standard library, numpy, onnxruntime and each other, nothing else."""
 
 _FILES = (
     "bench/runner.py",
     "bench/graph_times.py",
+    "bench/answers.py",
+    "bench/answer_scores.py",
     "bench/protocol.py",
     "bench/device_facts.py",
     "bench/length_tests.py",
@@ -20,6 +22,7 @@ _FILES = (
     "models/onnx_decoder.py",
     "models/growing_decoder.py",
     "models/prefix_file.py",
+    "numerics/padding.py",
 )
 
 

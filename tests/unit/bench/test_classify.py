@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from edgeicl.bench.answer_scores import log_probabilities, score_answers
 from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.bench.classify import (
     classify,
     evaluate,
-    log_probabilities,
     probabilities,
     query_ids,
-    score_answers,
     task_of,
 )
 from edgeicl.bench.generate import generate, until_end

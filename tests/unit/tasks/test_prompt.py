@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from edgeicl.errors import DataError
+from edgeicl.numerics.padding import right_padded
 from edgeicl.tasks.demonstrations import choose
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import (
@@ -15,7 +16,6 @@ from edgeicl.tasks.prompt import (
     demonstration_text,
     leading_tokens,
     query_text,
-    right_padded,
 )
 from edgeicl.tasks.verbalizer import verbalizer_tokens
 from tests.unit.byte_tokenizer import byte_tokenizer
