@@ -11,6 +11,7 @@ from edgeicl.errors import Problem, SpecError
 # Kind -> module and class, imported when asked for; with the form of its address.
 _KINDS = {
     "local": ("edgeicl.bench.devices.local:LocalDevice", "local"),
+    "qemu": ("edgeicl.bench.devices.qemu:QemuDevice", "qemu:CORE"),
 }
 
 
