@@ -54,7 +54,10 @@ ThreadsOption = Annotated[
     typer.Option(min=1, help="As many as the target names and this computer has, unless given."),
 ]
 OnOption = Annotated[
-    str, typer.Option("--on", metavar="DEVICE", help="Device that runs it: local, this computer.")
+    str,
+    typer.Option(
+        "--on", metavar="DEVICE", help="What runs it: local (this computer), cuda, ssh:HOST, adb, qemu:CORE."
+    ),
 ]
 SplitOption = Annotated[
     str | None, typer.Option(help="Split to read; hub: and builtin: need one, file: has none.")

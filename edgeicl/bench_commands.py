@@ -17,7 +17,7 @@ from edgeicl.arguments import (
     print_json,
     threads_for,
 )
-from edgeicl.errors import Problem, RegressionError, SpecError
+from edgeicl.errors import ParityError, Problem, RegressionError, SpecError
 
 RUNTIME = "Runtime"
 
@@ -78,18 +78,27 @@ def bench(
 ) -> None:
     """Measure load time, time to first token, tokens/s and memory, in a process of its own.
 
-    A result whose repetitions disagree in every attempt is refused with exit code 9.
+    A result whose repetitions disagree in every attempt is refused with exit code 9. On qemu:CORE, where times
+    mean nothing, logits are compared with those of this computer instead: exit code 6 where they differ.
     """
+    from edgeicl.bench.agreement import agreement
     from edgeicl.bench.devices.address import device_at
     from edgeicl.bench.gate import compared, conditions, read_baseline, require_alike
     from edgeicl.bench.procedure import Procedure, asked_tests
     from edgeicl.bench.stage import bench as measure
     from edgeicl.bench.workload import Workload
     from edgeicl.report.bench_csv import bench_csv
-    from edgeicl.report.terminal import bench_text, compared_text
+    from edgeicl.report.terminal import agreement_text, bench_text, compared_text
     from edgeicl.store import write_atomically
 
+    device = device_at(on)
     count = threads_for(artifact, threads)
+    if device.fidelity is None:
+        found_there = agreement(artifact, device, threads=1)
+        print_json(plain(found_there)) if as_json else typer.echo(agreement_text(found_there))
+        if not found_there.agrees:
+            raise ParityError(f"{artifact} computes something else on {on} than here")
+        return
     workload = Workload(count, prompt_tokens, decode_tokens, repetitions, warmup)
     wanted = conditions(fail_if or ())
     if wanted and against is None:
@@ -103,7 +112,7 @@ def bench(
         cool_down_s=cool_down,
         sustained_s=sustained * 60,
     )
-    result = measure(artifact, workload, device=device_at(on), procedure=procedure)
+    result = measure(artifact, workload, device=device, procedure=procedure)
     if out:
         write_atomically(out, result.model_dump_json(indent=1) + "\n")
     if csv:

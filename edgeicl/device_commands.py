@@ -42,3 +42,32 @@ def probe_command(
     out.write_text(dump_yaml(measured))
     told = f"{out}: {measured.calibration.source if measured.calibration else ''}"
     print_json(plain(measured)) if as_json else typer.echo(told)
+
+
+@device_app.command(rich_help_panel=RUNTIME)
+def doctor(
+    arm: Annotated[
+        bool,
+        typer.Option(
+            "--arm", help="Bring what emulated ARM cores need into the cache: qemu 10, and an aarch64 system."
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what this installation has and lacks. Exit code 1 if a build would lack something."""
+    from edgeicl.bench.devices.qemu_program import bring_qemu
+    from edgeicl.bench.devices.sysroot import build_sysroot
+    from edgeicl.installation import arm_findings, findings
+    from edgeicl.report.tables import aligned
+
+    if arm:
+        bring_qemu()
+        build_sysroot()
+    found = arm_findings() if arm else findings()
+    if as_json:
+        print_json([plain(entry) for entry in found])
+    else:
+        rows = [(entry.name, entry.state, entry.found, entry.next_step) for entry in found]
+        typer.echo(aligned(("what", "state", "found", "what to do, or what fails without"), rows))
+    if any(entry.state == "missing" for entry in found):
+        raise typer.Exit(1)

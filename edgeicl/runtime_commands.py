@@ -17,6 +17,7 @@ from edgeicl.arguments import (
     LabelOption,
     LimitOption,
     MapLabelOption,
+    OnOption,
     RenameOption,
     SplitOption,
     ThreadsOption,
@@ -92,11 +93,13 @@ def eval_command(
     breakdown: Annotated[
         str | None, typer.Option(help="Column by whose values accuracy is told apart too.")
     ] = None,
+    on: OnOption = "local",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure an artifact's accuracy on any data."""
+    """Measure an artifact's accuracy on any data, on any device."""
     from edgeicl.bench.classify import evaluate
+    from edgeicl.bench.devices.address import device_at
     from edgeicl.report.terminal import labelled_text
 
     source = source_given(
@@ -114,7 +117,8 @@ def eval_command(
         options=options,
         breakdown=breakdown,
     )
-    measured = evaluate(artifact, source, Path.cwd(), threads=threads_for(artifact, threads))
+    count = threads_for(artifact, threads)
+    measured = evaluate(artifact, source, Path.cwd(), threads=count, device=device_at(on))
     print_json(plain(measured)) if as_json else typer.echo(labelled_text(measured))
 
 

@@ -7,7 +7,8 @@ queries) and threads, and an action:
 - scores: of `answers` (token ids each) after each of `rows` (token ids), `batch_size` at once, behind every
   set; `mean: true` for means over an answer's tokens.
 
-Arrays in an answer are `shape` and `float32` in base64.
+Several at once are `requests`, whose answers are `answers`. Arrays in an answer are `shape` and `float32`, the
+latter in base64.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Reads the request, writes the answer as the last line of stdout."""
-    sys.stdout.write(json.dumps(answer(json.loads(sys.stdin.read()))) + "\n")
+    asked = json.loads(sys.stdin.read())
+    found = {"answers": [answer(one) for one in asked["requests"]]} if "requests" in asked else answer(asked)
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

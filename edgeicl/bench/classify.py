@@ -9,6 +9,7 @@ Notation: N queries, B of a batch, S demonstration sets (1 where there is none),
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,21 +18,28 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeicl.bench.answer_scores import log_probabilities, needed_positions, score_rows
+from edgeicl.bench.answers import unpacked
 from edgeicl.bench.artifact import Artifact, open_artifact
+from edgeicl.bench.devices.device import Device
+from edgeicl.bench.devices.local import THIS_COMPUTER
+from edgeicl.bench.workload_run import place_graph
 from edgeicl.errors import DataError
 from edgeicl.numerics.classification import measures
 from edgeicl.numerics.voting import majority_vote, votes
 from edgeicl.progress import track
-from edgeicl.specs.manifest import TaskFile
+from edgeicl.specs.manifest import PREFIX_FILE, TaskFile
 from edgeicl.specs.measurement import LabelledAccuracy
 from edgeicl.specs.source import Source
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import leading_tokens, query_text
 from edgeicl.tasks.readers import read_examples
 
+log = logging.getLogger(__name__)
+
 Floats = npt.NDArray[np.float64]
 
 _BATCH = 16
+_TIMEOUT_S = 3600
 
 
 def task_of(artifact: Artifact) -> TaskFile:
@@ -67,13 +75,22 @@ def classify(artifact: Artifact, columns: Mapping[str, str], *, threads: int) ->
 
 
 def evaluate(
-    artifact: Path, source: Source, base_folder: Path, *, threads: int, batch_size: int = _BATCH
+    artifact: Path,
+    source: Source,
+    base_folder: Path,
+    *,
+    threads: int,
+    batch_size: int = _BATCH,
+    device: Device = THIS_COMPUTER,
 ) -> LabelledAccuracy:
     """Accuracy of the artifact in the folder `artifact` on the examples of `source`.
+
+    On another device than this computer it is told, too, how many queries are answered as they are here.
 
     Raises:
         DataError: data that can't be read, a query that is too long, or an artifact without a task.
         IntegrityError: a file of the artifact is not the one that was written.
+        BenchError: a device that is not ready, or on which the artifact doesn't run.
     """
     opened = open_artifact(artifact)
     task = task_of(opened)
@@ -84,6 +101,11 @@ def evaluate(
     # A row's own options, where it has some, are all that it may be answered with.
     allowed = [[not one.options or label in one.options for label in labels] for one in examples]
     chosen = majority_vote(np.where(allowed, shares, -1.0))
+    same_answers = None
+    if device != THIS_COMPUTER:
+        there = probabilities_on(device, opened, ids, threads=threads, batch_size=batch_size)
+        here, chosen = chosen, majority_vote(np.where(allowed, there, -1.0))
+        same_answers = float((here == chosen).mean())
     truth = np.array([labels.index(example.label) for example in examples])
     groups = np.array([example.group for example in examples])
 
@@ -93,7 +115,9 @@ def evaluate(
 
     whole = labelled(str(source), np.ones(len(examples), bool))
     by_group = {str(group): labelled(str(group), groups == group) for group in np.unique(groups[groups != ""])}
-    return whole.model_copy(update={"by_group": by_group})
+    return whole.model_copy(
+        update={"by_group": by_group, "device": device.address, "same_answers": same_answers}
+    )
 
 
 def query_ids(artifact: Artifact, task: TaskFile, examples: Sequence[Example]) -> list[list[int]]:
@@ -134,5 +158,40 @@ def probabilities(
         scores = score_rows(
             decoder, artifact.prefixes, rows, answers, mean=task.score == "mean", advance=advance
         )
+    result: Floats = np.exp(log_probabilities(scores))
+    return result
+
+
+def probabilities_on(
+    device: Device,
+    artifact: Artifact,
+    rows: Sequence[Sequence[int]],
+    *,
+    threads: int,
+    batch_size: int = _BATCH,
+) -> Floats:
+    """`probabilities`, computed on a device."""
+    task = task_of(artifact)
+    with device.open() as bench:
+        placed = place_graph(
+            bench,
+            graph=artifact.graph,
+            engine=artifact.manifest.engine,
+            vocabulary=artifact.vocabulary,
+            prefix=artifact.path / PREFIX_FILE if artifact.prefixes else None,
+        )
+        request = {
+            "action": "scores",
+            "model": placed.model,
+            "engine": placed.engine,
+            "prefix": placed.prefix,
+            "threads": threads,
+            "rows": [list(row) for row in rows],
+            "answers": [list(answer) for answer in task.label_columns()],
+            "batch_size": batch_size,
+            "mean": task.score == "mean",
+        }
+        log.info("%d queries on %s", len(rows), device.address)
+        scores = unpacked(bench.run("answers", request, timeout_s=_TIMEOUT_S)["scores"])
     result: Floats = np.exp(log_probabilities(scores))
     return result

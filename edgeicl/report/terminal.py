@@ -10,6 +10,7 @@ from edgeicl.report.accuracy_facts import gain_text, one_answer_text, p_text
 from edgeicl.report.comparison_facts import comparison_tables
 from edgeicl.report.facts import Facts
 from edgeicl.report.tables import aligned
+from edgeicl.specs.agreement import Agreement
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.comparison import Comparison
 from edgeicl.specs.manifest import Manifest
@@ -115,6 +116,22 @@ def bench_text(result: BenchResult) -> str:
     return _text(facts.bench_facts(result))
 
 
+def agreement_text(found: Agreement) -> str:
+    """Logits on a device beside those here."""
+    rows = [
+        ("device", f"{found.device.address}: {found.device.machine}, {' '.join(found.device.features)}"),
+        ("this computer", f"{found.here.machine}, {' '.join(found.here.features)}"),
+        ("onnxruntime", f"{found.device.runtime_version} there, {found.here.runtime_version} here"),
+        ("formats", ", ".join(found.formats)),
+        ("read and decoded", f"{found.prompt_tokens} and {found.decode_tokens} tokens"),
+        ("relative error of logits", f"{found.relative_error:.2g} (at most {found.tolerance:g})"),
+        ("largest difference", f"{found.largest_difference:.3g}"),
+        ("same largest logit", facts.percent(found.same_choice)),
+    ]
+    verdict = "agrees" if found.agrees else "DIFFERS"
+    return f"{aligned(('', verdict), rows)}\n{found.why}. Times mean nothing there and are not told."
+
+
 def compared_text(found: Sequence[Compared]) -> str:
     """A result beside its baseline."""
     rows = [
@@ -200,7 +217,11 @@ def labelled_text(measured: LabelledAccuracy) -> str:
     if measured.macro_f1 is not None:
         rows.append(("macro-F1", facts.percent(measured.macro_f1)))
     rows += [(label, facts.percent(share)) for label, share in measured.accuracy_by_label.items()]
-    parts = [f"{measured.data}, {measured.examples} examples\n{aligned(('label', 'accuracy'), rows)}"]
+    if measured.same_answers is not None:
+        rows.append(("answered as here", facts.percent(measured.same_answers)))
+    where = "" if measured.device == "local" else f" on {measured.device}"
+    head = f"{measured.data}, {measured.examples} examples{where}"
+    parts = [f"{head}\n{aligned(('label', 'accuracy'), rows)}"]
     return "\n\n".join([*parts, *map(labelled_text, measured.by_group.values())])
 
 

@@ -175,6 +175,10 @@ class LabelledAccuracy(Spec):
     balanced_accuracy: float = Field(description="Mean of the accuracies by label.")
     accuracy_by_label: dict[str, float] = Field(description="Labels that occur in the data.")
     macro_f1: float | None = Field(None, description="Mean F1 over labels that occur in the data.")
+    device: str = Field("local", description="Where it ran, as given with --on.")
+    same_answers: float | None = Field(
+        None, description="Share of the examples that are answered as on this computer, where it ran elsewhere."
+    )
     by_group: dict[str, LabelledAccuracy] = Field(
         default_factory=dict, description="By the values of the source's `breakdown` column."
     )

@@ -18,7 +18,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("recipe_commands", "compile_commands", "runtime_commands", "bench_commands", "device_commands"),
-    ("arguments", "forecast", "probe"),
+    ("arguments", "forecast", "probe", "installation"),
     ("build_time", "probed_computer"),
     ("pipeline", "new_prefix"),
     ("compressor",),

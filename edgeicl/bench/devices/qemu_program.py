@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from edgeicl.bench.devices.debian_packages import DebianPackages, release
 from edgeicl.errors import BenchError
-from edgeicl.store import cache_root
+from edgeicl.store import RECORD, cache_root, digest_of
 
 PROGRAM = "qemu-aarch64"
 OLDEST = (10, 0)
@@ -61,7 +61,7 @@ def bring_qemu() -> Qemu:
         return found
     kept = _kept()
     kept.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(kept.with_name("qemu.lock")):
+    with FileLock(kept.parent.with_name(f"{kept.parent.name}.lock")):
         work = kept.parent / "work"
         shutil.rmtree(work, ignore_errors=True)
         suffix = "-backports" if release() in _BACKPORTED else ""
@@ -69,6 +69,7 @@ def bring_qemu() -> Qemu:
         apt.update()
         apt.unpack(["qemu-user"], work / "root")
         (work / "root" / "usr" / "bin" / PROGRAM).replace(kept)
+        (kept.parent / RECORD).write_text("{}\n")
         shutil.rmtree(work)
     return require_qemu()
 
@@ -94,7 +95,7 @@ def core_models(qemu: Qemu) -> list[str]:
 
 
 def _kept() -> Path:
-    return cache_root() / "qemu" / PROGRAM
+    return cache_root() / "qemu" / digest_of(["qemu", 1, release()])[:24] / PROGRAM
 
 
 def _own_architecture() -> str:
