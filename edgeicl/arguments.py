@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from edgeicl.errors import Problem, SpecError
 
 if TYPE_CHECKING:
+    from edgeicl.bench.devices.device import Device, Limits
     from edgeicl.specs.source import Source
     from edgeicl.specs.spec import Spec
 
@@ -58,6 +60,16 @@ OnOption = Annotated[
     typer.Option(
         "--on", metavar="DEVICE", help="What runs it: local (this computer), cuda, ssh:HOST, adb, qemu:CORE."
     ),
+]
+CoresOption = Annotated[
+    str | None, typer.Option(metavar="A,B-C", help="Run on these cores of the device alone, by number.")
+]
+MemoryOption = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Let the process have no more memory, such as 512MB.")
+]
+InstallOption = Annotated[
+    bool,
+    typer.Option("--install", help="With ssh:HOST, send onnxruntime and numpy along where it lacks them."),
 ]
 SplitOption = Annotated[
     str | None, typer.Option(help="Split to read; hub: and builtin: need one, file: has none.")
@@ -157,14 +169,60 @@ def threads_for(artifact: Path, asked: int | None) -> int:
     More than there are cores are refused: they wait for each other, and what is measured is that.
     """
     from edgeicl.bench.device_facts import usable_cores
-    from edgeicl.specs.catalog import load_target
 
-    cores = usable_cores()
+    return threads_within(usable_cores(), artifact, asked)
+
+
+def threads_on(device: Device, artifact: Path, asked: int | None) -> int:
+    """The same for a device; one that is not here is asked for its cores when it is measured."""
+    if device.limits.cores is not None:
+        return threads_within(len(device.limits.cores), artifact, asked)
+    if device.address.partition(":")[0] in ("local", "cuda"):
+        return threads_for(artifact, asked)
+    return threads_within(asked or target_threads(artifact) or 1, artifact, asked)
+
+
+def threads_within(cores: int, artifact: Path, asked: int | None) -> int:
+    """At most `cores`. SpecError where more are asked for."""
     if asked is not None and asked > cores:
         problem = Problem("--threads", f"{asked} threads on {cores} cores", f"expected at most {cores}")
         raise SpecError("threads", [problem], next_step="ask for fewer, or leave --threads out")
+    return asked or min(cores, target_threads(artifact) or cores)
+
+
+def target_threads(artifact: Path) -> int | None:
+    """Of the target that the artifact was made for; None where it doesn't say."""
+    from edgeicl.specs.catalog import load_target
+
     target = artifact / "target.resolved.yaml"
-    return asked or min(cores, load_target(str(target)).threads if target.is_file() else cores)
+    return load_target(str(target)).threads if target.is_file() else None
+
+
+def limits_given(cores: str | None, memory: str | None) -> Limits:
+    """`0,1` or `0-3`, and `512MB`. SpecError that lists what is neither."""
+    from edgeicl.bench.devices.device import Limits
+    from edgeicl.specs.byte_size import parse_byte_size
+
+    problems = []
+    numbers: list[int] = []
+    for part in (cores or "").split(",") if cores else ():
+        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part.strip())
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            problems.append(
+                Problem("--cores", f"found {part!r}", "expected numbers and ranges, such as 0,1 or 4-7")
+            )
+        else:
+            numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
+    memory_bytes = None
+    if memory is not None:
+        try:
+            found = parse_byte_size(int(memory) if memory.isdigit() else memory)
+            memory_bytes = int(str(found))
+        except ValueError as error:
+            problems.append(Problem("--memory", f"found {memory!r}", str(error)))
+    if problems:
+        raise SpecError("device", problems)
+    return Limits(tuple(dict.fromkeys(numbers)) or None, memory_bytes)
 
 
 def plain(spec: Spec) -> Any:

@@ -10,12 +10,17 @@ import typer
 
 from edgeicl.arguments import (
     ArtifactArgument,
+    CoresOption,
+    InstallOption,
     JsonOption,
+    MemoryOption,
     OnOption,
     ThreadsOption,
+    limits_given,
     plain,
     print_json,
     threads_for,
+    threads_on,
 )
 from edgeicl.errors import ParityError, Problem, RegressionError, SpecError
 
@@ -33,6 +38,9 @@ WarmupOption = Annotated[int, typer.Option(min=0, help="Repetitions before those
 def bench(
     artifact: ArtifactArgument,
     on: OnOption = "local",
+    cores: CoresOption = None,
+    memory: MemoryOption = None,
+    install: InstallOption = False,
     threads: ThreadsOption = None,
     prompt_tokens: PromptOption = 64,
     decode_tokens: DecodeOption = 32,
@@ -91,8 +99,8 @@ def bench(
     from edgeicl.report.terminal import agreement_text, bench_text, compared_text
     from edgeicl.store import write_atomically
 
-    device = device_at(on)
-    count = threads_for(artifact, threads)
+    device = device_at(on, limits_given(cores, memory), install=install)
+    count = threads_on(device, artifact, threads)
     if device.fidelity is None:
         found_there = agreement(artifact, device, threads=1)
         print_json(plain(found_there)) if as_json else typer.echo(agreement_text(found_there))

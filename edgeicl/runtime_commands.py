@@ -13,6 +13,7 @@ from edgeicl.arguments import (
     ArtifactArgument,
     ColumnsOption,
     DropLabelOption,
+    InstallOption,
     JsonOption,
     LabelOption,
     LimitOption,
@@ -27,6 +28,7 @@ from edgeicl.arguments import (
     print_json,
     source_given,
     threads_for,
+    threads_on,
 )
 
 RUNTIME = "Runtime"
@@ -94,6 +96,7 @@ def eval_command(
         str | None, typer.Option(help="Column by whose values accuracy is told apart too.")
     ] = None,
     on: OnOption = "local",
+    install: InstallOption = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -117,8 +120,9 @@ def eval_command(
         options=options,
         breakdown=breakdown,
     )
-    count = threads_for(artifact, threads)
-    measured = evaluate(artifact, source, Path.cwd(), threads=count, device=device_at(on))
+    device = device_at(on, install=install)
+    count = threads_on(device, artifact, threads)
+    measured = evaluate(artifact, source, Path.cwd(), threads=count, device=device)
     print_json(plain(measured)) if as_json else typer.echo(labelled_text(measured))
 
 

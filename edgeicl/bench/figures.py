@@ -50,6 +50,11 @@ def summarize(
         BenchError: it ran on another thread count than asked for, or the system didn't tell its memory.
     """
     verify_threads(run, workload.threads)
+    if workload.threads > run["logical_cores"]:
+        raise BenchError(
+            f"{workload.threads} threads ran on {run['logical_cores']} cores, and waited for each other",
+            next_step="ask for fewer with --threads",
+        )
     if run["peak_rss_bytes"] is None:
         raise BenchError("this system doesn't tell the peak memory of a process; expected Linux or macOS")
     speeds = tokens_per_second(run["decode_ms"])

@@ -11,11 +11,15 @@ from edgeicl.errors import Problem, SpecError
 # Kind -> module and class, imported when asked for; with the form of its address.
 _KINDS = {
     "local": ("edgeicl.bench.devices.local:LocalDevice", "local"),
+    "ssh": ("edgeicl.bench.devices.ssh:SshDevice", "ssh:HOST"),
     "qemu": ("edgeicl.bench.devices.qemu:QemuDevice", "qemu:CORE"),
 }
+_INSTALLING = ("ssh",)
 
 
-def device_at(address: str, limits: Limits | None = None, *, option: str = "--on") -> Device:
+def device_at(
+    address: str, limits: Limits | None = None, *, install: bool = False, option: str = "--on"
+) -> Device:
     """The device that `address` names, such as `local`. Nothing is asked of it yet.
 
     Raises:
@@ -26,5 +30,8 @@ def device_at(address: str, limits: Limits | None = None, *, option: str = "--on
         forms = ", ".join(form for _, form in _KINDS.values())
         raise SpecError("device", [Problem(option, f"found {address}", f"expected one of {forms}")])
     module, _, name = _KINDS[kind][0].partition(":")
-    make: Callable[[str, Limits], Device] = getattr(import_module(module), name)
-    return make(address, limits or Limits())
+    if install and kind not in _INSTALLING:
+        found = Problem("--install", f"found with {address}", f"expected with {', '.join(_INSTALLING)}: alone")
+        raise SpecError("device", [found])
+    make: Callable[[str, Limits, bool], Device] = getattr(import_module(module), name)
+    return make(address, limits or Limits(), install)

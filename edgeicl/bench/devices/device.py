@@ -87,6 +87,8 @@ class Device(ABC):
 
     address: str
     limits: Limits = field(default_factory=Limits)
+    install: bool = False
+    """Whether numpy and onnxruntime are sent along where the device lacks them; only ssh asks."""
 
     fidelity: Fidelity | None = field(default="measured", init=False)
     provider: Provider = field(default="cpu", init=False)

@@ -10,12 +10,9 @@ from typing import Any
 
 from edgeicl.bench.devices.device import Device, Workbench
 from edgeicl.bench.devices.output import last_lines, parse_answer
-from edgeicl.bench.devices.programs import PROGRAMS
+from edgeicl.bench.devices.programs import ENVIRONMENT, PROGRAMS
 from edgeicl.errors import BenchError
 from edgeicl.module_process import run_module
-
-# Numpy's own thread pool would be counted as the runtime's.
-ONE_THREAD_OF_NUMPY = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
@@ -40,9 +37,7 @@ class LocalWorkbench(Workbench):
 
     def run(self, program: str, request: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
         try:
-            finished = run_module(
-                PROGRAMS[program], request, timeout_s=timeout_s, environment=ONE_THREAD_OF_NUMPY
-            )
+            finished = run_module(PROGRAMS[program], request, timeout_s=timeout_s, environment=ENVIRONMENT)
         except subprocess.TimeoutExpired as error:
             raise BenchError(
                 f"the {program} did not finish within {timeout_s:.0f} s",

@@ -9,6 +9,13 @@ _PACKAGE = Path(__file__).parents[2]
 PROGRAMS = {name: f"edgeicl.bench.{name}" for name in ("runner", "graph_times", "answers")}
 """Program -> module. They import the standard library, numpy, onnxruntime and each other, nothing else."""
 
+ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",  # numpy's own threads would be counted as the runtime's
+    "MKL_NUM_THREADS": "1",
+    "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime's wheels send some from 1.32 on
+}
+"""What every program runs with, beside what a device needs."""
+
 _FILES = (
     "bench/runner.py",
     "bench/graph_times.py",

@@ -18,7 +18,7 @@ from typing import Any
 
 from edgeicl.bench.devices.device import Device, Workbench
 from edgeicl.bench.devices.output import last_lines, parse_answer
-from edgeicl.bench.devices.programs import program_files
+from edgeicl.bench.devices.programs import ENVIRONMENT, program_files
 from edgeicl.bench.devices.qemu_program import Qemu, core_models, require_qemu
 from edgeicl.bench.devices.sysroot import Sysroot, require_sysroot
 from edgeicl.errors import BenchError, Problem, SpecError
@@ -78,7 +78,7 @@ class QemuWorkbench(Workbench):
         self._environment = {
             "PYTHONPATH": str(sysroot.site),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "OPENBLAS_NUM_THREADS": "1",
+            **ENVIRONMENT,
             "HOME": str(self._programs),
             "PATH": os.defpath,
         }
