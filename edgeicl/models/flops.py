@@ -23,8 +23,8 @@ def prompt_flops(
     `logits` tokens (the whole vocabulary unless given).
 
     Args:
-        last_layer_alone: Whether behind its attention the last layer goes on with the last token alone, as in an
-            artifact's graph. Other engines compute all of it.
+        last_layer_alone: Whether behind its attention the last layer goes on with the last token alone, as in
+            an artifact's graph. Other engines compute all of it.
     """
     anatomy = anatomy_of(config)
     products = 0

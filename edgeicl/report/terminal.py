@@ -9,9 +9,11 @@ from edgeicl.report import facts
 from edgeicl.report.accuracy_facts import gain_text, one_answer_text, p_text
 from edgeicl.report.comparison_facts import comparison_tables
 from edgeicl.report.facts import Facts
+from edgeicl.report.headline_facts import headline_tables
 from edgeicl.report.tables import aligned
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.comparison import Comparison
+from edgeicl.specs.headline import Headline
 from edgeicl.specs.manifest import Manifest
 from edgeicl.specs.measurement import BenchResult, LabelledAccuracy
 from edgeicl.specs.recipe import Recipe
@@ -112,6 +114,11 @@ def _of(budget_bytes: int | None) -> str:
 def bench_text(result: BenchResult) -> str:
     """The benchmark as a table with its conditions."""
     return _text(facts.bench_facts(result))
+
+
+def headline_text(found: Headline) -> str:
+    """The artifact beside the teacher."""
+    return "\n\n".join(_text(table) for table in headline_tables(found))
 
 
 def comparison_text(comparison: Comparison) -> str:

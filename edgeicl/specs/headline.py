@@ -43,7 +43,9 @@ class Answerer(Spec):
     bytes_per_query: int = Field(
         description="Energy proxy: weights once a pass, and keys and values of every position once a pass."
     )
-    flops_per_query: int = Field(description="Energy proxy: matrix products and attention, counted.")
+    flops_per_query: int | None = Field(
+        description="Energy proxy: matrix products and attention, counted; null: another exporter's graph."
+    )
     accuracy: tuple[Accuracy, ...]
     rounds: tuple[QueryRound, ...] = Field(min_length=1)
     versions: dict[str, str] = Field(description="Of the libraries that ran it.")
@@ -57,7 +59,7 @@ class AgainstTeacher(Spec):
     peak_rss: Ratio = Field(description="Peak resident memory of the process.")
     file_bytes: float
     bytes_per_query: float
-    flops_per_query: float
+    flops_per_query: float | None
     tests: tuple[PairedTest, ...] = Field(description="Artifact minus teacher on the same queries.")
 
 

@@ -12,7 +12,6 @@ from math import prod
 from typing import Any
 
 from edgeicl.bench.artifact import Artifact
-from edgeicl.models.anatomy import EMBEDDING
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.flops import prompt_flops
 from edgeicl.models.model_folder import model_config
@@ -28,14 +27,14 @@ class Pass:
 
 @dataclass(frozen=True)
 class QueryCost:
-    """Of one query."""
+    """Of one query. `flops` is None where operations can't be counted."""
 
     bytes: int
-    flops: int
+    flops: int | None
 
 
 def passes_of(query: int, before: int, answers: Sequence[Sequence[int]], *, cached: bool) -> list[Pass]:
-    """The query, then the tokens of long labels. Without `cached` what stands `before` is read with the query."""
+    """The query, then tokens of long labels. Without `cached` what stands `before` is read with the query."""
     asked = Pass(query, before) if cached else Pass(before + query, 0)
     steps = [Pass(1, before + query + place) for answer in answers for place in range(len(answer) - 1)]
     return [asked, *steps]
@@ -44,7 +43,7 @@ def passes_of(query: int, before: int, answers: Sequence[Sequence[int]], *, cach
 def artifact_cost(artifact: Artifact, query: int, answers: Sequence[Sequence[int]]) -> QueryCost:
     """Of a query of `query` tokens; behind several sets it is asked once for each. Its rereads are counted.
 
-    FLOPs are 0 for a graph that another exporter wrote: of its operations nothing is known.
+    There are no FLOPs of a graph that another exporter wrote: of its operations nothing is known.
     """
     longer = sum(len(answer) > 1 for answer in answers)
     sets = [next(iter(rows.values())).shape[1] for rows in artifact.prefixes] or [0]
@@ -58,7 +57,7 @@ def artifact_cost(artifact: Artifact, query: int, answers: Sequence[Sequence[int
     ]
     moved = sum(artifact.weight_bytes_per_token + artifact.cache_bytes(p.before + p.tokens) for p in passes)
     if artifact.manifest.engine == "growing":
-        return QueryCost(moved, 0)
+        return QueryCost(moved, None)
     config = model_config(artifact.path)
     logits = len(artifact.manifest.logit_tokens) if artifact.manifest.logit_tokens else None
     flops = sum(prompt_flops(config, tokens=p.tokens, before=p.before, logits=logits) for p in passes)
@@ -71,7 +70,7 @@ def teacher_cost(config: Mapping[str, Any], passes: Sequence[Pass], *, number_by
     read = sum(
         prod(shape)
         for group in anatomy.groups
-        if group.name != EMBEDDING or anatomy.tied  # a table of which rows are looked up
+        if anatomy.multiplies(group)
         for shape in group.parameter_shapes.values()
     )
     read += sum(prod(shape) for shape in anatomy.others.values() if len(shape) == 1)

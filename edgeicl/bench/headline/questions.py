@@ -75,7 +75,7 @@ def questions(
     queries: int,
     base_folder: Path,
 ) -> Questions:
-    """At most `queries` of each of `sources`, drawn with a fixed seed, and demonstrations that are none of them.
+    """At most `queries` of each of `sources`, drawn with a fixed seed, and demonstrations that are no query.
 
     Raises:
         DataError: an artifact without a task, data that can't be read or is too little, or demonstrations that
@@ -129,8 +129,8 @@ def _require_room(teacher: Path, encoder: PromptEncoder, shown: Sequence[Example
         0,
     )
     raise DataError(
-        f"{len(shown)} demonstrations are {len(encoder.demonstrations(shown))} tokens; found {positions} positions "
-        f"in {teacher}, of which {query} are left for the longest query and its label: about {fitting} fit",
+        f"{len(shown)} demonstrations are {len(encoder.demonstrations(shown))} tokens, and the longest query with "
+        f"its label {query}; found {positions} positions in {teacher}: about {fitting} fit",
         next_step=f"ask for fewer: --demonstrations {fitting}" if fitting else "take a teacher that reads more",
     )
 
