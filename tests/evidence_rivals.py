@@ -12,6 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from edgeicl.bench.compare import compare
 from edgeicl.bench.rivals.table import RIVALS
@@ -19,22 +20,28 @@ from edgeicl.bench.workload import Workload
 from edgeicl.models.model_folder import model_config
 from edgeicl.report.comparison_facts import comparison_tables
 from edgeicl.report.tables import markdown
-from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.quant_plan import BY_ROW, Format
 from edgeicl.store import Store, cache_root
 from tests.unit.bench.conftest import build_artifact, tiny_task, tiny_tokenizer
 
-FORMATS = {
-    "int8-block128": (Format(bits=8, block_size=128), False),
-    "int4-block128": (Format(bits=4, block_size=128), False),
-    "int4-block256": (Format(bits=4, block_size=256), False),
-    "int4-block128-labels": (Format(bits=4, block_size=128), True),
+INT4 = Format(bits=4, block_size=256)
+FORMATS: dict[str, tuple[Format, dict[str, Any]]] = {
+    "int4-block256": (INT4, {}),
+    "int4-block256-prompts-int8-row": (INT4, {"prompt_format": BY_ROW}),
+    "int8-row": (BY_ROW, {"table": INT4}),
+    "int2-block64": (Format(bits=2, block_size=64), {"table": INT4}),
+    "int4-block128": (Format(bits=4, block_size=128), {}),
+    "int8-block128": (Format(bits=8, block_size=128), {}),
+    "int4-block128-labels": (Format(bits=4, block_size=128), {"labels_alone": True}),
 }
+"""Artifact -> format of its weights, and what else it has; the table of `int8-row` and `int2` is int4."""
 
 
 def main() -> None:
     """Builds the artifacts, compares, prints Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--artifacts", default=",".join(FORMATS))
     parser.add_argument("--with", dest="rivals", default=",".join(RIVALS))
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH")
     parser.add_argument("--install", action="store_true")
@@ -53,11 +60,12 @@ def main() -> None:
                 format_,
                 tiny_tokenizer(),
                 tiny_task({"entailment": "yes", "contradiction": "no"}),
-                labels_alone=labels_alone,
+                **settings,
                 checkpoint=given.checkpoint,
                 context_tokens=given.prompt_tokens + given.decode_tokens,
             )
-            for name, (format_, labels_alone) in FORMATS.items()
+            for name in given.artifacts.split(",")
+            for format_, settings in [FORMATS[name]]
         ]
         found = compare(
             artifacts,

@@ -89,7 +89,7 @@ def _ratios(entry: AgainstTeacher) -> tuple[str, ...]:
         _small(entry.file_bytes),
         _small(entry.bytes_per_query),
         "" if entry.flops_per_query is None else _small(entry.flops_per_query),
-        *(f"{t.points:+.1f} [{t.low:+.1f}, {t.high:+.1f}], {p_text(t.p_value)}" for t in entry.tests),
+        *(f"{t.points:+.1f} [{t.low:+.1f}, {t.high:+.1f}], p {p_text(t.p_value)}" for t in entry.tests),
     )
 
 

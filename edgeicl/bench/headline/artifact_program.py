@@ -30,10 +30,12 @@ class AskedDecoder:
 
     def ask(self, ids: Ids) -> Logits:
         self._ids = ids
-        return self._decoder.prefill(ids[None])[0]
+        logits: Logits = self._decoder.prefill(ids[None])[0]
+        return logits
 
     def follow(self, token: int) -> Logits:
-        return self._decoder.decode(np.array([token]))[0]
+        logits: Logits = self._decoder.decode(np.array([token]))[0]
+        return logits
 
     def ask_again(self) -> None:
         """The query is read anew: the cache of an artifact is not turned back."""

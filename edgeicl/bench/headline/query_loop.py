@@ -51,7 +51,7 @@ def label_scores(model: Asked, ids: Ids, answers: Sequence[Sequence[int]]) -> li
 def time_queries(
     model: Asked, rows: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], *, warmup: int
 ) -> tuple[list[float], list[list[float]]]:
-    """Milliseconds of each of `rows`, and its labels' scores [N][L]; the first `warmup` are asked before too."""
+    """Milliseconds of each of `rows`, and its labels' scores [N][L]; the first `warmup` are asked twice."""
     queries = [np.array(row, dtype=np.int64) for row in rows]
     for query in queries[:warmup]:
         label_scores(model, query, answers)

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from edgeicl.bench.artifact import Artifact
 from edgeicl.bench.classify import query_ids, task_of
 from edgeicl.errors import DataError
-from edgeicl.models.model_folder import model_config
 from edgeicl.models.architectures.table import anatomy_of
+from edgeicl.models.model_folder import model_config
 from edgeicl.specs.source import Source
 from edgeicl.tasks.demonstrations import choose
 from edgeicl.tasks.example import Example
@@ -129,8 +129,8 @@ def _require_room(teacher: Path, encoder: PromptEncoder, shown: Sequence[Example
         0,
     )
     raise DataError(
-        f"{len(shown)} demonstrations are {len(encoder.demonstrations(shown))} tokens, and the longest query with "
-        f"its label {query}; found {positions} positions in {teacher}: about {fitting} fit",
+        f"{len(shown)} demonstrations are {len(encoder.demonstrations(shown))} tokens, and the longest query "
+        f"with its label {query}; found {positions} positions in {teacher}: about {fitting} fit",
         next_step=f"ask for fewer: --demonstrations {fitting}" if fitting else "take a teacher that reads more",
     )
 
