@@ -53,8 +53,8 @@ def build_artifact(
 ) -> Path:
     """An artifact folder as the pipeline leaves it, without what people read.
 
-    `labels_alone`: with the head of `emit.head: verbalizers`. Weights are random without a `checkpoint`. `table`:
-    format of the embedding, if not that of all; `prompt_format`: of a second copy of the layers for prompts.
+    `labels_alone`: with the head of `emit.head: verbalizers`. Weights are random without a `checkpoint`.
+    `table`: format of the embedding, if not that of all; `prompt_format`: of a second copy for prompts.
     """
     work = folder.with_name(f"{folder.name}.work")
     folder.mkdir(parents=True)

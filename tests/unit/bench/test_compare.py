@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from edgeicl.bench.compare import compare, paired, run_rounds
+from edgeicl.bench.compare import paired, prepare, run_rounds
 from edgeicl.bench.entrants import ArtifactEntrant, RivalEntrant, entrants, round_of
 from edgeicl.bench.rivals.checkpoint import write_random_checkpoint
 from edgeicl.bench.workload import Workload
@@ -73,7 +73,7 @@ def test_rounds_alternate_in_order_and_a_rival_that_fails_is_dropped() -> None:
     turns: list[str] = []
     ours: Any = [Scripted("a", turns)]
     theirs: Any = [Scripted("b", turns, fails_at=2), Scripted("c", turns)]
-    failed = run_rounds(ours, theirs, 3)
+    failed = run_rounds(ours, theirs, 3, other_work=[])
     assert turns == ["a", "b", "c", "c", "b", "a", "a", "c"]
     assert [(entry.name, entry.reason) for entry in failed] == [("b", "b fell over")]
     assert [entry.name for entry in theirs] == ["c"]
@@ -88,7 +88,7 @@ def test_an_artifact_that_fails_ends_it(make_artifact: Make, monkeypatch: pytest
     monkeypatch.setattr(ArtifactEntrant, "run", fail)
     empty: list[RivalEntrant] = []
     with pytest.raises(BenchError, match="no memory"):
-        run_rounds([entry], empty, 1)
+        run_rounds([entry], empty, 1, other_work=[])
 
 
 def test_lengths_are_cut_for_all_alike_and_names_stay_apart(make_artifact: Make) -> None:
@@ -100,7 +100,7 @@ def test_lengths_are_cut_for_all_alike_and_names_stay_apart(make_artifact: Make)
 
 
 def refused(artifact: Path, tmp_path: Path, *, rival: str = "hf-fp32", model: Path | None = None) -> None:
-    compare([artifact], WORKLOAD, rivals=[rival], model=model, store=Store(tmp_path / "store"))
+    prepare([artifact], WORKLOAD, rivals=[rival], model=model, store=Store(tmp_path / "store"))
 
 
 def test_an_unknown_rival(make_artifact: Make, tmp_path: Path) -> None:

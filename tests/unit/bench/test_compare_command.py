@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 import edgeicl.bench.compare as comparing
-from edgeicl.errors import SpecError
 from edgeicl.bench_commands import bench_app
+from edgeicl.errors import SpecError
 from edgeicl.specs.comparison import (
     ArtifactContestant,
     Comparison,
@@ -55,11 +55,18 @@ def comparison(*missing: NotMeasured) -> Comparison:
 def run(monkeypatch: pytest.MonkeyPatch, found: Comparison, tmp_path: Path, *options: str) -> tuple[Any, Any]:
     asked: dict[str, Any] = {}
 
-    def fake(artifacts: Any, workload: Any, **named: Any) -> Comparison:
-        asked.update(named, artifacts=artifacts)
-        return found
+    class Made:
+        not_measured = found.not_measured
 
-    monkeypatch.setattr(comparing, "compare", fake)
+        def run(self, rounds: int) -> Comparison:
+            asked["rounds"] = [*asked.get("rounds", []), rounds]
+            return found
+
+    def fake(artifacts: Any, workload: Any, **named: Any) -> Made:
+        asked.update(named, artifacts=artifacts)
+        return Made()
+
+    monkeypatch.setattr(comparing, "prepare", fake)
     monkeypatch.setenv("EDGEICL_CACHE_DIR", str(tmp_path))
     command = ["compare", "x", "y", "--with", "b, c", "--threads", "1", *options]
     return CliRunner().invoke(bench_app, command), asked
