@@ -16,6 +16,7 @@ from edgeicl.specs.comparison import (
     ArtifactContestant,
     Comparison,
     NotMeasured,
+    RepeatedComparison,
     RivalContestant,
     Round,
 )
@@ -98,3 +99,12 @@ def test_a_python_without_a_name_is_refused(monkeypatch: pytest.MonkeyPatch, tmp
     done, _ = run(monkeypatch, comparison(), tmp_path, "--python", "/usr/bin/python3")
     assert isinstance(done.exception, SpecError)
     assert "expected NAME=PATH" in str(done.exception)
+
+
+def test_several_runs_are_told_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    done, asked = run(monkeypatch, comparison(), tmp_path, "--runs", "3", "--rounds", "2")
+    assert done.exit_code == 0
+    assert asked["rounds"] == [2, 2, 2]
+    assert "Ratios of 3 runs" in done.output
+    done, _ = run(monkeypatch, comparison(), tmp_path, "--runs", "2", "--json")
+    assert len(RepeatedComparison.model_validate(json.loads(done.stdout)).runs) == 2
