@@ -57,7 +57,7 @@ def headline(
     from edgeicl.errors import BenchError
     from edgeicl.models.model_folder import model_folder
     from edgeicl.report.terminal import headline_text
-    from edgeicl.store import cache_root
+    from edgeicl.store import Store, cache_root
 
     precisions = _precisions(precision)
     described, base_folder = _recipe_of(artifact, recipe)
@@ -76,6 +76,7 @@ def headline(
             sources=sources,
             shown=_shown(artifact, described, count=demonstrations, seed=seed),
             base_folder=base_folder,
+            store=Store(cache_root()),
             threads=threads_for(artifact, threads),
             queries=queries,
             rounds=rounds,

@@ -24,6 +24,7 @@ from edgeicl.report.tables import markdown
 from edgeicl.specs.catalog import find_recipe, load_recipe
 from edgeicl.specs.manifest import TaskFile
 from edgeicl.specs.quant_plan import Format
+from edgeicl.store import Store, cache_root
 from edgeicl.tasks.verbalizer import verbalizer_tokens
 from tests.unit.bench.conftest import build_artifact
 
@@ -68,6 +69,7 @@ def main() -> None:
             sources={"in_domain": task.in_domain},
             shown=Shown(task.train, shown.count, shown.balanced, shown.seeds[0]),
             base_folder=find_recipe(given.recipe).parent,
+            store=Store(cache_root()),
             threads=given.threads,
             queries=given.queries,
             rounds=given.rounds,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from statistics import median
 
 from edgeicl.report.accuracy_facts import p_text
-from edgeicl.report.comparison_facts import ratio_text
 from edgeicl.report.facts import DATA_NAMES, Facts, percent
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.comparison import Ratio
@@ -53,7 +52,7 @@ def _figure_facts(found: Headline) -> Facts:
 
 def _figures(side: Answerer) -> tuple[str, ...]:
     rounds = side.rounds
-    tails = [sorted(r.query_samples_ms)[int(0.9 * (len(r.query_samples_ms) - 1))] for r in rounds]
+    tails = [sorted(r.query_samples_ms)[int(0.9 * len(r.query_samples_ms))] for r in rounds]
     return (
         side.name,
         f"{median(r.query_ms for r in rounds):,.2f}",
@@ -85,7 +84,7 @@ def _ratios(entry: AgainstTeacher) -> tuple[str, ...]:
     return (
         entry.teacher,
         _small_ratio(entry.query),
-        ratio_text(entry.peak_rss),
+        _small_ratio(entry.peak_rss),
         _small(entry.file_bytes),
         _small(entry.bytes_per_query),
         "" if entry.flops_per_query is None else _small(entry.flops_per_query),

@@ -12,15 +12,19 @@ import numpy as np
 from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.bench.headline.questions import Questions, Shown, questions
 from edgeicl.bench.headline.side import Precision, Side, artifact_side, teacher_side
-from edgeicl.bench.rivals.environment import find_python
+from edgeicl.bench.rivals.contender import RivalBuilder
+from edgeicl.bench.rivals.table import RIVALS
 from edgeicl.bench.rivals.transformers_eager import TRANSFORMERS
 from edgeicl.errors import BenchError
+from edgeicl.models.architectures.table import anatomy_of
+from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.paired_ratio import paired_ratio
 from edgeicl.progress import track
 from edgeicl.specs.comparison import NotMeasured
 from edgeicl.specs.headline import AgainstTeacher, Answerer, Headline
 from edgeicl.specs.measurement import PairedTest
 from edgeicl.specs.source import Source
+from edgeicl.store import Store, folder_hashes
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,7 @@ def headline(
     sources: Mapping[Any, Source],
     shown: Shown,
     base_folder: Path,
+    store: Store,
     threads: int,
     queries: int,
     rounds: int,
@@ -46,6 +51,7 @@ def headline(
 
     Args:
         sources: Data set -> where its queries come from; of each at most `queries` are asked.
+        store: Where the teacher is kept in each precision for the next time.
         python: Interpreter that has transformers and torch; else one that was made, or this one.
 
     Raises:
@@ -54,12 +60,22 @@ def headline(
         BenchError: transformers is not to be had, or a process of the artifact or every teacher failed.
     """
     opened = open_artifact(artifact)
-    found = find_python(TRANSFORMERS, given=python, install=install)
+    # Saved in the precision that it is run in: converting while loading would count as memory.
+    builder = RivalBuilder(
+        checkpoint=teacher,
+        checkpoint_digests=folder_hashes(teacher),
+        vocabulary=anatomy_of(model_config(teacher)).vocabulary,
+        context_tokens=0,
+        store=store,
+        pythons={TRANSFORMERS.name: python} if python else {},
+        install=install,
+    )
     asked = questions(opened, teacher, sources, shown, queries=queries, base_folder=base_folder)
     ours = artifact_side(opened, asked, threads)
     theirs = [
-        teacher_side(teacher, asked, precision, found, threads, cached=cached, averages=ours.averages)
+        teacher_side(folder, asked, precision, process.python, threads, cached=cached, averages=ours.averages)
         for precision in precisions
+        for process, folder in [builder.built(RIVALS[f"hf-{precision}"])]
         for cached in (False, True)
     ]
     failed = run_rounds(ours, theirs, rounds)
@@ -157,16 +173,20 @@ def _notes(opened: Artifact, ours: Side) -> tuple[str, ...]:
 
 
 def at_chance(answerers: Sequence[Answerer], *, labels: int) -> list[str]:
-    """A note for each side whose answers can't be told from guesses: its accuracy says nothing then.
+    """A note for each data set on which sides can't be told from guesses: their accuracy says nothing then.
 
     Balanced accuracy of guesses is 1 / `labels`, give or take 1.96 standard errors.
     """
     share = 1 / labels
+    guessing: dict[str, list[str]] = {}
+    for side in answerers:
+        for row in side.accuracy:
+            error = (share * (1 - share) / row.examples) ** 0.5
+            if row.balanced_accuracy <= share + _STANDARD_ERRORS * error:
+                told = f"{side.name} ({100 * row.balanced_accuracy:.1f} % of {row.examples})"
+                guessing.setdefault(row.data.replace("_", "-"), []).append(told)
     return [
-        f"{side.name} answers {row.data.replace('_', '-')} queries no better than chance "
-        f"({100 * row.balanced_accuracy:.1f} % of {row.examples}, {labels} labels): "
-        "figures of speed and size hold, accuracy says nothing"
-        for side in answerers
-        for row in side.accuracy
-        if row.balanced_accuracy <= share + _STANDARD_ERRORS * (share * (1 - share) / row.examples) ** 0.5
+        f"no better than chance on {data} queries of {labels} labels: {', '.join(told)}; figures of speed and "
+        "size hold, accuracy says nothing"
+        for data, told in guessing.items()
     ]

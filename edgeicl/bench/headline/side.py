@@ -15,6 +15,7 @@ import numpy.typing as npt
 from edgeicl.bench.artifact import Artifact
 from edgeicl.bench.classify import log_probabilities, task_of
 from edgeicl.bench.devices.output import parse_answer
+from edgeicl.bench.entrants import describe
 from edgeicl.bench.headline.query_cost import QueryCost, artifact_cost, passes_of, teacher_cost, weights_held
 from edgeicl.bench.headline.questions import Questions
 from edgeicl.bench.rivals.environment import FoundPython
@@ -29,7 +30,7 @@ from edgeicl.specs.manifest import MODEL_FILE, PREFIX_FILE, WEIGHTS_FILE
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 _DTYPES = {"fp32": ("float32", 4), "bf16": ("bfloat16", 2)}
-_WARMUP_QUERIES = 2
+_WARMUP_QUERIES = 1
 _ARTIFACT = "edgeicl.bench.headline.artifact_program"
 _TEACHER = "edgeicl.bench.rivals.asked_teacher"
 
@@ -125,10 +126,9 @@ def artifact_side(opened: Artifact, asked: Questions, threads: int) -> Side:
         "answers": [list(answer) for answer in asked.artifact_answers],
         "warmup": _WARMUP_QUERIES,
     }
-    formats = sorted({str(entry.format) for entry in opened.manifest.plan.groups})
     return Side(
         name="artifact",
-        description=f"{opened.manifest.name} for {opened.manifest.target}: {', '.join(formats)}",
+        description=describe(opened),
         python=FoundPython(Path(sys.executable), {}),
         program=_ARTIFACT,
         request=request,

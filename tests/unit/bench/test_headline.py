@@ -25,6 +25,7 @@ from edgeicl.headline_commands import headline_app
 from edgeicl.report.headline_facts import headline_tables
 from edgeicl.specs.headline import Headline
 from edgeicl.specs.source import Source
+from edgeicl.store import Store
 from tests.unit.bench.conftest import TINY, tiny_tokenizer
 
 Make = Callable[..., Path]
@@ -82,6 +83,7 @@ def test_from_end_to_end(make_artifact: Make, teacher: Path, tmp_path: Path) -> 
         },
         shown=Shown(write_examples(tmp_path / "shown.jsonl", 20, first=40), 4, True, 0),
         base_folder=tmp_path,
+        store=Store(tmp_path / "store"),
         threads=1,
         queries=6,
         rounds=1,
