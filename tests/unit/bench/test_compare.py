@@ -151,7 +151,7 @@ def test_random_checkpoints_are_the_same_every_time(tmp_path: Path) -> None:
 
 def test_a_copy_for_prompts_is_told(tmp_path: Path) -> None:
     artifact = build_artifact(
-        tmp_path / "two", TINY, Format(bits=4, block_size=32), tiny_tokenizer(), tiny_task({"a": "yes", "b": "no"}),
+        tmp_path / "two", TINY, Format(bits=4, block_size=32), tiny_tokenizer(), tiny_task({"a": "yes"}),
         table=Format(bits=8, block_size=32), prompt_format=BY_ROW,
     )  # fmt: skip
     told = describe(open_artifact(artifact))
