@@ -36,7 +36,7 @@ def headline(
     precision: Annotated[
         str, typer.Option(metavar="A,B", help="Of the teacher: fp32, bf16 or both.")
     ] = "fp32,bf16",
-    queries: Annotated[int, typer.Option(min=1, help="Queries of each evaluation data set.")] = 200,
+    queries: Annotated[int, typer.Option(min=1, help="Queries of each evaluation data set.")] = 100,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, each of one process of everyone.")] = 5,
     threads: ThreadsOption = None,
     python: Annotated[
