@@ -170,33 +170,41 @@ def compare_command(
     repetitions: RepetitionsOption = 3,
     warmup: WarmupOption = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, each of one process of everyone.")] = 5,
+    runs: Annotated[
+        int, typer.Option(min=1, help="Whole comparisons; with several it says which ratios repeat.")
+    ] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Measure artifacts beside what one would use instead, in the same run.
 
     Exit code 9 if a rival could not be measured; figures of the others are printed all the same.
     """
-    from edgeicl.bench.compare import compare
+    from edgeicl.bench.compare import prepare
+    from edgeicl.bench.repeats import run_repeatedly
     from edgeicl.bench.workload import Workload
     from edgeicl.cache_lock import in_use
     from edgeicl.errors import BenchError
-    from edgeicl.report.terminal import comparison_text
+    from edgeicl.report.terminal import comparison_text, repeated_text
+    from edgeicl.specs.comparison import Comparison
     from edgeicl.store import Store, cache_root
 
     count = threads_for(artifacts[0], threads)
     with in_use(cache_root()):
-        comparison = compare(
+        contest = prepare(
             artifacts,
             Workload(count, prompt_tokens, decode_tokens, repetitions, warmup),
             rivals=[name.strip() for name in rivals.split(",") if name.strip()],
             model=model,
             store=Store(cache_root()),
-            rounds=rounds,
             pythons=_pythons(python or ()),
             install=install,
         )
-    print_json(plain(comparison)) if as_json else typer.echo(comparison_text(comparison))
-    if comparison.not_measured:
+        found = contest.run(rounds) if runs == 1 else run_repeatedly(contest, runs=runs, rounds=rounds)
+    if as_json:
+        print_json(plain(found))
+    else:
+        typer.echo(comparison_text(found) if isinstance(found, Comparison) else repeated_text(found))
+    if contest.not_measured:
         raise typer.Exit(BenchError.exit_code)
 
 

@@ -20,6 +20,7 @@ from edgeicl.bench_commands import bench_app
 from edgeicl.compile_commands import compile_app
 from edgeicl.device_commands import device_app
 from edgeicl.errors import EdgeiclError
+from edgeicl.headline_commands import headline_app
 from edgeicl.recipe_commands import recipe_app
 from edgeicl.runtime_commands import runtime_app
 
@@ -39,6 +40,7 @@ app.add_typer(recipe_app)
 app.add_typer(compile_app)
 app.add_typer(runtime_app)
 app.add_typer(bench_app)
+app.add_typer(headline_app)
 app.add_typer(device_app)
 
 

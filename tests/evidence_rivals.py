@@ -1,6 +1,6 @@
 """Artifacts of one student in several formats beside rivals, in one run: the table of docs/results/rivals.md.
 
-    python -m tests.evidence_rivals CHECKPOINT [--with A,B,...] [--python NAME=PATH ...] [--rounds N]
+    python -m tests.evidence_rivals CHECKPOINT [--with A,B,...] [--python NAME=PATH ...] [--rounds N] [--runs N]
 
 CHECKPOINT is a folder with config.json and model.safetensors, such as `tests/opt_shaped.py` writes. Artifacts
 are rounded to nearest, all groups in one format: what is shown is speed and size.
@@ -12,29 +12,39 @@ import argparse
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from edgeicl.bench.compare import compare
+from edgeicl.bench.compare import prepare
+from edgeicl.bench.repeats import run_repeatedly
 from edgeicl.bench.rivals.table import RIVALS
 from edgeicl.bench.workload import Workload
 from edgeicl.models.model_folder import model_config
 from edgeicl.report.comparison_facts import comparison_tables
+from edgeicl.report.repeat_facts import repeat_tables
 from edgeicl.report.tables import markdown
-from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.comparison import Comparison
+from edgeicl.specs.quant_plan import BY_ROW, Format
 from edgeicl.store import Store, cache_root
 from tests.unit.bench.conftest import build_artifact, tiny_task, tiny_tokenizer
 
-FORMATS = {
-    "int8-block128": (Format(bits=8, block_size=128), False),
-    "int4-block128": (Format(bits=4, block_size=128), False),
-    "int4-block256": (Format(bits=4, block_size=256), False),
-    "int4-block128-labels": (Format(bits=4, block_size=128), True),
+INT4 = Format(bits=4, block_size=256)
+FORMATS: dict[str, tuple[Format, dict[str, Any]]] = {
+    "int4-block256": (INT4, {}),
+    "int4-block256-prompts-int8-row": (INT4, {"prompt_format": BY_ROW}),
+    "int8-row": (BY_ROW, {"table": INT4}),
+    "int2-block64": (Format(bits=2, block_size=64), {"table": INT4}),
+    "int4-block128": (Format(bits=4, block_size=128), {}),
+    "int8-block128": (Format(bits=8, block_size=128), {}),
+    "int4-block128-labels": (Format(bits=4, block_size=128), {"labels_alone": True}),
 }
+"""Artifact -> format of its weights, and what else it has; the table of `int8-row` and `int2` is int4."""
 
 
 def main() -> None:
     """Builds the artifacts, compares, prints Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--artifacts", default=",".join(FORMATS))
     parser.add_argument("--with", dest="rivals", default=",".join(RIVALS))
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH")
     parser.add_argument("--install", action="store_true")
@@ -43,6 +53,7 @@ def main() -> None:
     parser.add_argument("--decode-tokens", type=int, default=64)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--json", type=Path, help="Where every sample is written.")
     given = parser.parse_args()
     with TemporaryDirectory() as scratch:
@@ -53,25 +64,30 @@ def main() -> None:
                 format_,
                 tiny_tokenizer(),
                 tiny_task({"entailment": "yes", "contradiction": "no"}),
-                labels_alone=labels_alone,
+                **settings,
                 checkpoint=given.checkpoint,
                 context_tokens=given.prompt_tokens + given.decode_tokens,
             )
-            for name, (format_, labels_alone) in FORMATS.items()
+            for name in given.artifacts.split(",")
+            for format_, settings in [FORMATS[name]]
         ]
-        found = compare(
+        contest = prepare(
             artifacts,
             Workload(given.threads, given.prompt_tokens, given.decode_tokens, given.repetitions),
             rivals=given.rivals.split(","),
             model=given.checkpoint,
             store=Store(cache_root()),
-            rounds=given.rounds,
             pythons={name: Path(path).absolute() for name, _, path in (p.partition("=") for p in given.python)},
             install=given.install,
         )
+        found = (
+            contest.run(given.rounds)
+            if given.runs == 1
+            else run_repeatedly(contest, runs=given.runs, rounds=given.rounds)
+        )
     if given.json:
         given.json.write_text(found.model_dump_json(indent=1))
-    for table in comparison_tables(found):
+    for table in comparison_tables(found) if isinstance(found, Comparison) else repeat_tables(found):
         sys.stdout.write(f"## {table.heading}\n\n{markdown(table.headers, table.rows)}\n\n{table.note}\n\n")
 
 

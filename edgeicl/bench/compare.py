@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from edgeicl.bench.conditions import read_back_conditions
 from edgeicl.bench.entrants import ArtifactEntrant, RivalEntrant, entrants
+from edgeicl.bench.quiet import QUIET_SHARE, busy_share
 from edgeicl.bench.rivals.checkpoint import require_same_shape, write_random_checkpoint
 from edgeicl.bench.rivals.contender import RivalBuilder
 from edgeicl.bench.rivals.table import environments_named, rivals_named
@@ -29,18 +31,52 @@ log = logging.getLogger(__name__)
 NOISY_WIDTH = 0.15
 
 
-def compare(
+@dataclass
+class Contest:
+    """Artifacts and rivals that are ready to run."""
+
+    ours: list[ArtifactEntrant]
+    theirs: list[RivalEntrant]
+    not_measured: list[NotMeasured]
+    weights: str
+    notes: tuple[str, ...]
+
+    def run(self, rounds: int) -> Comparison:
+        """One comparison over `rounds` rounds. A rival that fails is left out from then on.
+
+        Raises:
+            BenchError: no rival could be measured, or the measurement of an artifact failed.
+        """
+        everyone: list[ArtifactEntrant | RivalEntrant] = [*self.ours, *self.theirs]
+        for entrant in everyone:
+            entrant.runs.clear()
+        other_work: list[float] = []
+        if self.theirs:
+            self.not_measured += run_rounds(self.ours, self.theirs, rounds, other_work=other_work)
+        if not self.theirs:
+            told = "\n".join(f"{entry.name}: {entry.reason}" for entry in self.not_measured)
+            raise BenchError(f"no rival could be measured, so there is nothing to compare with:\n{told}")
+        return summarized(
+            self.ours,
+            self.theirs,
+            self.not_measured,
+            weights=self.weights,
+            notes=self.notes,
+            other_work=other_work,
+        )
+
+
+def prepare(
     artifacts: Sequence[Path],
     workload: Workload,
     *,
     rivals: Sequence[str],
     model: Path | None,
     store: Store,
-    rounds: int = 5,
     pythons: Mapping[str, Path] | None = None,
     install: bool = False,
-) -> Comparison:
-    """The artifacts in the folders `artifacts` beside `rivals`, over `rounds` rounds of all of them.
+) -> Contest:
+    """The artifacts in the folders `artifacts` and `rivals`, built and checked.
 
     A rival that can't be had, built or trusted is in `not_measured`, with the reason.
 
@@ -55,7 +91,6 @@ def compare(
         SpecError: an unknown rival or environment.
         DataError: artifacts of several shapes, or a checkpoint of another.
         IntegrityError: a file of an artifact is not the one that was written.
-        BenchError: no rival could be measured, or the measurement of an artifact failed.
     """
     wanted_rivals = rivals_named(rivals)
     environments_named(list(pythons or {}))
@@ -88,18 +123,8 @@ def compare(
                 log.warning("%s is not measured: %s", rival.name, error)
                 not_measured.append(NotMeasured(name=rival.name, reason=str(error)))
             advance(1)
-    if theirs:
-        not_measured += run_rounds(ours, theirs, rounds)
-    if not theirs:
-        told = "\n".join(f"{entry.name}: {entry.reason}" for entry in not_measured)
-        raise BenchError(f"no rival could be measured, so there is nothing to compare with:\n{told}")
-    return summarized(
-        ours,
-        theirs,
-        not_measured,
-        weights=f"weights of {model.name}" if model else "random weights of the same shape",
-        notes=notes,
-    )
+    weights = f"weights of {model.name}" if model else "random weights of the same shape"
+    return Contest(ours, theirs, not_measured, weights, notes)
 
 
 def random_checkpoint(config: Mapping[str, Any], store: Store) -> Path:
@@ -111,11 +136,18 @@ def random_checkpoint(config: Mapping[str, Any], store: Store) -> Path:
     return store.run("random-checkpoint", {"config": dict(config)}, build).path / "model"
 
 
-def run_rounds(ours: Sequence[ArtifactEntrant], theirs: list[RivalEntrant], rounds: int) -> list[NotMeasured]:
-    """Runs all entrants once a round, every other time in reverse; takes rivals that fail out of `theirs`."""
+def run_rounds(
+    ours: Sequence[ArtifactEntrant], theirs: list[RivalEntrant], rounds: int, *, other_work: list[float]
+) -> list[NotMeasured]:
+    """Runs all entrants once a round, every other time in reverse; takes rivals that fail out of `theirs`.
+
+    `other_work` gets what share of the computer others had before each round, where that is known.
+    """
     failed = []
     with track("rounds", rounds * (len(ours) + len(theirs))) as advance:
         for number in range(rounds):
+            if (share := busy_share()) is not None:
+                other_work.append(share)
             order: list[ArtifactEntrant | RivalEntrant] = [*ours, *theirs]
             for entrant in reversed(order) if number % 2 else order:
                 try:
@@ -155,6 +187,7 @@ def summarized(
     *,
     weights: str,
     notes: tuple[str, ...],
+    other_work: Sequence[float] = (),
 ) -> Comparison:
     """Every artifact over every rival, with a note where rounds disagree."""
     artifacts = tuple(entry.contestant() for entry in ours)
@@ -167,6 +200,11 @@ def summarized(
                 f"noisy: the {what} ratio of {found.artifact} to {found.rival} is between {ratio.low:.2f} and "
                 f"{ratio.high:.2f}; something else was running",
             )
+    if other_work and max(other_work) > QUIET_SHARE:
+        notes += (
+            f"not quiet: other processes took up to {max(other_work):.0%} of the cores' time before a round "
+            f"(above {QUIET_SHARE:.0%})",
+        )
     first = max(ours, key=lambda entry: entry.workload.decode_tokens)
     return Comparison(
         fidelity="measured",
@@ -179,5 +217,6 @@ def summarized(
         bandwidth_bytes_per_second=median(
             max(run["bandwidth"]["memory"].values()) for entry in ours for run in entry.runs
         ),
+        other_work=tuple(other_work),
         notes=notes,
     )

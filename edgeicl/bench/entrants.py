@@ -115,8 +115,10 @@ def entrants(artifacts: Sequence[Path], workload: Workload) -> tuple[list[Artifa
 
 def describe(opened: Artifact) -> str:
     """The artifact by name and formats."""
-    formats = sorted({str(entry.format) for entry in opened.manifest.plan.groups})
-    return f"{opened.manifest.name} for {opened.manifest.target}: {', '.join(formats)}"
+    plan = opened.manifest.plan
+    formats = sorted({str(entry.format) for entry in plan.groups})
+    copy = f", layers once more in {plan.prompt_format} for prompts" if plan.prompt_format else ""
+    return f"{opened.manifest.name} for {opened.manifest.target}: {', '.join(formats)}{copy}"
 
 
 def round_of(run: Mapping[str, Any], prompt_tokens: int) -> Round:

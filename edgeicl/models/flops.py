@@ -1,4 +1,4 @@
-"""Floating-point operations of one prompt, as the artifact's graph computes it: a multiply-add is two."""
+"""Floating-point operations of one prompt, as graphs compute it: a multiply-add is two."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ from edgeicl.models.anatomy import EMBEDDING, HEAD, PROJECT_IN
 from edgeicl.models.architectures.table import anatomy_of
 
 
-def prompt_flops(config: Mapping[str, Any], *, tokens: int, before: int = 0, logits: int | None = None) -> int:
+def prompt_flops(
+    config: Mapping[str, Any],
+    *,
+    tokens: int,
+    before: int = 0,
+    logits: int | None = None,
+    last_layer_alone: bool = True,
+) -> int:
     """FLOPs until the logits after a prompt of `tokens`, with keys and values of `before` tokens in the cache.
 
-    Matrix products and attention; norms and activations are left out. Behind its attention the last layer goes
-    on with the last token alone, and so does the head, of `logits` tokens (the whole vocabulary unless given).
+    Matrix products and attention; norms and activations are left out. The head reads the last token alone, for
+    `logits` tokens (the whole vocabulary unless given).
+
+    Args:
+        last_layer_alone: Whether behind its attention the last layer goes on with the last token alone, as in
+            an artifact's graph. Other engines compute all of it.
     """
     anatomy = anatomy_of(config)
     products = 0
@@ -21,6 +32,7 @@ def prompt_flops(config: Mapping[str, Any], *, tokens: int, before: int = 0, log
         if group.name == EMBEDDING and not anatomy.tied:
             continue  # looked up, not multiplied
         last_layer = group.layer == anatomy.layers - 1 and not group.name.endswith("attention.qkv")
+        last_layer = last_layer and last_layer_alone
         alone = last_layer or (group.layer is None and group.name != PROJECT_IN)
         is_head = group.name in (EMBEDDING, HEAD)
         rows = logits if is_head and logits is not None else group.shape[0]

@@ -9,10 +9,13 @@ from edgeicl.report import facts
 from edgeicl.report.accuracy_facts import gain_text, one_answer_text, p_text
 from edgeicl.report.comparison_facts import comparison_tables
 from edgeicl.report.facts import Facts
+from edgeicl.report.headline_facts import headline_tables
+from edgeicl.report.repeat_facts import repeat_tables
 from edgeicl.report.tables import aligned
 from edgeicl.specs.agreement import Agreement
 from edgeicl.specs.byte_size import format_byte_size
-from edgeicl.specs.comparison import Comparison
+from edgeicl.specs.comparison import Comparison, RepeatedComparison
+from edgeicl.specs.headline import Headline
 from edgeicl.specs.manifest import Manifest
 from edgeicl.specs.measurement import BenchResult, LabelledAccuracy
 from edgeicl.specs.recipe import Recipe
@@ -145,6 +148,16 @@ def compared_text(found: Sequence[Compared]) -> str:
         for entry in found
     ]
     return aligned(("metric", "baseline", "now", "change", "fails"), rows)
+
+
+def headline_text(found: Headline) -> str:
+    """The artifact beside the teacher."""
+    return "\n\n".join(_text(table) for table in headline_tables(found))
+
+
+def repeated_text(found: RepeatedComparison) -> str:
+    """Whether ratios repeat, and the last of the runs."""
+    return "\n\n".join(_text(table) for table in repeat_tables(found))
 
 
 def comparison_text(comparison: Comparison) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
@@ -87,7 +87,7 @@ class Pairing(Spec):
 class Comparison(Spec):
     """Each round runs every contestant once, in a process of its own; every other round in reverse order."""
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     fidelity: Fidelity
     conditions: Conditions = Field(description="As the first artifact's runtime told them.")
     weights: str = Field(description="What the rivals were built from.")
@@ -98,4 +98,38 @@ class Comparison(Spec):
     bandwidth_bytes_per_second: float = Field(
         description="Memory bandwidth of the machine meanwhile, by a probe after each of our rounds; median."
     )
+    other_work: tuple[float, ...] = Field(
+        (),
+        description="Before each round: share of all cores' time that other processes took. Empty: unknown.",
+    )
+    notes: tuple[str, ...] = ()
+
+
+RatioName = Literal["first_token", "prefill", "decode", "peak_rss"]
+RATIOS: tuple[RatioName, ...] = get_args(RatioName)
+"""Fields of `Pairing` that are measured anew in every round."""
+
+
+class Repeat(Spec):
+    """A ratio of one artifact to one rival in several comparisons."""
+
+    artifact: str
+    rival: str
+    what: RatioName
+    medians: tuple[float, ...] = Field(min_length=2, description="Of each comparison, in the order of time.")
+    median: float = Field(description="Of the medians.")
+    deviation: float = Field(description="Farthest of the medians from their median, as a share of it.")
+    repeats: bool = Field(description="Whether that is at most `allowed_deviation`, on a quiet computer.")
+
+
+class RepeatedComparison(Spec):
+    """The same comparison several times over: whether its ratios can be had again."""
+
+    version: Literal[1] = 1
+    runs: tuple[Comparison, ...] = Field(min_length=2)
+    allowed_deviation: float
+    quiet: bool | None = Field(
+        description="Whether other processes took next to nothing before every round; null: not known."
+    )
+    repeats: tuple[Repeat, ...] = Field(description="Of rivals that were measured in every run.")
     notes: tuple[str, ...] = ()

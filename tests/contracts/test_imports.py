@@ -17,7 +17,14 @@ STAGES = ("distill", "quantize", "emit", "bench", "report")
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("recipe_commands", "compile_commands", "runtime_commands", "bench_commands", "device_commands"),
+    (
+        "recipe_commands",
+        "compile_commands",
+        "runtime_commands",
+        "bench_commands",
+        "headline_commands",
+        "device_commands",
+    ),
     ("arguments", "forecast", "probe", "installation"),
     ("build_time", "probed_computer"),
     ("pipeline", "new_prefix"),

@@ -12,6 +12,7 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "mana
 LONGEST_FILE_LINES = 350
 PRINTING_FILES = {
     "program.py",
+    "query_loop.py",
     "runner.py",
     "genai_process.py",
     "optimum_process.py",

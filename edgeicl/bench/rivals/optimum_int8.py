@@ -20,7 +20,10 @@ from edgeicl.bench.rivals.rival import Engine, Logits, Rival, RivalEnvironment, 
 
 OPTIMUM = RivalEnvironment(
     "optimum",
-    ("optimum-onnx==0.1.0", "optimum==2.1.0", "torch==2.13.0", "transformers==4.57.6", "onnxruntime", "onnx"),
+    (
+        *("optimum-onnx==0.1.0", "optimum==2.1.0", "torch==2.13.0", "transformers==4.57.6"),
+        *("accelerate", "onnxruntime", "onnx"),
+    ),
     "optimum-onnx needs transformers below 4.58",
 )
 RIVALS = (

@@ -19,9 +19,10 @@ from edgeicl.bench.rivals.rival import Logits, Rival
 from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError
 
+PROGRAM = "edgeicl.bench.rivals.program"
 _PACKAGE = Path(__file__).parents[2]
 _BUILD_TIMEOUT_S = 3600
-_RUN_TIMEOUT_S = 1800
+RUN_TIMEOUT_S = 1800
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class RivalProcess:
             output = Path(scratch) / "logits.npy"
             asked = {"ids": list(ids), "prompt_tokens": prompt_tokens, "output": str(output), "threads": 1}
             request = self._request("logits", folder, context_tokens) | asked
-            self._ask(request, threads=1, timeout_s=_RUN_TIMEOUT_S)
+            self._ask(request, threads=1, timeout_s=RUN_TIMEOUT_S)
             logits: Logits = np.load(output)
         return logits
 
@@ -54,7 +55,7 @@ class RivalProcess:
         """What one process of the workload took. BenchError where it fails, or runs on other threads."""
         request = self._request("measure", folder, context_tokens) | asdict(workload)
         output = self._ask(
-            request | {"vocabulary": vocabulary}, threads=workload.threads, timeout_s=_RUN_TIMEOUT_S
+            request | {"vocabulary": vocabulary}, threads=workload.threads, timeout_s=RUN_TIMEOUT_S
         )
         found = parse_answer(output, who=self.rival.name, keys=("decode_ms", "first_token_ms"))
         if found["threads"] != workload.threads:
@@ -73,42 +74,53 @@ class RivalProcess:
         }
 
     def _ask(self, request: Mapping[str, Any], *, threads: int, timeout_s: float) -> str:
-        """The program's stdout.
+        return ask(
+            self.python.path, PROGRAM, request, who=self.rival.name, threads=threads, timeout_s=timeout_s
+        )
 
-        The only thing on its path besides its own libraries is this package, by a link in an otherwise empty
-        folder: what lies beside the package here are our libraries. Engines may write much on stderr, which
-        goes to a file: a pipe would wake this process in the middle of what is timed.
-        """
-        with TemporaryDirectory() as scratch:
-            (Path(scratch) / "edgeicl").symlink_to(_PACKAGE, target_is_directory=True)
-            errors = Path(scratch) / "stderr"
-            environment = os.environ | {
-                "PYTHONPATH": scratch,
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "OMP_NUM_THREADS": str(threads),
-                "HF_HUB_OFFLINE": "1",
-                "TOKENIZERS_PARALLELISM": "false",
-            }
-            try:
-                with errors.open("w") as stream:
-                    finished = subprocess.run(
-                        [str(self.python.path), "-m", "edgeicl.bench.rivals.program"],
-                        input=json.dumps(request),
-                        stdout=subprocess.PIPE,
-                        stderr=stream,
-                        text=True,
-                        cwd=scratch,
-                        env=environment,
-                        timeout=timeout_s,
-                        check=False,
-                    )
-            except subprocess.TimeoutExpired as error:
-                raise BenchError(
-                    f"{self.rival.name}: {request['action']} took more than {timeout_s:.0f} s"
-                ) from error
-            if finished.returncode != 0:
-                raise BenchError(
-                    f"{self.rival.name}: {request['action']} ended with exit code {finished.returncode}:\n"
-                    f"{last_lines(errors.read_text(errors='replace'))}"
+
+def ask(
+    python: Path, program: str, request: Mapping[str, Any], *, who: str, threads: int, timeout_s: float
+) -> str:
+    """The stdout of the module `program` of this package, run by `python` on `request`.
+
+    The only thing on its path besides its own libraries is this package, by a link in an otherwise empty
+    folder: what lies beside the package here are our libraries. Engines may write much on stderr, which
+    goes to a file: a pipe would wake this process in the middle of what is timed.
+
+    Raises:
+        BenchError: it failed or took longer than `timeout_s`; `who` is what messages call it.
+    """
+    with TemporaryDirectory() as scratch:
+        (Path(scratch) / "edgeicl").symlink_to(_PACKAGE, target_is_directory=True)
+        errors = Path(scratch) / "stderr"
+        environment = os.environ | {
+            "PYTHONPATH": scratch,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "OMP_NUM_THREADS": str(threads),
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        try:
+            with errors.open("w") as stream:
+                finished = subprocess.run(
+                    [str(python), "-m", program],
+                    input=json.dumps(request),
+                    stdout=subprocess.PIPE,
+                    stderr=stream,
+                    text=True,
+                    cwd=scratch,
+                    env=environment,
+                    timeout=timeout_s,
+                    check=False,
                 )
-        return finished.stdout
+        except subprocess.TimeoutExpired as error:
+            action = request.get("action", "its run")
+            raise BenchError(f"{who}: {action} took more than {timeout_s:.0f} s") from error
+        if finished.returncode != 0:
+            action = request.get("action", "its run")
+            raise BenchError(
+                f"{who}: {action} ended with exit code {finished.returncode}:\n"
+                f"{last_lines(errors.read_text(errors='replace'))}"
+            )
+    return finished.stdout

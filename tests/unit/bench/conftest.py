@@ -20,7 +20,7 @@ from edgeicl.emit.deployment_files import write_deployment_files
 from edgeicl.emit.lowering import file_entry, write_model
 from edgeicl.emit.prefix import prefix_use, write_prefix_file
 from edgeicl.emit.weights import QuantizedWeights
-from edgeicl.models.anatomy import LABEL_HEAD
+from edgeicl.models.anatomy import EMBEDDING, LABEL_HEAD, prompt_tensors
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.numerics.affine import round_to_nearest
 from edgeicl.specs.manifest import PREFIX_FILE, Manifest, TaskFile
@@ -48,10 +48,13 @@ def build_artifact(
     labels_alone: bool = False,
     checkpoint: Path | None = None,
     context_tokens: int = 64,
+    table: Format | None = None,
+    prompt_format: Format | None = None,
 ) -> Path:
     """An artifact folder as the pipeline leaves it, without what people read.
 
     `labels_alone`: with the head of `emit.head: verbalizers`. Weights are random without a `checkpoint`.
+    `table`: format of the embedding, if not that of all; `prompt_format`: of a second copy for prompts.
     """
     work = folder.with_name(f"{folder.name}.work")
     folder.mkdir(parents=True)
@@ -60,11 +63,17 @@ def build_artifact(
     weights = load_file(checkpoint / "model.safetensors")
     stored: dict[str, Any] = {name: weights[name] for name in anatomy_of(config).others}
     groups = anatomy_of(config).groups
+    formats = {group.name: table or format_ if group.name == EMBEDDING else format_ for group in groups}
     for group in groups:
         parts = [weights[name].T if group.transposed else weights[name] for name in group.weights]
         matrix = np.ascontiguousarray(np.concatenate(parts)) * np.float32(scale)
-        if format_.quantized:
-            rounded = round_to_nearest(matrix, format_)
+        own = formats[group.name]
+        if prompt_format is not None and group.layer is not None:
+            copy = round_to_nearest(matrix, prompt_format)
+            named = prompt_tensors(group.name)
+            stored |= {f"{named}.codes": copy.codes, f"{named}.scales": copy.scales}
+        if own.quantized:
+            rounded = round_to_nearest(matrix, own)
             stored |= {f"{group.name}.codes": rounded.codes, f"{group.name}.scales": rounded.scales}
         else:
             stored[f"{group.name}.weight"] = matrix
@@ -79,7 +88,8 @@ def build_artifact(
     plan = QuantPlan(
         model_digest="0",
         importance="none",
-        groups=tuple(GroupPlan(group=group.name, format=format_) for group in groups),
+        groups=tuple(GroupPlan(group=group.name, format=formats[group.name]) for group in groups),
+        prompt_format=prompt_format,
         predicted_weight_bytes=1,
         predicted_artifact_bytes=1,
         predicted_resident_bytes=1,

@@ -10,13 +10,17 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from edgeicl.bench.compare import compare, paired, run_rounds
-from edgeicl.bench.entrants import ArtifactEntrant, RivalEntrant, entrants, round_of
+import edgeicl.bench.compare as compare_module
+from edgeicl.bench.artifact import open_artifact
+from edgeicl.bench.compare import paired, prepare, run_rounds
+from edgeicl.bench.entrants import ArtifactEntrant, RivalEntrant, describe, entrants, round_of
 from edgeicl.bench.rivals.checkpoint import write_random_checkpoint
 from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError, DataError, IntegrityError, SpecError
 from edgeicl.specs.comparison import Contestant
+from edgeicl.specs.quant_plan import BY_ROW, Format
 from edgeicl.store import Store
+from tests.unit.bench.conftest import TINY, build_artifact, tiny_task, tiny_tokenizer
 
 Make = Callable[..., Path]
 WORKLOAD = Workload(1, 4, 2, repetitions=1, warmup_repetitions=0)
@@ -73,7 +77,7 @@ def test_rounds_alternate_in_order_and_a_rival_that_fails_is_dropped() -> None:
     turns: list[str] = []
     ours: Any = [Scripted("a", turns)]
     theirs: Any = [Scripted("b", turns, fails_at=2), Scripted("c", turns)]
-    failed = run_rounds(ours, theirs, 3)
+    failed = run_rounds(ours, theirs, 3, other_work=[])
     assert turns == ["a", "b", "c", "c", "b", "a", "a", "c"]
     assert [(entry.name, entry.reason) for entry in failed] == [("b", "b fell over")]
     assert [entry.name for entry in theirs] == ["c"]
@@ -88,7 +92,7 @@ def test_an_artifact_that_fails_ends_it(make_artifact: Make, monkeypatch: pytest
     monkeypatch.setattr(ArtifactEntrant, "run", fail)
     empty: list[RivalEntrant] = []
     with pytest.raises(BenchError, match="no memory"):
-        run_rounds([entry], empty, 1)
+        run_rounds([entry], empty, 1, other_work=[])
 
 
 def test_lengths_are_cut_for_all_alike_and_names_stay_apart(make_artifact: Make) -> None:
@@ -100,7 +104,7 @@ def test_lengths_are_cut_for_all_alike_and_names_stay_apart(make_artifact: Make)
 
 
 def refused(artifact: Path, tmp_path: Path, *, rival: str = "hf-fp32", model: Path | None = None) -> None:
-    compare([artifact], WORKLOAD, rivals=[rival], model=model, store=Store(tmp_path / "store"))
+    prepare([artifact], WORKLOAD, rivals=[rival], model=model, store=Store(tmp_path / "store"))
 
 
 def test_an_unknown_rival(make_artifact: Make, tmp_path: Path) -> None:
@@ -143,3 +147,22 @@ def test_random_checkpoints_are_the_same_every_time(tmp_path: Path) -> None:
     assert first["model.decoder.layers.0.final_layer_norm.weight"].tolist() == [1.0] * 8
     # Parameters on paper: 8 x 10 tokens, 8 x 8 positions, 4 x (64 + 8), 128 + 16, 128 + 8, 3 norms of 16.
     assert sum(value.size for value in first.values()) == 80 + 64 + 4 * 72 + 144 + 136 + 48
+
+
+def test_a_copy_for_prompts_is_told(tmp_path: Path) -> None:
+    artifact = build_artifact(
+        tmp_path / "two", TINY, Format(bits=4, block_size=32), tiny_tokenizer(), tiny_task({"a": "yes"}),
+        table=Format(bits=8, block_size=32), prompt_format=BY_ROW,
+    )  # fmt: skip
+    told = describe(open_artifact(artifact))
+    assert told == "tiny for test: int4/block32, int8/block32, layers once more in int8/row for prompts"
+
+
+def test_what_others_take_is_looked_at_before_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = iter([0.5, None, 0.02])
+    monkeypatch.setattr(compare_module, "busy_share", lambda: next(shares))
+    ours: Any = [Scripted("a", [])]
+    none: list[RivalEntrant] = []
+    seen: list[float] = []
+    run_rounds(ours, none, 3, other_work=seen)
+    assert seen == [0.5, 0.02]

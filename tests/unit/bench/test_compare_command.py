@@ -16,6 +16,7 @@ from edgeicl.specs.comparison import (
     ArtifactContestant,
     Comparison,
     NotMeasured,
+    RepeatedComparison,
     RivalContestant,
     Round,
 )
@@ -55,11 +56,18 @@ def comparison(*missing: NotMeasured) -> Comparison:
 def run(monkeypatch: pytest.MonkeyPatch, found: Comparison, tmp_path: Path, *options: str) -> tuple[Any, Any]:
     asked: dict[str, Any] = {}
 
-    def fake(artifacts: Any, workload: Any, **named: Any) -> Comparison:
-        asked.update(named, artifacts=artifacts)
-        return found
+    class Made:
+        not_measured = found.not_measured
 
-    monkeypatch.setattr(comparing, "compare", fake)
+        def run(self, rounds: int) -> Comparison:
+            asked["rounds"] = [*asked.get("rounds", []), rounds]
+            return found
+
+    def fake(artifacts: Any, workload: Any, **named: Any) -> Made:
+        asked.update(named, artifacts=artifacts)
+        return Made()
+
+    monkeypatch.setattr(comparing, "prepare", fake)
     monkeypatch.setenv("EDGEICL_CACHE_DIR", str(tmp_path))
     command = ["compare", "x", "y", "--with", "b, c", "--threads", "1", *options]
     return CliRunner().invoke(bench_app, command), asked
@@ -91,3 +99,12 @@ def test_a_python_without_a_name_is_refused(monkeypatch: pytest.MonkeyPatch, tmp
     done, _ = run(monkeypatch, comparison(), tmp_path, "--python", "/usr/bin/python3")
     assert isinstance(done.exception, SpecError)
     assert "expected NAME=PATH" in str(done.exception)
+
+
+def test_several_runs_are_told_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    done, asked = run(monkeypatch, comparison(), tmp_path, "--runs", "3", "--rounds", "2")
+    assert done.exit_code == 0
+    assert asked["rounds"] == [2, 2, 2]
+    assert "Ratios of 3 runs" in done.output
+    done, _ = run(monkeypatch, comparison(), tmp_path, "--runs", "2", "--json")
+    assert len(RepeatedComparison.model_validate(json.loads(done.stdout)).runs) == 2

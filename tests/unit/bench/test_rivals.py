@@ -14,7 +14,7 @@ import pytest
 
 import edgeicl.bench.rivals.contender as contender_module
 import edgeicl.bench.rivals.table as table
-from edgeicl.bench.compare import compare
+from edgeicl.bench.compare import prepare
 from edgeicl.bench.rivals.checkpoint import write_random_checkpoint
 from edgeicl.bench.rivals.contender import RivalBuilder, relative_error
 from edgeicl.bench.rivals.environment import find_python
@@ -61,15 +61,14 @@ def test_a_comparison_from_end_to_end(
         fake("greedy", threads=2),
         fake("absent", environment=ABSENT),
     )
-    found = compare(
+    found = prepare(
         [make_artifact("a"), make_artifact("b", labels_alone=True)],
         WORKLOAD,
         rivals=names,
         model=None,
         store=Store(tmp_path / "store"),
-        rounds=2,
         pythons={"fake": here},
-    )
+    ).run(2)
     assert [entry.name for entry in found.rivals] == ["good"]
     reasons = {entry.name: entry.reason for entry in found.not_measured}
     assert set(reasons) == {"wrong", "unbuilt", "falls", "greedy", "absent"}
@@ -102,14 +101,14 @@ def test_no_rival_at_all_is_an_error(
 ) -> None:
     pretend(monkeypatch, fake("good"), fake("absent", environment=ABSENT))
     with pytest.raises(BenchError, match=r"(?s)nothing to compare with.*absent: no-such-engine"):
-        compare(
+        prepare(
             [make_artifact()],
             WORKLOAD,
             rivals=["absent"],
             model=None,
             store=Store(tmp_path / "store"),
             pythons={"fake": here},
-        )
+        ).run(1)
 
 
 def test_an_unknown_environment_lists_all() -> None:

@@ -1,0 +1,1 @@
+"""The artifact without demonstrations beside the teacher with them: per query, on the same queries."""

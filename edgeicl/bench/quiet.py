@@ -1,0 +1,32 @@
+"""Whether the computer has other work: looked at between processes, when nothing of ours runs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+QUIET_SHARE = 0.10
+"""Of all cores' time. One busy process on ten cores is as much."""
+_STAT = Path("/proc/stat")
+_IDLE, _WAITING = 3, 4  # columns after the name: user, nice, system, idle, iowait, ...
+_GUESTS = 8  # columns that count towards the total; guests' time behind them is in user's already
+
+
+def busy_share(seconds: float = 0.5, *, stat: Path = _STAT) -> float | None:
+    """Share of all cores' time that went to processes within `seconds`; None where the system doesn't say.
+
+    Time that a hypervisor took away counts as busy: it is not there for a measurement either.
+    """
+    if not stat.is_file():
+        return None
+    before = _times(stat)
+    time.sleep(seconds)
+    spent = [after - start for after, start in zip(_times(stat), before, strict=True)]
+    total = sum(spent)
+    return (total - spent[_IDLE] - spent[_WAITING]) / total if total else None
+
+
+def _times(stat: Path) -> list[int]:
+    """Ticks of all cores together since the start, by what they went to."""
+    first = stat.read_text().splitlines()[0]
+    return [int(field) for field in first.split()[1 : 1 + _GUESTS]]

@@ -1,0 +1,34 @@
+"""What share of the computer others have, from counters known on paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import edgeicl.bench.quiet as quiet_module
+from edgeicl.bench.quiet import busy_share
+
+
+@pytest.fixture
+def counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of counters that moves on while the look at it sleeps."""
+    path = tmp_path / "stat"
+    path.write_text("cpu  100 0 50 800 50 0 0 0 7 0\ncpu0 1 2 3\n")
+
+    def sleep(_: float) -> None:
+        # user +30, system +10, idle +140, iowait +10, steal +10 of 200 ticks; a guest's are in user's.
+        path.write_text("cpu  130 0 60 940 60 0 0 10 37 0\ncpu0 1 2 3\n")
+
+    monkeypatch.setattr(quiet_module.time, "sleep", sleep)
+    return path
+
+
+def test_all_but_idle_and_waiting_is_busy(counters: Path) -> None:
+    assert busy_share(stat=counters) == pytest.approx(50 / 200)
+
+
+def test_nothing_moved_and_no_such_system(counters: Path, tmp_path: Path) -> None:
+    busy_share(stat=counters)
+    assert busy_share(stat=counters) is None  # counters that stand still tell nothing
+    assert busy_share(stat=tmp_path / "absent") is None
