@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from edgeicl.bench.device_facts import processor, usable_cores
 from edgeicl.bench.headline.query_loop import Logits, serve, time_queries
 from edgeicl.bench.protocol import Ids, peak_rss_bytes
-from edgeicl.bench.runner import processor, usable_cores
 from edgeicl.models.growing_decoder import GrowingDecoder
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.models.prefix_file import read_prefix

@@ -12,8 +12,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from edgeicl.bench.answer_scores import log_probabilities
 from edgeicl.bench.artifact import Artifact
-from edgeicl.bench.classify import log_probabilities, task_of
+from edgeicl.bench.classify import task_of
 from edgeicl.bench.devices.output import parse_answer
 from edgeicl.bench.entrants import describe
 from edgeicl.bench.headline.query_cost import QueryCost, artifact_cost, passes_of, teacher_cost, weights_held
