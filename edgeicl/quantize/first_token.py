@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from math import ceil
 
 from edgeicl.errors import BudgetError
-from edgeicl.models.anatomy import PROJECT_IN, Anatomy, WeightGroup
+from edgeicl.models.anatomy import Anatomy, WeightGroup
+from edgeicl.models.prompt_time import product_nanoseconds, rest_of_prompt_ms
 from edgeicl.quantize.allocation import Limit, SizeTable, plan_bytes, smallest_bytes
-from edgeicl.specs.format_cost import FormatCost
 from edgeicl.specs.quant_plan import Format
 from edgeicl.specs.target import Calibration
 
@@ -109,12 +109,6 @@ def first_token_time(
     def read(group: WeightGroup, format_: Format) -> Format:
         return format_ if prompt_format is None or group.layer is None else prompt_format
 
-    def nanoseconds(group: WeightGroup, cost: FormatCost) -> int:
-        weights = group.shape[0] * group.shape[1]
-        if _last_token_alone(group, anatomy):
-            return ceil(weights * cost.decode_ps_per_weight * 1e-3)
-        return ceil(weights * prompt_tokens * cost.prompt_ps_per_weight * 1e-3)
-
     if anatomy.exported:
         return None
     table: dict[str, dict[Format, int]] = {}
@@ -123,24 +117,13 @@ def first_token_time(
             table[group.name] = dict.fromkeys(formats, 0)
             continue
         costs = {format_: calibration.cost(read(group, format_)) for format_ in formats}
-        known = {format_: nanoseconds(group, cost) for format_, cost in costs.items() if cost is not None}
+        known = {
+            format_: product_nanoseconds(group, cost, anatomy, prompt_tokens)
+            for format_, cost in costs.items()
+            if cost is not None
+        }
         if len(known) < len(costs):
             return None
         table[group.name] = known
-    rest_ms = _rest_ms(anatomy, calibration, prompt_tokens)
+    rest_ms = rest_of_prompt_ms(anatomy, calibration, prompt_tokens)
     return FirstTokenTime(target, prompt_tokens, table, rest_ms, limit_ms, prompt_format, copy_advised)
-
-
-def _last_token_alone(group: WeightGroup, anatomy: Anatomy) -> bool:
-    if group.layer is None:
-        return group.name != PROJECT_IN
-    return group.layer == anatomy.layers - 1 and not group.name.endswith(".attention.qkv")
-
-
-def _rest_ms(anatomy: Anatomy, calibration: Calibration, tokens: int) -> float:
-    numbers = tokens * sum(sum(group.shape) for group in anatomy.groups if group.layer is not None)
-    products = 2 * anatomy.layers * anatomy.heads * anatomy.head_size * tokens**2
-    picoseconds = (
-        numbers * calibration.activation_ps_per_number + products * calibration.attention_ps_per_product
-    )
-    return calibration.fixed_prompt_ms + picoseconds * 1e-9

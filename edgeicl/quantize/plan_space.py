@@ -9,6 +9,7 @@ from typing import Literal
 
 from edgeicl.errors import BudgetError, DataError
 from edgeicl.models.anatomy import EMBEDDING, Anatomy, WeightGroup
+from edgeicl.numerics.decode_reads import read_bytes
 from edgeicl.numerics.size import group_bytes, held_bytes, held_bytes_on_gpu
 from edgeicl.quantize.allocation import (
     Limit,
@@ -22,7 +23,7 @@ from edgeicl.quantize.allocation import (
 )
 from edgeicl.quantize.budget import WeightBudget
 from edgeicl.quantize.first_token import FirstTokenTime, first_token_time
-from edgeicl.quantize.latency import DecodeTime, read_bytes
+from edgeicl.quantize.latency import DecodeTime
 from edgeicl.quantize.offered_formats import offered_formats
 from edgeicl.specs.quant_plan import ActivationBits, Format
 from edgeicl.specs.target import Calibration

@@ -1,0 +1,33 @@
+"""Parts of the time in which a prompt is read, by what a probe measured; see `quantize.first_token`."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from edgeicl.models.anatomy import PROJECT_IN, Anatomy, WeightGroup
+from edgeicl.specs.format_cost import FormatCost
+from edgeicl.specs.target import Calibration
+
+
+def product_nanoseconds(group: WeightGroup, cost: FormatCost, anatomy: Anatomy, prompt_tokens: int) -> int:
+    """Of the product with a group in a format of that cost."""
+    weights = group.shape[0] * group.shape[1]
+    if _last_token_alone(group, anatomy):
+        return ceil(weights * cost.decode_ps_per_weight * 1e-3)
+    return ceil(weights * prompt_tokens * cost.prompt_ps_per_weight * 1e-3)
+
+
+def rest_of_prompt_ms(anatomy: Anatomy, calibration: Calibration, tokens: int) -> float:
+    """Of all but the products: nodes, activations, attention."""
+    numbers = tokens * sum(sum(group.shape) for group in anatomy.groups if group.layer is not None)
+    products = 2 * anatomy.layers * anatomy.heads * anatomy.head_size * tokens**2
+    picoseconds = (
+        numbers * calibration.activation_ps_per_number + products * calibration.attention_ps_per_product
+    )
+    return calibration.fixed_prompt_ms + picoseconds * 1e-9
+
+
+def _last_token_alone(group: WeightGroup, anatomy: Anatomy) -> bool:
+    if group.layer is None:
+        return group.name != PROJECT_IN
+    return group.layer == anatomy.layers - 1 and not group.name.endswith(".attention.qkv")
