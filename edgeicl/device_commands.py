@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from edgeicl.arguments import JsonOption, TargetOption, ThreadsOption, plain, print_json
+from edgeicl.arguments import (
+    CoresOption,
+    InstallOption,
+    JsonOption,
+    OnOption,
+    TargetOption,
+    ThreadsOption,
+    limits_given,
+    plain,
+    print_json,
+)
 from edgeicl.errors import Problem, SpecError
 
 RUNTIME = "Runtime"
@@ -21,24 +31,26 @@ def probe_command(
     given: Annotated[
         str, typer.Option("--from", metavar="TARGET", help="Target file or name to start from.")
     ] = "host-cpu",
-    on: Annotated[str, typer.Option(help="Device to measure: local, this computer.")] = "local",
+    on: OnOption = "local",
+    cores: CoresOption = None,
+    install: InstallOption = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a device in one to three minutes, and write a target whose predictions rest on that."""
+    from edgeicl.bench.devices.address import device_at
     from edgeicl.probe import probe
     from edgeicl.specs.catalog import load_target
     from edgeicl.specs.loading import dump_yaml
 
-    if on != "local":
-        raise SpecError("probe", [Problem("--on", f"found {on}", "expected local")])
+    device = device_at(on, limits_given(cores, None), install=install)
     if out.exists():
         found = Problem("--out", f"{out} exists", "expected a file that doesn't")
         raise SpecError("probe", [found], next_step="name another file, or remove this one")
     if not out.parent.is_dir():
         found = Problem("--out", f"{out.parent}: no such folder", "expected one that is there")
         raise SpecError("probe", [found], next_step="make the folder, or name a file in another")
-    measured = probe(load_target(given), threads=threads).model_copy(update={"name": out.stem})
+    measured = probe(load_target(given), threads=threads, device=device).model_copy(update={"name": out.stem})
     out.write_text(dump_yaml(measured))
     told = f"{out}: {measured.calibration.source if measured.calibration else ''}"
     print_json(plain(measured)) if as_json else typer.echo(told)
