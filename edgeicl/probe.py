@@ -89,8 +89,8 @@ def _probed(
         disturbance=_significant(busy),
         measurements=2 * len(costs) + 4,
         source=f"edgeicl probe, {device.fidelity}: {name}, {used} threads, onnxruntime {version}; "
-        f"{shape.layers} layers of {shape.hidden}, prompts of {PROMPT_TOKENS} tokens; least of the times within {seconds:g} s, whose "
-        f"median was {busy:.2g} times as long",
+        f"{shape.layers} layers of {shape.hidden}, prompts of {PROMPT_TOKENS} tokens; least of the times "
+        f"within {seconds:g} s, whose median was {busy:.2g} times as long",
     )
     if calibration.disturbed:
         log.warning(

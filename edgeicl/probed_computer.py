@@ -11,7 +11,7 @@ _MACHINES = {"x86_64": "x86", "amd64": "x86", "aarch64": "ARM", "arm64": "ARM"}
 
 
 def check_probed(target: Target, machine: str) -> None:
-    """SpecError for a target of another provider than the CPU, or of another kind of processor than `machine`."""
+    """SpecError for a target of another provider than the CPU, or another kind of processor than `machine`."""
     problems = []
     if target.provider != "cpu":
         found = f"{target.provider}, and a probe measures CPUs"

@@ -12,6 +12,7 @@ from edgeicl.errors import Problem, SpecError
 _KINDS = {
     "local": ("edgeicl.bench.devices.local:LocalDevice", "local"),
     "ssh": ("edgeicl.bench.devices.ssh:SshDevice", "ssh:HOST"),
+    "adb": ("edgeicl.bench.devices.adb:AdbDevice", "adb[:SERIAL]"),
     "qemu": ("edgeicl.bench.devices.qemu:QemuDevice", "qemu:CORE"),
 }
 _INSTALLING = ("ssh",)

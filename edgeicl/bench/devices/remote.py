@@ -165,6 +165,7 @@ class RemoteWorkbench(Workbench):
         self.shell.close()
 
     def _pinned(self) -> list[str]:
+        """The words that put a program on the chosen cores."""
         return ["taskset", "-c", ",".join(map(str, self._cores))] if self._cores else []
 
     def held_limits(self) -> list[str]:
