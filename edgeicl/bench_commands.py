@@ -13,10 +13,12 @@ from edgeicl.arguments import (
     CoresOption,
     InstallOption,
     JsonOption,
+    LikeOption,
     MemoryOption,
     OnOption,
     ThreadsOption,
     limits_given,
+    limits_like,
     plain,
     print_json,
     threads_for,
@@ -40,6 +42,7 @@ def bench(
     on: OnOption = "local",
     cores: CoresOption = None,
     memory: MemoryOption = None,
+    like: LikeOption = None,
     install: InstallOption = False,
     threads: ThreadsOption = None,
     prompt_tokens: PromptOption = 64,
@@ -99,7 +102,13 @@ def bench(
     from edgeicl.report.terminal import agreement_text, bench_text, compared_text
     from edgeicl.store import write_atomically
 
-    device = device_at(on, limits_given(cores, memory), install=install)
+    limits = limits_given(cores, memory)
+    if like is not None:
+        if on != "local":
+            problem = Problem("--like", f"found with --on {on}", "expected on local: others are what they are")
+            raise SpecError("device", [problem])
+        limits = limits_like(like, limits)
+    device = device_at(on, limits, install=install)
     count = threads_on(device, artifact, threads)
     if device.fidelity is None:
         found_there = agreement(artifact, device, threads=1)

@@ -13,7 +13,7 @@ from edgeicl.bench.figures import length_test, summarize, sustained_load
 from edgeicl.bench.procedure import Procedure
 from edgeicl.bench.summary import NOISY_SPREAD_RATIO, speed_spread
 from edgeicl.bench.workload import Workload
-from edgeicl.bench.workload_run import PlacedGraph, place_graph
+from edgeicl.bench.workload_run import PlacedGraph, engine_on, place_graph
 from edgeicl.errors import BenchError
 from edgeicl.models.flops import prompt_flops
 from edgeicl.models.model_folder import model_config
@@ -63,7 +63,7 @@ def bench(
         placed = place_graph(
             bench_,
             graph=opened.graph,
-            engine=opened.manifest.engine,
+            engine=engine_on(device, opened.manifest.engine),
             vocabulary=opened.vocabulary,
             prefix=opened.path / PREFIX_FILE if before else None,
         )
@@ -79,7 +79,7 @@ def bench(
         opened,
         fitted,
         bytes_per_token=bytes_per_token,
-        notes=notes,
+        notes=(*notes, *run.get("told", ())),
         fidelity=device.fidelity,
         address=device.address,
         limits=limits,

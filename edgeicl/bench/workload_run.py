@@ -64,6 +64,19 @@ def place_graph(
     )
 
 
+def engine_on(device: Device, engine: str) -> str:
+    """What runs a graph of this engine there. BenchError where nothing does."""
+    if device.provider == "cpu":
+        return engine
+    if engine != "fused":
+        raise BenchError(
+            f"{device.address}: this artifact's keys and values grow from step to step, so no buffer of "
+            "the GPU can hold them",
+            next_step="measure it on local",
+        )
+    return f"cuda:{device.address.partition(':')[2] or 0}"
+
+
 def run_workload(
     *,
     graph: Path,
@@ -81,5 +94,6 @@ def run_workload(
         BenchError: the runner failed, took too long, or wrote something else than its result.
     """
     with device.open() as bench:
+        engine = engine_on(device, engine)
         placed = place_graph(bench, graph=graph, engine=engine, vocabulary=vocabulary, prefix=prefix)
         return placed.ask("measure", workload, bytes_per_token=bytes_per_token, timeout_s=timeout_s)
