@@ -159,6 +159,9 @@ def compare_command(
     rivals: Annotated[
         str, typer.Option("--with", metavar="A,B,...", help="What to compare with; an unknown name lists all.")
     ] = "optimum-int8",
+    on: Annotated[
+        str, typer.Option("--on", metavar="DEVICE", help="What runs all of them: local, or cuda.")
+    ] = "local",
     model: Annotated[
         Path | None,
         typer.Option(help="Checkpoint of the rivals; random weights of the same shape unless given."),
@@ -189,6 +192,9 @@ def compare_command(
     Exit code 9 if a rival could not be measured; figures of the others are printed all the same.
     """
     from edgeicl.bench.compare import prepare
+    from edgeicl.bench.devices.address import device_at
+    from edgeicl.bench.devices.cuda import CudaDevice
+    from edgeicl.bench.devices.local import LocalDevice
     from edgeicl.bench.repeats import run_repeatedly
     from edgeicl.bench.workload import Workload
     from edgeicl.cache_lock import in_use
@@ -197,6 +203,9 @@ def compare_command(
     from edgeicl.specs.comparison import Comparison
     from edgeicl.store import Store, cache_root
 
+    device = device_at(on)
+    if not isinstance(device, (LocalDevice, CudaDevice)):
+        raise SpecError("compare", [Problem("--on", f"found {on}", "expected local, or cuda[:NUMBER]")])
     count = threads_for(artifacts[0], threads)
     with in_use(cache_root()):
         contest = prepare(
@@ -207,6 +216,7 @@ def compare_command(
             store=Store(cache_root()),
             pythons=_pythons(python or ()),
             install=install,
+            device=device,
         )
         found = contest.run(rounds) if runs == 1 else run_repeatedly(contest, runs=runs, rounds=rounds)
     if as_json:

@@ -4,8 +4,8 @@ Needs numpy and onnxruntime, and the files of `devices/programs.py` beside it: t
 and over adb. It imports nothing else, so that the peak memory is the artifact's.
 
 Every request has model, engine (fused | growing | cuda:NUMBER), prefix (null, or the file whose first set
-stands before the prompt), threads, vocabulary, prompt_tokens, decode_tokens, repetitions, warmup_repetitions, cool_down_s, and an
-action:
+stands before the prompt), threads, vocabulary, prompt_tokens, decode_tokens, repetitions, warmup_repetitions,
+cool_down_s, and an action:
 
 - measure (where none is given): load, warm up, repeat; bytes_per_token asks for the memory's bandwidth (null:
   none), `cold: true` has the artifact's pages dropped from the file cache before it is loaded.

@@ -13,7 +13,7 @@ from edgeicl.bench.figures import length_test, summarize, sustained_load
 from edgeicl.bench.procedure import Procedure
 from edgeicl.bench.summary import NOISY_SPREAD_RATIO, speed_spread
 from edgeicl.bench.workload import Workload
-from edgeicl.bench.workload_run import PlacedGraph, engine_on, place_graph
+from edgeicl.bench.workload_run import PlacedGraph, engine_on, place_graph, probed_bytes
 from edgeicl.errors import BenchError
 from edgeicl.models.flops import prompt_flops
 from edgeicl.models.model_folder import model_config
@@ -68,7 +68,9 @@ def bench(
             prefix=opened.path / PREFIX_FILE if before else None,
         )
         outside = [("before", bench_.state())]
-        run, attempts = quiet_run(placed, fitted, conduct, bytes_per_token=bytes_per_token)
+        run, attempts = quiet_run(
+            placed, fitted, conduct, bytes_per_token=probed_bytes(device, bytes_per_token)
+        )
         warm = placed.ask("load", fitted)
         tests = timed_tests(placed, fitted, conduct)
         sustained = sustained_run(placed, fitted, conduct)

@@ -1,8 +1,9 @@
 """Runs an artifact with every buffer on one device, a GPU: token ids, mask, keys and values, logits.
 
 Each is allocated and bound once; a step writes one token and the mask into them, and copies the logits back,
-which an app needs here to choose a token by. That copy waits for the device, so a clock read after a step counts all
-of its work. With the device `cpu` the same code runs without a GPU. Numpy and onnxruntime alone.
+which an app needs here to choose a token by. That copy waits for the device, so a clock that is read after a
+step counts all of its work. With the device `cpu` the same code runs without a GPU. Needs numpy and onnxruntime
+alone.
 
 CUDA graphs are not used: attention takes the count of positions from the host's memory, computed from the mask
 in each step, and a captured graph would repeat that of the step in which it was captured.
