@@ -204,8 +204,9 @@ def compare_command(
     from edgeicl.store import Store, cache_root
 
     device = device_at(on)
-    if not isinstance(device, (LocalDevice, CudaDevice)):
-        raise SpecError("compare", [Problem("--on", f"found {on}", "expected local, or cuda[:NUMBER]")])
+    if not (isinstance(device, LocalDevice) or (isinstance(device, CudaDevice) and device.number == 0)):
+        expected = "expected local, or cuda; CUDA_VISIBLE_DEVICES chooses among several GPUs"
+        raise SpecError("compare", [Problem("--on", f"found {on}", expected)])
     count = threads_for(artifacts[0], threads)
     with in_use(cache_root()):
         contest = prepare(

@@ -100,6 +100,8 @@ def prepare(
     require_provider(wanted_rivals, device.provider)
     environments_named(list(pythons or {}))
     ours, notes = entrants(artifacts, workload, device=device)
+    if device.provider == "cuda":
+        notes += ("memory is the host's; the GPU's is not counted",)
     config = model_config(artifacts[0])
     for other in artifacts[1:]:
         require_same_shape(other, config)

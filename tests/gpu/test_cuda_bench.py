@@ -1,4 +1,4 @@
-"""Measuring on CUDA: the device, its decoder, and torch's rivals. Skipped, with the reason, where there is none.
+"""Measuring on CUDA: the device, its decoder, torch's rivals. Skipped, with the reason, where there is none.
 
 `EDGEICL_TEST_DEVICE=cpu pytest tests/gpu` runs the same decoder and rivals on the CPU where they can.
 """

@@ -27,6 +27,10 @@ class CudaDevice(Device):
         if problems:
             raise SpecError("device", problems)
 
+    @property
+    def number(self) -> int:
+        return int(self.address.partition(":")[2] or 0)
+
     def open(self) -> LocalWorkbench:
         if (reason := why_no_cuda()) is not None:
             raise BenchError(

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeicl.bench.devices.address import device_at
-from edgeicl.bench.devices.cuda import CUDA
+from edgeicl.bench.devices.cuda import CUDA, CudaDevice
 from edgeicl.bench.devices.device import Limits
 from edgeicl.bench.stage import bench
 from edgeicl.bench.workload import Workload
@@ -104,6 +104,8 @@ def test_addresses_of_gpus() -> None:
     assert (engine_on(device, "fused"), engine_on(device_at("cuda"), "fused")) == ("cuda:1", "cuda:0")
     with pytest.raises(BenchError, match="grow from step to step"):
         engine_on(device, "growing")
+    assert isinstance(device, CudaDevice)
+    assert device.number == 1
     with pytest.raises(SpecError, match=r"cuda:x; expected cuda, or cuda:NUMBER"):
         device_at("cuda:x")
     with pytest.raises(SpecError, match="limits of a GPU"):
