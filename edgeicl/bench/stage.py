@@ -81,7 +81,7 @@ def bench(
         opened,
         fitted,
         bytes_per_token=bytes_per_token,
-        notes=(*notes, *run.get("told", ())),
+        notes=(*notes, *run.get("told", ()), *above_limit(run, device)),
         fidelity=device.fidelity,
         address=device.address,
         limits=limits,
@@ -101,6 +101,17 @@ def bench(
             if before
             else None,
         }
+    )
+
+
+def above_limit(run: dict[str, Any], device: Device) -> tuple[str, ...]:
+    """A note where the process held more than its limit: pages of files, which a limit may not count."""
+    limit, peak = device.limits.memory_bytes, run["peak_rss_bytes"]
+    if not limit or not peak or peak <= limit:
+        return ()
+    return (
+        "peak resident memory is above the limit: pages of libraries and weights that were cached before are not "
+        "counted by what holds it",
     )
 
 

@@ -73,7 +73,7 @@ class LocalWorkbench(Workbench):
         told = format_byte_size(limit_bytes)
         try:
             self._group = make_group(limit_bytes)
-            self._held.append(f"memory {told} ({self._group.name}; cached files count)")
+            self._held.append(f"memory {told} ({self._group.name}; files cached before don't count)")
         except GroupError as error:
             if not hasattr(os, "sched_setaffinity"):  # not Linux, where RLIMIT_DATA counts less
                 raise BenchError(f"memory can't be limited here: {error}") from error
