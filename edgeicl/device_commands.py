@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from edgeicl.arguments import JsonOption, ThreadsOption, plain, print_json
+from edgeicl.arguments import (
+    CoresOption,
+    InstallOption,
+    JsonOption,
+    OnOption,
+    TargetOption,
+    ThreadsOption,
+    limits_given,
+    plain,
+    print_json,
+)
 from edgeicl.errors import Problem, SpecError
 
 RUNTIME = "Runtime"
@@ -21,27 +31,68 @@ def probe_command(
     given: Annotated[
         str, typer.Option("--from", metavar="TARGET", help="Target file or name to start from.")
     ] = "host-cpu",
-    on: Annotated[str, typer.Option(help="Device to measure: local, this computer.")] = "local",
+    on: OnOption = "local",
+    cores: CoresOption = None,
+    install: InstallOption = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a device in one to three minutes, and write a target whose predictions rest on that."""
+    from edgeicl.bench.devices.address import device_at
     from edgeicl.probe import probe
     from edgeicl.specs.catalog import load_target
     from edgeicl.specs.loading import dump_yaml
 
-    if on != "local":
-        raise SpecError("probe", [Problem("--on", f"found {on}", "expected local")])
+    device = device_at(on, limits_given(cores, None), install=install)
     if out.exists():
         found = Problem("--out", f"{out} exists", "expected a file that doesn't")
         raise SpecError("probe", [found], next_step="name another file, or remove this one")
     if not out.parent.is_dir():
         found = Problem("--out", f"{out.parent}: no such folder", "expected one that is there")
         raise SpecError("probe", [found], next_step="make the folder, or name a file in another")
-    measured = probe(load_target(given), threads=threads).model_copy(update={"name": out.stem})
+    measured = probe(load_target(given), threads=threads, device=device).model_copy(update={"name": out.stem})
     out.write_text(dump_yaml(measured))
     told = f"{out}: {measured.calibration.source if measured.calibration else ''}"
     print_json(plain(measured)) if as_json else typer.echo(told)
+
+
+@device_app.command("predict", rich_help_panel=RUNTIME)
+def predict_command(
+    artifact: Annotated[
+        Path | None,
+        typer.Argument(metavar="ARTIFACT", help="Folder made by `edgeicl compile`.", show_default=False),
+    ] = None,
+    target: TargetOption = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of the prompt; the target's unless given.")
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(min=1, help="Cached positions of a decoded token; the context unless given.")
+    ] = None,
+    validate: Annotated[
+        bool, typer.Option("--validate", help="Show how far predictions are off on devices that were held out.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict speed and memory on phones that are not at hand, with the error of the method.
+
+    Without --target, on every shipped target that something is known of.
+    """
+    from edgeicl.bench.prediction.holdout import validation
+    from edgeicl.bench.prediction.predict import known_targets, predict
+    from edgeicl.report.prediction_text import predictions_text, validation_text
+    from edgeicl.specs.catalog import load_target
+
+    if validate == (artifact is not None):
+        found = "both an artifact and --validate" if validate else "neither an artifact nor --validate"
+        raise SpecError("predict", [Problem("ARTIFACT", found, "expected one of them")])
+    if artifact is None:
+        checked = validation()
+        print_json(plain(checked)) if as_json else typer.echo(validation_text(checked))
+        return
+    targets = [load_target(name) for name in target] if target else known_targets()
+    predictions = [predict(artifact, one, prompt_tokens=prompt_tokens, depth_tokens=depth) for one in targets]
+    print_json([plain(one) for one in predictions]) if as_json else typer.echo(predictions_text(predictions))
 
 
 @device_app.command(rich_help_panel=RUNTIME)

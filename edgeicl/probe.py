@@ -7,19 +7,16 @@ their nodes. Each format is a process of its own, so that only one copy of the w
 
 from __future__ import annotations
 
-import json
 import logging
-import subprocess
 import tempfile
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from edgeicl.bench.device_facts import processor, usable_cores
-from edgeicl.bench.devices.output import last_lines
+from edgeicl.bench.devices.device import Device, Workbench
+from edgeicl.bench.devices.local import THIS_COMPUTER
 from edgeicl.emit.probe_graphs import Shape, write_activations, write_attention, write_products
 from edgeicl.errors import BenchError, Problem, SpecError
-from edgeicl.module_process import run_module
 from edgeicl.probed_computer import check_probed
 from edgeicl.progress import track
 from edgeicl.specs.format_cost import FormatCost
@@ -36,27 +33,45 @@ _TIMEOUT_S = 300
 
 
 def probe(
-    target: Target, *, threads: int | None = None, shape: Shape = LAYERS, seconds: float = _SECONDS
+    target: Target,
+    *,
+    threads: int | None = None,
+    shape: Shape = LAYERS,
+    seconds: float = _SECONDS,
+    device: Device = THIS_COMPUTER,
 ) -> Target:
-    """`target` with what this computer measured: its calibration, and what depends on it.
+    """`target` with what a device measured: its calibration, and what depends on it.
 
     `prompt_format` is offered where the processor multiplies 8-bit integers without saturating.
 
     Raises:
-        SpecError: a target of another kind of device than this computer, or more threads than cores.
-        BenchError: a graph that doesn't run.
+        SpecError: a target of another kind of device than the one measured, or more threads than cores.
+        BenchError: a graph that doesn't run, or a device whose times mean nothing.
     """
-    check_probed(target)
-    cores = usable_cores()
+    if device.fidelity is None:
+        raise BenchError(f"{device.address}: times mean nothing there", next_step="probe another device")
+    with device.open() as bench:
+        return _probed(target, bench, device, threads=threads, shape=shape, seconds=seconds)
+
+
+def _probed(
+    target: Target, bench: Workbench, device: Device, *, threads: int | None, shape: Shape, seconds: float
+) -> Target:
+    runner = _Runner(bench, threads or 1, seconds, shape)
+    about = runner.device()
+    check_probed(target, about["architecture"])
+    cores = about["logical_cores"]
     used = threads or min(cores, target.threads)
     if used > cores:
         found = Problem("--threads", f"{used} threads on {cores} cores", f"expected at most {cores}")
         raise SpecError("threads", [found], next_step="ask for fewer, or leave --threads out")
-    features = (*target.instruction_features, *(f for f in _vnni() if f not in target.instruction_features))
+    runner.threads = used
+    vnni = [name for name in about["features"] if name in VNNI]
+    features = (*target.instruction_features, *(f for f in vnni if f not in target.instruction_features))
     integers = "avx2" not in features or bool({*features} & {*VNNI})
     formats = [f for f in target.formats if f.bits != 16]
     formats += [BY_ROW] if integers and BY_ROW not in formats else []
-    runner = _Runner(used, seconds, shape)
+    name = ", ".join(filter(None, [about["model"], about["soc"]])) or about["processor"]
     with track("probing", len(formats) + 2) as advance:
         bandwidth, version = runner.bandwidth()
         advance(1)
@@ -73,19 +88,19 @@ def probe(
         **rest,
         disturbance=_significant(busy),
         measurements=2 * len(costs) + 4,
-        source=f"edgeicl probe: {processor()}, {used} threads, onnxruntime {version}; {shape.layers} layers of "
-        f"{shape.hidden}, prompts of {PROMPT_TOKENS} tokens; least of the times within {seconds:g} s, whose "
+        source=f"edgeicl probe, {device.fidelity}: {name}, {used} threads, onnxruntime {version}; "
+        f"{shape.layers} layers of {shape.hidden}, prompts of {PROMPT_TOKENS} tokens; least of the times within {seconds:g} s, whose "
         f"median was {busy:.2g} times as long",
     )
     if calibration.disturbed:
         log.warning(
-            "this computer is busy: the medians of its times were %.2g times the least; probe again when it is "
+            "the device is busy: the medians of its times were %.2g times the least; probe again when it is "
             "idle, or expect predictions to be off by as much",
             busy,
         )
     return target.model_copy(
         update={
-            "description": f"{processor()}, {used} threads, measured by edgeicl probe, from {target.name}",
+            "description": f"{name}, {used} threads, {device.fidelity} by edgeicl probe, from {target.name}",
             "threads": used,
             "calibration": calibration,
             "instruction_features": features,
@@ -97,11 +112,17 @@ def probe(
 class _Runner:
     """Writes graphs and has them timed."""
 
-    def __init__(self, threads: int, seconds: float, shape: Shape) -> None:
-        self._threads, self._seconds, self._shape = threads, seconds, shape
+    def __init__(self, bench: Workbench, threads: int, seconds: float, shape: Shape) -> None:
+        self._bench, self.threads, self._seconds, self._shape = bench, threads, seconds, shape
+        self._placed = 0
         self.disturbance: list[float] = []
         # of the least width that all blocks divide
         self._empty = Shape(layers=shape.layers, hidden=256, inner=512, heads=4)
+
+    def device(self) -> dict[str, Any]:
+        """What the device says of itself."""
+        about: dict[str, Any] = self._run([])["device"]
+        return about
 
     def bandwidth(self) -> tuple[float, str]:
         """Bytes per second, and the version of the runtime."""
@@ -121,7 +142,7 @@ class _Runner:
             raise BenchError(
                 f"{format_}: {self._shape.weights:,} weights took {token:.3g} ms with one token, {prompt:.3g} "
                 f"with a prompt; {self._empty.weights:,} took {few_token:.3g} and {few_prompt:.3g}",
-                next_step="end what else runs on this computer, and probe again",
+                next_step="end what else runs on the device, and probe again",
             )
         weights = self._shape.weights - self._empty.weights
         return FormatCost(
@@ -165,18 +186,22 @@ class _Runner:
         return times
 
     def _run(self, graphs: list[dict[str, Any]]) -> dict[str, Any]:
-        request = {"threads": self._threads, "graphs": graphs, "seconds": self._seconds}
+        placed = [graph | {"model": self._place(Path(graph["model"]))} for graph in graphs]
+        request = {"threads": self.threads, "graphs": placed, "seconds": self._seconds}
         try:
-            done = run_module("edgeicl.bench.graph_times", request, timeout_s=_TIMEOUT_S)
-        except subprocess.TimeoutExpired as error:
-            raise BenchError(f"probing took longer than {_TIMEOUT_S} s for one format") from error
-        if done.returncode != 0:
+            return self._bench.run("graph_times", request, timeout_s=_TIMEOUT_S)
+        except BenchError as error:
             raise BenchError(
-                f"a graph of the probe doesn't run:\n{last_lines(done.stderr)}",
-                next_step="take formats out of the target that this computer's runtime has no kernel for",
-            )
-        found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-        return found
+                f"a graph of the probe doesn't run: {error.args[0]}",
+                next_step="take formats out of the target that the device's runtime has no kernel for",
+            ) from error
+
+    def _place(self, graph: Path) -> str:
+        """The path there of a graph, sent with its weights into a folder of its own."""
+        self._placed += 1
+        files = {f"{self._placed}/{file.name}": file for file in graph.parent.iterdir()}
+        self._bench.place(files)
+        return self._bench.path(f"{self._placed}/{graph.name}")
 
 
 def _graph(folder: Path, inputs: dict[str, int], tokens: list[int]) -> dict[str, Any]:
@@ -186,9 +211,3 @@ def _graph(folder: Path, inputs: dict[str, int], tokens: list[int]) -> dict[str,
 def _significant(value: float) -> float:
     """Three digits: no measurement here has more."""
     return float(f"{value:.3g}")
-
-
-def _vnni() -> list[str]:
-    info = Path("/proc/cpuinfo")
-    flags = info.read_text().split() if info.exists() else []
-    return [name for name in VNNI if name in flags]

@@ -1,8 +1,6 @@
-"""Whether this computer can be measured for a target: a probe must run on what the target describes."""
+"""Whether a device can be measured for a target: a probe must run on what the target describes."""
 
 from __future__ import annotations
-
-import platform
 
 from edgeicl.errors import Problem, SpecError
 from edgeicl.specs.target import Target
@@ -12,24 +10,23 @@ _FEATURES = {"ARM": ("neon", "asimd", "dotprod", "fp16", "i8mm", "bf16", "sve"),
 _MACHINES = {"x86_64": "x86", "amd64": "x86", "aarch64": "ARM", "arm64": "ARM"}
 
 
-def check_probed(target: Target) -> None:
-    """SpecError for a target of another provider than the CPU, or with another kind of processor than this."""
+def check_probed(target: Target, machine: str) -> None:
+    """SpecError for a target of another provider than the CPU, or of another kind of processor than `machine`."""
     problems = []
     if target.provider != "cpu":
-        found = f"{target.provider}, and a probe measures this computer's CPU"
+        found = f"{target.provider}, and a probe measures CPUs"
         problems.append(Problem("--from: provider", found, "expected cpu"))
-    machine = platform.machine()
     here = _MACHINES.get(machine.lower())
     for kind, names in _FEATURES.items():
         foreign = [feature for feature in target.instruction_features if feature.startswith(names)]
         if foreign and here not in (None, kind):
-            found = f"{', '.join(foreign)}, which {kind} processors have, and this is {machine}"
+            found = f"{', '.join(foreign)}, which {kind} processors have, and the device is {machine}"
             problems.append(Problem("--from: instruction_features", found, f"expected those of {here}"))
     if problems:
         raise SpecError(
             f"target {target.name}",
             problems,
-            next_step="start from a target of this computer's kind (--from host-cpu is one of x86)"
-            + f", or run `edgeicl probe` on the device that {target.name} describes"
+            next_step="start from a target of the device's kind (--from host-cpu is one of x86)"
+            + f", or probe the device that {target.name} describes (--on ssh:HOST, adb)"
             * (target.provider == "cpu"),
         )

@@ -2,7 +2,7 @@
 
 Request: threads, and graphs: each a model, inputs (name -> width of the last axis), and tokens (a list). All
 graphs of a request are timed in turn, and the least time counts: others that use the machine only add to it.
-Without graphs, what is measured is how fast memory is read.
+Without graphs, what is measured is how fast memory is read, and the device says what it is.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ import onnxruntime as ort
 
 try:
     from edgeicl.bench.bandwidth import last_level_cache_bytes, memory_buffer_bytes, read_bandwidth
+    from edgeicl.bench.device_facts import device_facts
 except ImportError:  # On a device the files lie side by side.
     from bandwidth import (  # type: ignore[import-not-found, no-redef]
         last_level_cache_bytes,
         memory_buffer_bytes,
         read_bandwidth,
     )
+    from device_facts import device_facts  # type: ignore[import-not-found, no-redef]
 
 
 def times_ms(runs: list[Callable[[], object]], *, seconds: float, rounds: int = 3) -> list[list[float]]:
@@ -48,7 +50,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     if not request["graphs"]:
         buffer_bytes = memory_buffer_bytes(last_level_cache_bytes())
         found = read_bandwidth(buffer_bytes=buffer_bytes, threads=request["threads"])
-        return {"bandwidth": max(found.values()), "runtime_version": ort.__version__}
+        return {"bandwidth": max(found.values()), "runtime_version": ort.__version__, "device": device_facts()}
     options = ort.SessionOptions()
     options.intra_op_num_threads = request["threads"]
     options.inter_op_num_threads = 1

@@ -136,6 +136,11 @@ class Target(Spec):
     runtime_overhead_bytes: ByteSize = Field(
         description="Resident memory of the runtime and its session, without weights and cache."
     )
+    memory_bandwidth_bytes_per_second: float | None = Field(
+        None,
+        gt=0.0,
+        description="Of the memory by its specification, for predictions where nothing was measured.",
+    )
     formats: tuple[Format, ...] = Field(min_length=1, description="Formats with a fast kernel here.")
     cache_bits: tuple[CacheBits, ...] = Field(
         (32,),

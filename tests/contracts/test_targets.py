@@ -12,6 +12,8 @@ from edgeicl.specs.target import Target
 TARGETS = sorted((Path(__file__).parents[2] / "targets").glob("*.yaml"))
 EXPECTED = {
     "host-cpu", "tiny-cpu", "cuda", "android-flagship-2024", "android-midrange-2024", "android-entry",
+    "android-flagship-2025", "android-flagship-2023", "android-flagship-2022", "pixel-8", "galaxy-a36",
+    "android-7-gen-3", "iphone-16", "rk3588-board", "qcs6490-board",
     "iphone-15", "raspberry-pi-4", "raspberry-pi-5", "arm-neon-dotprod", "arm-i8mm",
 }  # fmt: skip
 # Name and description say which device it is, `provider` which of two; the rest are figures.
@@ -20,8 +22,8 @@ FIGURES = {
 }  # fmt: skip
 
 
-# Said, with a source, where the device takes others than fp32.
-BESIDE_WEIGHTS = {"cache_bits", "activation_bits"}
+# Said, with a source, where the device takes others than fp32, or where it is known.
+BESIDE_WEIGHTS = {"cache_bits", "activation_bits", "memory_bandwidth_bytes_per_second"}
 
 
 def test_the_list_is_whole() -> None:
@@ -54,6 +56,17 @@ def test_formats_are_those_with_a_kernel(path: Path) -> None:
     x86 = any(feature.startswith("avx") for feature in target.instruction_features)
     assert two_bit_blocks <= ({64, 128} if x86 else set())
     assert bool(two_bit_blocks) == x86
+
+
+def test_phones_and_boards_are_predicted() -> None:
+    """At least ten, each with its memory's bandwidth; those without a calibration rest on that alone."""
+    found = [load_spec(path, Target) for path in TARGETS]
+    known = [target for target in found if target.memory_bandwidth_bytes_per_second]
+    assert len(known) >= 15
+    assert sum(target.calibration is not None for target in known) >= 5
+    for target in known:
+        if target.calibration is not None:
+            assert target.calibration.bandwidth_bytes_per_second < target.memory_bandwidth_bytes_per_second
 
 
 def test_general_knowledge_is_marked() -> None:

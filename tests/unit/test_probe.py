@@ -9,6 +9,8 @@ import onnxruntime as ort
 import pytest
 
 from edgeicl.bench.device_facts import processor
+from edgeicl.bench.devices.address import device_at
+from edgeicl.bench.devices.local import THIS_COMPUTER
 from edgeicl.bench.graph_times import times_ms
 from edgeicl.emit.probe_graphs import Shape, write_activations, write_attention, write_products
 from edgeicl.errors import BenchError, SpecError
@@ -83,7 +85,7 @@ def test_times_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch) -
         "edgeicl.probe._Runner._run", lambda self, graphs: {"ms": [1.0, 9.0, 2.0, 3.0], "median_ms": [1.0] * 4}
     )
     with pytest.raises(BenchError, match=r"int8/row: .* took 1 ms with one token") as caught:
-        _Runner(1, 0.0, SMALL).cost(BY_ROW)
+        _Runner(THIS_COMPUTER.open(), 1, 0.0, SMALL).cost(BY_ROW)
     assert "probe again" in str(caught.value)
 
 
@@ -94,6 +96,11 @@ def test_mistakes_of_the_command(tmp_path: Path) -> None:
     assert exit_code("probe", "--out", out) == 2
 
 
+def test_an_emulated_core_has_no_times_to_probe() -> None:
+    with pytest.raises(BenchError, match="times mean nothing there"):
+        probe(load_target("raspberry-pi-5"), device=device_at("qemu:cortex-a76"))
+
+
 def test_more_threads_than_cores_are_refused() -> None:
     with pytest.raises(SpecError, match="1000 threads on"):
         probe(_target([{"bits": 32}], artifact_bytes=1), threads=1000)
@@ -102,23 +109,28 @@ def test_more_threads_than_cores_are_refused() -> None:
 @pytest.mark.parametrize(
     ("machine", "name", "told"),
     [
-        ("x86_64", "raspberry-pi-5", "dotprod, fp16, which ARM processors have, and this is x86_64; expected"),
-        ("aarch64", "host-cpu", "avx2, which x86 processors have, and this is aarch64; expected those of ARM"),
-        ("x86_64", "cuda", "cuda, and a probe measures this computer's CPU; expected cpu"),
+        (
+            "x86_64",
+            "raspberry-pi-5",
+            "dotprod, fp16, which ARM processors have, and the device is x86_64; expected",
+        ),
+        (
+            "aarch64",
+            "host-cpu",
+            "avx2, which x86 processors have, and the device is aarch64; expected those of ARM",
+        ),
+        ("x86_64", "cuda", "cuda, and a probe measures CPUs; expected cpu"),
         ("aarch64", "raspberry-pi-5", None),
         ("x86_64", "host-cpu", None),
         ("riscv64", "raspberry-pi-5", None),  # nothing is known of it
     ],
 )
-def test_another_device_is_not_measured_here(
-    machine: str, name: str, told: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("platform.machine", lambda: machine)
+def test_another_device_is_not_measured_here(machine: str, name: str, told: str | None) -> None:
     if told is None:
-        check_probed(load_target(name))
+        check_probed(load_target(name), machine)
         return
     with pytest.raises(SpecError, match=told) as caught:
-        probe(load_target(name), threads=1)
+        check_probed(load_target(name), machine)
     assert "--from host-cpu" in caught.value.next_step
     assert caught.value.exit_code == 2
 

@@ -25,7 +25,11 @@ from edgeicl.bench.devices.address import device_at
 from edgeicl.bench.devices.device import Limits
 from edgeicl.bench.devices.remote import PREFIX
 from edgeicl.bench.devices.ssh_shell import CONFIG, parse_host
+from edgeicl.emit.probe_graphs import Shape
 from edgeicl.errors import BenchError, IntegrityError, SpecError
+from edgeicl.probe import probe
+from edgeicl.specs.catalog import load_target
+from edgeicl.specs.quant_plan import Format
 from tests.unit.test_cli import exit_code
 
 Make = Callable[..., Path]
@@ -182,6 +186,17 @@ def test_answers_are_those_of_this_computer(
     assert exit_code(*command, "--on", "ssh:board", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["device"], found["same_answers"]) == ("ssh:board", 1.0)
+
+
+def test_a_host_is_probed(board: Board) -> None:
+    """Graphs are written here, sent, and timed there; the target says where its figures come from."""
+    larger = Shape(layers=2, hidden=512, inner=1024, heads=8)
+    target = load_target("host-cpu").model_copy(update={"formats": (Format(bits=4, block_size=32),)})
+    found = probe(target, threads=1, shape=larger, seconds=0.3, device=device_at("ssh:board"))
+    assert found.calibration is not None
+    assert {cost.format.bits for cost in found.calibration.costs} >= {4}
+    assert "edgeicl probe, measured" in found.calibration.source
+    assert list(board.home.iterdir()) == []
 
 
 def test_a_link_that_breaks_twice_is_taken_up(board: Board, make_artifact: Make) -> None:

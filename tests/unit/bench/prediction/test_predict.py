@@ -1,0 +1,114 @@
+"""Predictions of an artifact: which method, on paper, as the planner says it, and through the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgeicl.bench.artifact import open_artifact
+from edgeicl.bench.prediction.holdout import hold_out
+from edgeicl.bench.prediction.predict import decode_ms, known_targets, method_for, predict
+from edgeicl.errors import BenchError
+from edgeicl.specs.catalog import load_target
+from edgeicl.specs.format_cost import FormatCost
+from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.target import BitsBandwidth, Calibration, Target
+from tests.unit.test_cli import exit_code
+
+Make = Callable[..., Path]
+INT8 = Format(bits=8, block_size=32)
+
+
+def target(**update: object) -> Target:
+    return load_target("android-flagship-2024").model_copy(update=update)
+
+
+def calibration(**more: object) -> Calibration:
+    return Calibration.model_validate(
+        {
+            "bandwidth_bytes_per_second": 1e9,
+            "fixed_decode_ms": 0.5,
+            "measurements": 1,
+            "source": "a test",
+            **more,
+        }
+    )
+
+
+def test_the_best_method_that_the_facts_allow() -> None:
+    cost = FormatCost(format=INT8, decode_ps_per_weight=1.0, prompt_ps_per_weight=1.0)
+    assert method_for(target(calibration=calibration(costs=(cost,)))) == "probe"
+    assert method_for(target()) == "published"
+    assert method_for(target(calibration=None)) == "specification"
+    with pytest.raises(BenchError, match="nothing is known of the speed"):
+        method_for(target(calibration=None, memory_bandwidth_bytes_per_second=None))
+    with pytest.raises(BenchError, match="is for cuda: only CPUs"):
+        method_for(load_target("cuda"))
+
+
+def test_a_token_on_paper(make_artifact: Make) -> None:
+    """0.5 ms, and bytes at 1 GB/s: weights of the ledger, and a cache of 2 layers, 2 kinds, 32 fp32 numbers."""
+    opened = open_artifact(make_artifact())
+    found = decode_ms(opened, target(calibration=calibration()), "published", 10)
+    assert found == pytest.approx(0.5 + (opened.weight_bytes_per_token + 2 * 2 * 32 * 4 * 10) * 1e-6, rel=1e-9)
+    half = calibration(by_bits=(BitsBandwidth(bits=8, bandwidth_bytes_per_second=0.5e9),))
+    slower = decode_ms(opened, target(calibration=half), "published", 10)
+    # 8-bit weights count twice: two layers of 4 * 32 * 32 and 2 * 32 * 64, and a head of 40 * 32, with scales.
+    weights = 2 * (4 * 32 * 32 + 2 * 32 * 64) + 40 * 32
+    assert (slower - found) * 1e6 == pytest.approx(weights * (1 + 4 / 32), abs=9 * 1000)
+
+
+def test_what_a_probe_measured_is_all_that_counts(make_artifact: Make) -> None:
+    cost = FormatCost(format=INT8, decode_ps_per_weight=1000.0, prompt_ps_per_weight=100.0)
+    probed = target(calibration=calibration(costs=(cost,), fixed_prompt_ms=2.0))
+    found = predict(make_artifact(), probed, prompt_tokens=4, depth_tokens=10)
+    assert found.method == "probe"
+    assert found.hold_out is None
+    assert found.first_token_ms is not None
+    # 4 tokens meet the first layer and queries, keys, values of the second; one token meets the rest.
+    many = (4 * 32 * 32 + 2 * 32 * 64) + 3 * 32 * 32
+    one = (32 * 32 + 2 * 32 * 64) + 40 * 32
+    assert found.first_token_ms.value == pytest.approx(2.0 + (many * 4 * 100 + one * 1000) * 1e-9, rel=0.01)
+
+
+def test_an_interval_is_that_of_the_held_out(make_artifact: Make) -> None:
+    found = predict(make_artifact(), target(calibration=None), depth_tokens=8)
+    known = hold_out("specification")
+    assert found.fidelity == "predicted"
+    assert found.hold_out == known
+    assert found.decode_tokens_per_second is not None
+    decode = found.decode_tokens_per_second
+    assert decode.low == pytest.approx(decode.value * known.low_factor)
+    assert decode.high == pytest.approx(decode.value * known.high_factor)
+    assert found.first_token_ms is not None
+    assert found.first_token_ms.low < found.first_token_ms.value < found.first_token_ms.high
+
+
+def test_formats_without_a_kernel_are_noted(make_artifact: Make) -> None:
+    four = target(formats=(Format(bits=4, block_size=32),))
+    assert "not among the target's formats: int8/block32" in predict(make_artifact(), four).notes
+
+
+def test_labels_alone_decode_nothing(make_artifact: Make) -> None:
+    found = predict(make_artifact(labels_alone=True), target())
+    assert found.decode_tokens_per_second is None
+    assert found.first_token_ms is not None
+
+
+def test_the_command(make_artifact: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    artifact = str(make_artifact())
+    assert exit_code("predict", artifact, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {entry["target"] for entry in found} == {one.name for one in known_targets()}
+    assert len(found) >= 15
+    assert {entry["fidelity"] for entry in found} == {"predicted"}
+    assert exit_code("predict", artifact, "--target", "raspberry-pi-5") == 0
+    told = capsys.readouterr().out
+    assert "All figures are predicted" in told
+    assert "median error" in told
+    assert exit_code("predict", artifact, "--target", "host-cpu") == 9
+    assert "edgeicl probe" in capsys.readouterr().err
+    assert exit_code("predict") == 2
