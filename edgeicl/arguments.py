@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -66,6 +67,14 @@ CoresOption = Annotated[
 ]
 MemoryOption = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Let the process have no more memory, such as 512MB.")
+]
+LikeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TARGET",
+        help="As many cores and as much memory as this target (threads, budget.resident_bytes), where "
+        "--cores and --memory don't say.",
+    ),
 ]
 InstallOption = Annotated[
     bool,
@@ -223,6 +232,28 @@ def limits_given(cores: str | None, memory: str | None) -> Limits:
     if problems:
         raise SpecError("device", problems)
     return Limits(tuple(dict.fromkeys(numbers)) or None, memory_bytes)
+
+
+def limits_like(name: str, given: Limits) -> Limits:
+    """`given`, filled with what a target has: its first so many cores of this process, and its memory.
+
+    Raises:
+        SpecError: no such target, or one with more threads than this computer has cores.
+    """
+    from edgeicl.bench.devices.device import Limits
+    from edgeicl.specs.catalog import load_target
+
+    target = load_target(name)
+    cores = given.cores
+    if cores is None:
+        usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        if target.threads > len(usable):
+            found = (
+                f"{target.name} runs on {target.threads} threads, this computer has {len(usable)} cores for us"
+            )
+            raise SpecError("device", [Problem("--like", found, "expected at most as many, or --cores")])
+        cores = tuple(usable[: target.threads])
+    return Limits(cores, given.memory_bytes or target.budget.resident_bytes)
 
 
 def plain(spec: Spec) -> Any:

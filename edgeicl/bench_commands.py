@@ -13,10 +13,12 @@ from edgeicl.arguments import (
     CoresOption,
     InstallOption,
     JsonOption,
+    LikeOption,
     MemoryOption,
     OnOption,
     ThreadsOption,
     limits_given,
+    limits_like,
     plain,
     print_json,
     threads_for,
@@ -40,6 +42,7 @@ def bench(
     on: OnOption = "local",
     cores: CoresOption = None,
     memory: MemoryOption = None,
+    like: LikeOption = None,
     install: InstallOption = False,
     threads: ThreadsOption = None,
     prompt_tokens: PromptOption = 64,
@@ -99,7 +102,13 @@ def bench(
     from edgeicl.report.terminal import agreement_text, bench_text, compared_text
     from edgeicl.store import write_atomically
 
-    device = device_at(on, limits_given(cores, memory), install=install)
+    limits = limits_given(cores, memory)
+    if like is not None:
+        if on != "local":
+            problem = Problem("--like", f"found with --on {on}", "expected on local: others are what they are")
+            raise SpecError("device", [problem])
+        limits = limits_like(like, limits)
+    device = device_at(on, limits, install=install)
     count = threads_on(device, artifact, threads)
     if device.fidelity is None:
         found_there = agreement(artifact, device, threads=1)
@@ -150,6 +159,9 @@ def compare_command(
     rivals: Annotated[
         str, typer.Option("--with", metavar="A,B,...", help="What to compare with; an unknown name lists all.")
     ] = "optimum-int8",
+    on: Annotated[
+        str, typer.Option("--on", metavar="DEVICE", help="What runs all of them: local, or cuda.")
+    ] = "local",
     model: Annotated[
         Path | None,
         typer.Option(help="Checkpoint of the rivals; random weights of the same shape unless given."),
@@ -180,6 +192,9 @@ def compare_command(
     Exit code 9 if a rival could not be measured; figures of the others are printed all the same.
     """
     from edgeicl.bench.compare import prepare
+    from edgeicl.bench.devices.address import device_at
+    from edgeicl.bench.devices.cuda import CudaDevice
+    from edgeicl.bench.devices.local import LocalDevice
     from edgeicl.bench.repeats import run_repeatedly
     from edgeicl.bench.workload import Workload
     from edgeicl.cache_lock import in_use
@@ -188,6 +203,10 @@ def compare_command(
     from edgeicl.specs.comparison import Comparison
     from edgeicl.store import Store, cache_root
 
+    device = device_at(on)
+    if not (isinstance(device, LocalDevice) or (isinstance(device, CudaDevice) and device.number == 0)):
+        expected = "expected local, or cuda; CUDA_VISIBLE_DEVICES chooses among several GPUs"
+        raise SpecError("compare", [Problem("--on", f"found {on}", expected)])
     count = threads_for(artifacts[0], threads)
     with in_use(cache_root()):
         contest = prepare(
@@ -198,6 +217,7 @@ def compare_command(
             store=Store(cache_root()),
             pythons=_pythons(python or ()),
             install=install,
+            device=device,
         )
         found = contest.run(rounds) if runs == 1 else run_repeatedly(contest, runs=runs, rounds=rounds)
     if as_json:

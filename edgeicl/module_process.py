@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,12 @@ _PACKAGE_PARENT = Path(__file__).parents[1]
 
 
 def run_module(
-    module: str, request: Mapping[str, Any], *, timeout_s: float, environment: Mapping[str, str] | None = None
+    module: str,
+    request: Mapping[str, Any],
+    *,
+    timeout_s: float,
+    environment: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
     """What `python -m module` did, with `environment` beside this process's own.
 
@@ -23,7 +28,7 @@ def run_module(
     """
     # "-m" puts the working folder first on the path: the package's own, so that no user's file is imported.
     return subprocess.run(
-        [sys.executable, "-m", module],
+        [sys.executable, "-m", module, *arguments],
         input=json.dumps(request),
         capture_output=True,
         text=True,

@@ -13,11 +13,13 @@ from statistics import median
 from typing import Any
 
 from edgeicl.bench.conditions import read_back_conditions
+from edgeicl.bench.devices.device import Device
+from edgeicl.bench.devices.local import THIS_COMPUTER
 from edgeicl.bench.entrants import ArtifactEntrant, RivalEntrant, entrants
 from edgeicl.bench.quiet import QUIET_SHARE, busy_share
 from edgeicl.bench.rivals.checkpoint import require_same_shape, write_random_checkpoint
 from edgeicl.bench.rivals.contender import RivalBuilder
-from edgeicl.bench.rivals.table import environments_named, rivals_named
+from edgeicl.bench.rivals.table import environments_named, require_provider, rivals_named
 from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError
 from edgeicl.models.model_folder import model_config
@@ -75,6 +77,7 @@ def prepare(
     store: Store,
     pythons: Mapping[str, Path] | None = None,
     install: bool = False,
+    device: Device = THIS_COMPUTER,
 ) -> Contest:
     """The artifacts in the folders `artifacts` and `rivals`, built and checked.
 
@@ -86,15 +89,19 @@ def prepare(
         store: Where built rivals are kept for the next time.
         pythons: Environment of a rival -> interpreter that has its libraries.
         install: Make missing environments with pip.
+        device: Where the artifacts run; rivals of another kind of processor are refused.
 
     Raises:
-        SpecError: an unknown rival or environment.
+        SpecError: an unknown rival or environment, or a rival of another kind of processor than the device's.
         DataError: artifacts of several shapes, or a checkpoint of another.
         IntegrityError: a file of an artifact is not the one that was written.
     """
     wanted_rivals = rivals_named(rivals)
+    require_provider(wanted_rivals, device.provider)
     environments_named(list(pythons or {}))
-    ours, notes = entrants(artifacts, workload)
+    ours, notes = entrants(artifacts, workload, device=device)
+    if device.provider == "cuda":
+        notes += ("memory is the host's; the GPU's is not counted",)
     config = model_config(artifacts[0])
     for other in artifacts[1:]:
         require_same_shape(other, config)
@@ -205,6 +212,8 @@ def summarized(
             f"not quiet: other processes took up to {max(other_work):.0%} of the cores' time before a round "
             f"(above {QUIET_SHARE:.0%})",
         )
+    runs = [run for entry in ours for run in entry.runs]
+    probed = [max(run["bandwidth"]["memory"].values()) for run in runs if run["bandwidth"]]
     first = max(ours, key=lambda entry: entry.workload.decode_tokens)
     return Comparison(
         fidelity="measured",
@@ -214,9 +223,7 @@ def summarized(
         rivals=rivals,
         not_measured=tuple(not_measured),
         pairings=pairings,
-        bandwidth_bytes_per_second=median(
-            max(run["bandwidth"]["memory"].values()) for entry in ours for run in entry.runs
-        ),
+        bandwidth_bytes_per_second=median(probed) if probed else None,
         other_work=tuple(other_work),
         notes=notes,
     )

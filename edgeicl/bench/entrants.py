@@ -9,6 +9,8 @@ from statistics import median
 from typing import Any
 
 from edgeicl.bench.artifact import Artifact, open_artifact
+from edgeicl.bench.devices.device import Device
+from edgeicl.bench.devices.local import THIS_COMPUTER
 from edgeicl.bench.figures import fastest_probes, verify_threads
 from edgeicl.bench.rivals.contender import Contender
 from edgeicl.bench.summary import prefill_tokens_per_second, tokens_per_second
@@ -25,6 +27,7 @@ class ArtifactEntrant:
     name: str
     artifact: Artifact
     workload: Workload
+    device: Device = THIS_COMPUTER
     runs: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -43,6 +46,7 @@ class ArtifactEntrant:
             workload=self.workload,
             vocabulary=self.artifact.vocabulary,
             bytes_per_token=self.bytes_per_token or self.artifact.weight_bytes_per_token,
+            device=self.device,
         )
         verify_threads(found, self.workload.threads)
         self.runs.append(found)
@@ -54,7 +58,7 @@ class ArtifactEntrant:
         shares = [
             entry.decode_tokens_per_second * per_token / ceiling_of(found)
             for entry, found in zip(rounds, self.runs, strict=True)
-            if per_token is not None and entry.decode_tokens_per_second is not None
+            if per_token is not None and found["bandwidth"] and entry.decode_tokens_per_second is not None
         ]
         folder = self.artifact.path
         return ArtifactContestant(
@@ -95,7 +99,9 @@ class RivalEntrant:
         )
 
 
-def entrants(artifacts: Sequence[Path], workload: Workload) -> tuple[list[ArtifactEntrant], tuple[str, ...]]:
+def entrants(
+    artifacts: Sequence[Path], workload: Workload, *, device: Device = THIS_COMPUTER
+) -> tuple[list[ArtifactEntrant], tuple[str, ...]]:
     """The opened artifacts with what each runs, all with the same prompt, and notes on what was changed."""
     opened = [open_artifact(path) for path in artifacts]
     notes: dict[str, None] = {}
@@ -109,7 +115,7 @@ def entrants(artifacts: Sequence[Path], workload: Workload) -> tuple[list[Artifa
         prefixed = ("it was measured without the prefix that stands before its queries",)
         told = (*left_out, *(prefixed if artifact.prefixes else ()))
         notes |= dict.fromkeys(f"{name}: {note}" for note in told)
-        found.append(ArtifactEntrant(name, artifact, own))
+        found.append(ArtifactEntrant(name, artifact, own, device))
     return found, tuple(notes)
 
 

@@ -3,9 +3,9 @@
 Needs numpy and onnxruntime, and the files of `devices/programs.py` beside it: the same files run here, over ssh
 and over adb. It imports nothing else, so that the peak memory is the artifact's.
 
-Every request has model, engine (fused | growing), prefix (null, or the file whose first set stands before the
-prompt), threads, vocabulary, prompt_tokens, decode_tokens, repetitions, warmup_repetitions, cool_down_s, and an
-action:
+Every request has model, engine (fused | growing | cuda:NUMBER), prefix (null, or the file whose first set
+stands before the prompt), threads, vocabulary, prompt_tokens, decode_tokens, repetitions, warmup_repetitions,
+cool_down_s, and an action:
 
 - measure (where none is given): load, warm up, repeat; bytes_per_token asks for the memory's bandwidth (null:
   none), `cold: true` has the artifact's pages dropped from the file cache before it is loaded.
@@ -23,6 +23,7 @@ import os
 import platform
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ try:
     from edgeicl.bench.length_tests import needed_context_tokens, time_tests
     from edgeicl.bench.protocol import peak_rss_bytes, time_repetition, token_trace
     from edgeicl.bench.sustained import sustain
+    from edgeicl.models.device_decoder import DeviceDecoder
     from edgeicl.models.growing_decoder import GrowingDecoder
     from edgeicl.models.onnx_decoder import OnnxDecoder
     from edgeicl.models.prefix_file import prefix_tokens, read_prefix
@@ -43,6 +45,7 @@ except ImportError:  # On a device the files lie side by side.
         memory_buffer_bytes,
         read_bandwidth,
     )
+    from device_decoder import DeviceDecoder  # type: ignore[import-not-found, no-redef]
     from device_facts import (  # type: ignore[import-not-found, no-redef]
         device_facts,
         device_state,
@@ -64,6 +67,11 @@ except ImportError:  # On a device the files lie side by side.
 ENGINES: dict[str, Any] = {"fused": OnnxDecoder, "growing": GrowingDecoder}
 _COOL_ENOUGH_C = 2.0  # above the temperature at the start
 _COOL_DOWN_STEP_S = 1.0
+
+
+def engine(name: str) -> Any:
+    """What makes a decoder of a graph; `cuda:0` holds it on that GPU."""
+    return partial(DeviceDecoder, device=name) if name.startswith("cuda:") else ENGINES[name]
 
 
 def thread_count() -> int | None:
@@ -88,7 +96,7 @@ class Run:
         context_tokens = self.prefix_tokens + request["prompt_tokens"] + request["decode_tokens"]
         if request.get("tests"):
             context_tokens = needed_context_tokens(request["tests"])
-        self.decoder = ENGINES[request["engine"]](
+        self.decoder = engine(request["engine"])(
             Path(request["model"]), threads=request["threads"], context_tokens=context_tokens
         )
         if prefix is not None:
@@ -126,6 +134,7 @@ class Run:
             # The calling thread works too: a pool of N threads starts N - 1.
             "pool_threads": threads_after - before + 1 if before and threads_after else None,
             "providers": list(self.decoder.providers),
+            "told": list(getattr(self.decoder, "told", ())),
             "runtime": "onnxruntime",
             "runtime_version": ort.__version__,
             "machine": f"{platform.system()} {platform.machine()}",

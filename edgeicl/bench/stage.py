@@ -13,7 +13,7 @@ from edgeicl.bench.figures import length_test, summarize, sustained_load
 from edgeicl.bench.procedure import Procedure
 from edgeicl.bench.summary import NOISY_SPREAD_RATIO, speed_spread
 from edgeicl.bench.workload import Workload
-from edgeicl.bench.workload_run import PlacedGraph, place_graph
+from edgeicl.bench.workload_run import PlacedGraph, engine_on, place_graph, probed_bytes
 from edgeicl.errors import BenchError
 from edgeicl.models.flops import prompt_flops
 from edgeicl.models.model_folder import model_config
@@ -63,12 +63,14 @@ def bench(
         placed = place_graph(
             bench_,
             graph=opened.graph,
-            engine=opened.manifest.engine,
+            engine=engine_on(device, opened.manifest.engine),
             vocabulary=opened.vocabulary,
             prefix=opened.path / PREFIX_FILE if before else None,
         )
         outside = [("before", bench_.state())]
-        run, attempts = quiet_run(placed, fitted, conduct, bytes_per_token=bytes_per_token)
+        run, attempts = quiet_run(
+            placed, fitted, conduct, bytes_per_token=probed_bytes(device, bytes_per_token)
+        )
         warm = placed.ask("load", fitted)
         tests = timed_tests(placed, fitted, conduct)
         sustained = sustained_run(placed, fitted, conduct)
@@ -79,7 +81,7 @@ def bench(
         opened,
         fitted,
         bytes_per_token=bytes_per_token,
-        notes=notes,
+        notes=(*notes, *run.get("told", ()), *above_limit(run, device)),
         fidelity=device.fidelity,
         address=device.address,
         limits=limits,
@@ -99,6 +101,17 @@ def bench(
             if before
             else None,
         }
+    )
+
+
+def above_limit(run: dict[str, Any], device: Device) -> tuple[str, ...]:
+    """A note where the process held more than its limit: pages of files, which a limit may not count."""
+    limit, peak = device.limits.memory_bytes, run["peak_rss_bytes"]
+    if not limit or not peak or peak <= limit:
+        return ()
+    return (
+        "peak resident memory is above the limit: pages of libraries and weights that were cached before are not "
+        "counted by what holds it",
     )
 
 

@@ -64,6 +64,27 @@ def place_graph(
     )
 
 
+def engine_on(device: Device, engine: str) -> str:
+    """What runs a graph of this engine there. BenchError where nothing does."""
+    if device.provider == "cpu":
+        return engine
+    if engine != "fused":
+        raise BenchError(
+            f"{device.address}: this artifact's keys and values grow from step to step, so no buffer of "
+            "the GPU can hold them",
+            next_step="measure it on local",
+        )
+    return f"cuda:{device.address.partition(':')[2] or 0}"
+
+
+def probed_bytes(device: Device, bytes_per_token: int | None) -> int | None:
+    """What the runner probes the memory's bandwidth with; None where such a probe has no place.
+
+    A GPU doesn't read the host's memory, and the probe's own buffer would break a limit of memory.
+    """
+    return None if device.provider != "cpu" or device.limits.memory_bytes else bytes_per_token
+
+
 def run_workload(
     *,
     graph: Path,
@@ -81,5 +102,7 @@ def run_workload(
         BenchError: the runner failed, took too long, or wrote something else than its result.
     """
     with device.open() as bench:
+        engine = engine_on(device, engine)
         placed = place_graph(bench, graph=graph, engine=engine, vocabulary=vocabulary, prefix=prefix)
-        return placed.ask("measure", workload, bytes_per_token=bytes_per_token, timeout_s=timeout_s)
+        probed = probed_bytes(device, bytes_per_token)
+        return placed.ask("measure", workload, bytes_per_token=probed, timeout_s=timeout_s)

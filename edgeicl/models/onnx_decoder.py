@@ -30,8 +30,17 @@ CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tens
 """Of a graph's `past_key_values.*` -> numpy's."""
 
 
-def open_session(model_path: Path, *, threads: int, weights_folder: Path | None = None) -> ort.InferenceSession:
-    """A session on the CPU; `weights_folder` holds the weights where they don't lie beside the graph."""
+def open_session(
+    model_path: Path,
+    *,
+    threads: int,
+    weights_folder: Path | None = None,
+    providers: Sequence[Any] = ("CPUExecutionProvider",),
+) -> ort.InferenceSession:
+    """A session on the CPU unless told otherwise.
+
+    `weights_folder` holds the weights where they don't lie beside the graph.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -43,7 +52,7 @@ def open_session(model_path: Path, *, threads: int, weights_folder: Path | None 
             "session.model_external_initializers_file_folder_path", str(weights_folder)
         )
         model = Path(model_path).read_bytes()
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(model, options, providers=list(providers))
 
 
 class OnnxDecoder:

@@ -33,13 +33,14 @@ def _figure_facts(comparison: Comparison) -> Facts:
     )
     described = [f"{entry.name}: {entry.description}." for entry in (*comparison.artifacts, *comparison.rivals)]
     count = len(comparison.artifacts[0].rounds)
+    bandwidth = comparison.bandwidth_bytes_per_second
+    memory_read = f"; memory read at {bandwidth / 1e9:.0f} GB/s" if bandwidth else ""
     note = " ".join(
         [
             *described,
             f"Rivals have {comparison.weights}; their logit error is to transformers in fp32.",
             f"{comparison.fidelity}, medians of {count} round{'s' * (count != 1)} in turn, on",
-            f"{conditions_text(comparison.conditions)}; memory read at",
-            f"{comparison.bandwidth_bytes_per_second / 1e9:.0f} GB/s.",
+            f"{conditions_text(comparison.conditions)}{memory_read}.",
             *(f"Note: {text}." for text in comparison.notes),
         ]
     )

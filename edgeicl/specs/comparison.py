@@ -95,8 +95,10 @@ class Comparison(Spec):
     rivals: tuple[RivalContestant, ...]
     not_measured: tuple[NotMeasured, ...]
     pairings: tuple[Pairing, ...] = Field(description="Every artifact with every rival.")
-    bandwidth_bytes_per_second: float = Field(
-        description="Memory bandwidth of the machine meanwhile, by a probe after each of our rounds; median."
+    bandwidth_bytes_per_second: float | None = Field(
+        None,
+        description="Memory bandwidth of the machine meanwhile, by a probe after each of our rounds; median. "
+        "Null on a GPU.",
     )
     other_work: tuple[float, ...] = Field(
         (),

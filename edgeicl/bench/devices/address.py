@@ -11,6 +11,7 @@ from edgeicl.errors import Problem, SpecError
 # Kind -> module and class, imported when asked for; with the form of its address.
 _KINDS = {
     "local": ("edgeicl.bench.devices.local:LocalDevice", "local"),
+    "cuda": ("edgeicl.bench.devices.cuda:CudaDevice", "cuda[:NUMBER]"),
     "ssh": ("edgeicl.bench.devices.ssh:SshDevice", "ssh:HOST"),
     "adb": ("edgeicl.bench.devices.adb:AdbDevice", "adb[:SERIAL]"),
     "qemu": ("edgeicl.bench.devices.qemu:QemuDevice", "qemu:CORE"),

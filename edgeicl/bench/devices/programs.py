@@ -27,6 +27,7 @@ _FILES = (
     "bench/sustained.py",
     "bench/bandwidth.py",
     "models/onnx_decoder.py",
+    "models/device_decoder.py",
     "models/growing_decoder.py",
     "models/prefix_file.py",
     "numerics/padding.py",

@@ -10,7 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,8 @@ class Rival:
     module: str
     logit_tolerance: float
     settings: Mapping[str, Any] = field(default_factory=dict)
+    provider: Literal["cpu", "cuda"] = "cpu"
+    """What runs it; it is compared with artifacts that the same kind of processor runs."""
     fixes_context: bool = False
     """Whether what is built holds a key/value buffer of just so many tokens."""
 

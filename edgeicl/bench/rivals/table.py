@@ -9,6 +9,7 @@ from edgeicl.bench.rivals import (
     executorch_8da4w,
     openvino,
     optimum_int8,
+    torch_cuda,
     transformers_eager,
 )
 from edgeicl.bench.rivals.rival import Rival
@@ -16,7 +17,7 @@ from edgeicl.errors import Problem, SpecError
 
 RIVALS = {
     rival.name: rival
-    for module in (optimum_int8, transformers_eager, openvino, executorch_8da4w, ctranslate2_int8)
+    for module in (optimum_int8, transformers_eager, openvino, executorch_8da4w, ctranslate2_int8, torch_cuda)
     for rival in module.RIVALS
 }
 REFERENCE = RIVALS["hf-fp32"]
@@ -33,6 +34,22 @@ def rivals_named(names: Sequence[str]) -> list[Rival]:
     if problems or not names:
         raise SpecError("compare", problems or [Problem("--with", "no rival", "expected at least one")])
     return [RIVALS[name] for name in dict.fromkeys(names)]
+
+
+def require_provider(rivals: Sequence[Rival], provider: str) -> None:
+    """SpecError that lists every rival that another kind of processor runs than the artifacts."""
+    fitting = [rival.name for rival in RIVALS.values() if rival.provider == provider]
+    problems = [
+        Problem(
+            "--with",
+            f"{rival.name} runs on {rival.provider}, the artifacts on {provider}",
+            f"expected any of {', '.join(fitting)}, or --on {'cuda' if rival.provider == 'cuda' else 'local'}",
+        )
+        for rival in rivals
+        if rival.provider != provider
+    ]
+    if problems:
+        raise SpecError("compare", problems)
 
 
 def environments_named(names: Sequence[str]) -> None:
