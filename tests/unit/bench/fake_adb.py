@@ -46,7 +46,7 @@ def push(file: str, there: str) -> int:
     if fault("full"):
         say(
             f"adb: error: failed to copy '{file}': remote write failed: No space left on device",
-            file=sys.stderr,
+            sys.stderr,
         )
         return 1
     target = Path(here(there))
@@ -61,7 +61,16 @@ def shell(script: str) -> int:
         say("error: device 'SERIAL1' not found", sys.stderr)
         return 1
     environment = {"PATH": f"{PHONE / 'tools'}:/usr/bin:/bin", "ADB_PHONE": str(PHONE)}
-    return subprocess.run(["/bin/sh", "-c", here(script)], env=environment, check=False).returncode
+    done = subprocess.run(
+        ["/bin/sh", "-c", here(script)],
+        env=environment,
+        input=here(sys.stdin.read()),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    sys.stdout.write(done.stdout.replace(str(PHONE / "storage"), STORAGE))
+    return done.returncode
 
 
 def main(arguments: list[str]) -> int:
