@@ -110,8 +110,8 @@ def above_limit(run: dict[str, Any], device: Device) -> tuple[str, ...]:
     if not limit or not peak or peak <= limit:
         return ()
     return (
-        "peak resident memory is above the limit: pages of libraries and weights that were cached before are not "
-        "counted by what holds it",
+        "peak resident memory is above the limit: pages of libraries and weights that were cached before are "
+        "not counted by what holds it",
     )
 
 
