@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from edgeicl.bench.devices.device import Device, Provider
 from edgeicl.bench.devices.local import LocalWorkbench
@@ -31,13 +33,24 @@ class CudaDevice(Device):
     def number(self) -> int:
         return int(self.address.partition(":")[2] or 0)
 
-    def open(self) -> LocalWorkbench:
+    def open(self) -> CudaWorkbench:
         if (reason := why_no_cuda()) is not None:
             raise BenchError(
                 f"{self.address}: {reason}",
                 next_step='on a computer with an NVIDIA GPU: pip install "edgeicl[cuda]"',
             )
-        return LocalWorkbench()
+        return CudaWorkbench()
+
+
+class CudaWorkbench(LocalWorkbench):
+    """Runs the one program that knows GPUs. BenchError for others, which would use the processor unasked."""
+
+    def run(self, program: str, request: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
+        if program != "runner":
+            raise BenchError(
+                f"{program} runs on processors alone", next_step="use --on local; bench takes cuda"
+            )
+        return super().run(program, request, timeout_s=timeout_s)
 
 
 def why_no_cuda() -> str | None:

@@ -104,7 +104,19 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Phone:
 
 
 def bench(artifact: Path, *options: str, on: str = "adb") -> int:
-    command = ["bench", str(artifact), "--on", on, "--threads", "1", "--prompt-tokens", "8", "--accept-noise"]
+    command = [
+        "bench",
+        str(artifact),
+        "--on",
+        on,
+        "--threads",
+        "1",
+        "--prompt-tokens",
+        "8",
+        "--accept-noise",
+        "--attempts",
+        "1",
+    ]
     return exit_code(*command, "--decode-tokens", "4", "--repetitions", "2", "--warmup", "0", *options)
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeicl.bench.devices.address import device_at
-from edgeicl.bench.devices.cuda import CUDA, CudaDevice
+from edgeicl.bench.devices.cuda import CUDA, CudaDevice, CudaWorkbench
 from edgeicl.bench.devices.device import Limits
 from edgeicl.bench.stage import bench
 from edgeicl.bench.workload import Workload
@@ -96,6 +96,11 @@ def test_without_cuda_the_reason_and_what_to_install(make_artifact: Make) -> Non
         BenchError, match=r'(?s)cuda: onnxruntime .* has no CUDAE.*pip install "edgeicl\[cuda\]"'
     ):
         bench(make_artifact(), Workload(1, 4, 2), device=device_at("cuda"))
+
+
+def test_no_other_program_runs_beside_the_gpu() -> None:
+    with pytest.raises(BenchError, match=r"answers runs on processors alone\nnext: use --on local"):
+        CudaWorkbench().run("answers", {}, timeout_s=1)
 
 
 def test_addresses_of_gpus() -> None:

@@ -48,7 +48,18 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
 
 def bench(artifact: Path, *options: str) -> int:
     command = ["bench", str(artifact), "--on", "ssh:board", "--threads", "1", "--prompt-tokens", "8"]
-    command += ["--decode-tokens", "4", "--repetitions", "2", "--warmup", "0", "--accept-noise", *options]
+    command += [
+        "--decode-tokens",
+        "4",
+        "--repetitions",
+        "2",
+        "--warmup",
+        "0",
+        "--accept-noise",
+        "--attempts",
+        "1",
+        *options,
+    ]
     return exit_code(*command)
 
 
