@@ -14,7 +14,8 @@ from edgeicl.bench.summary import (
     ceiling_tokens_per_second,
     percentiles,
     prefill_tokens_per_second,
-    speed_spread,
+    speeds_of,
+    spread_ratio,
     tokens_per_second,
 )
 from edgeicl.bench.workload import Workload
@@ -58,7 +59,7 @@ def summarize(
     if run["peak_rss_bytes"] is None:
         raise BenchError("this system doesn't tell the peak memory of a process; expected Linux or macOS")
     speeds = tokens_per_second(run["decode_ms"])
-    spread = speed_spread(run)
+    spread = spread_ratio(speeds_of(run))
     if spread is None:
         notes += ("one repetition only: the spread is unknown",)
     elif spread > NOISY_SPREAD_RATIO:

@@ -11,7 +11,7 @@ from edgeicl.bench.devices.device import Device
 from edgeicl.bench.devices.local import THIS_COMPUTER
 from edgeicl.bench.figures import length_test, summarize, sustained_load
 from edgeicl.bench.procedure import Procedure
-from edgeicl.bench.summary import NOISY_SPREAD_RATIO, speed_spread
+from edgeicl.bench.summary import NOISY_SPREAD_RATIO, middle_spread, speeds_of
 from edgeicl.bench.workload import Workload
 from edgeicl.bench.workload_run import PlacedGraph, engine_on, place_graph, probed_bytes
 from edgeicl.errors import BenchError
@@ -143,16 +143,18 @@ def quiet_run(
         run = placed.ask(
             "measure", workload, bytes_per_token=bytes_per_token, cold=True, cool_down_s=conduct.cool_down_s
         )
-        spread = speed_spread(run)
+        spread = middle_spread(speeds_of(run))
         if spread is None or spread <= NOISY_SPREAD_RATIO:
             return run, attempt
         if attempt < conduct.attempts:
-            log.warning("speed varied by %.0f%% between repetitions; measuring again", spread * 100)
+            log.warning(
+                "speed varied by %.0f%% in the middle half of the repetitions; measuring again", spread * 100
+            )
     if conduct.accept_noise:
         return run, conduct.attempts
     raise BenchError(
-        f"too noisy: speed varied by {spread:.0%} between repetitions in the last of {conduct.attempts} "
-        f"attempts; expected at most {NOISY_SPREAD_RATIO:.0%}",
+        f"too noisy: speed varied by {spread:.0%} in the middle half of the repetitions, in the last of "
+        f"{conduct.attempts} attempts; expected at most {NOISY_SPREAD_RATIO:.0%}",
         next_step="end what else runs there, ask for longer prompts or more tokens, or add --accept-noise",
     )
 

@@ -38,9 +38,17 @@ def spread_ratio(speeds: Sequence[float]) -> float | None:
     return (max(speeds) - min(speeds)) / median(speeds)
 
 
-def speed_spread(run: Mapping[str, Any]) -> float | None:
-    """Of decode in one answer of the runner, or of prefill where nothing was decoded."""
-    return spread_ratio(tokens_per_second(run["decode_ms"]) or [1e3 / first for first in run["first_token_ms"]])
+def speeds_of(run: Mapping[str, Any]) -> list[float]:
+    """Of decode in one answer of the runner, a repetition each, or of prefill where nothing was decoded."""
+    return tokens_per_second(run["decode_ms"]) or [1e3 / first for first in run["first_token_ms"]]
+
+
+def middle_spread(speeds: Sequence[float]) -> float | None:
+    """Upper minus lower quartile over the median: what the median rests on, without a lone slow repetition."""
+    if len(speeds) < 2:
+        return None
+    low, high = np.percentile(speeds, [25, 75])
+    return float((high - low) / median(speeds))
 
 
 def ceiling_tokens_per_second(bandwidth_bytes_per_second: float, bytes_per_token: int) -> float:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from edgeicl.bench.summary import (
     ceiling_tokens_per_second,
+    middle_spread,
     percentiles,
     prefill_tokens_per_second,
     spread_ratio,
@@ -45,3 +46,10 @@ def test_percentiles_rise_and_stay_within_the_samples(samples: list[list[float]]
     found = percentiles(samples)
     low, high = min(map(min, samples)), max(map(max, samples))
     assert low - 1e-9 <= found.p50_ms <= found.p90_ms <= found.p99_ms <= high + 1e-9
+
+
+def test_the_middle_half_on_paper() -> None:
+    """Of 1, 2, 3, 4, 5 the quartiles are 2 and 4; one repetition ten times as slow changes nothing."""
+    assert middle_spread([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(2 / 3)
+    assert middle_spread([10.0, 100.0, 100.0, 100.0, 100.0]) == 0.0
+    assert middle_spread([1.0]) is None
