@@ -80,9 +80,12 @@ def validation_text(found: Validation) -> str:
 def _interval(found: Interval | None) -> str:
     if found is None:
         return ""
-    if found.low == found.high:
-        return f"{found.value:.3g}"
-    return f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
+    value, low, high = (_three_digits(number) for number in (found.value, found.low, found.high))
+    return value if low == high else f"{value} [{low}, {high}]"
+
+
+def _three_digits(number: float) -> str:
+    return f"{float(f'{number:.3g}'):,g}" if number < 1e6 else f"{number:.3g}"
 
 
 def _error(found: HoldOut) -> str:

@@ -22,6 +22,7 @@ from edgeicl.models.model_folder import model_config
 from edgeicl.models.prompt_time import product_nanoseconds, rest_of_prompt_ms
 from edgeicl.numerics.decode_reads import read_bytes
 from edgeicl.numerics.size import group_bytes
+from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.catalog import load_target, shipped
 from edgeicl.specs.prediction import HoldOut, Interval, Method, Prediction
 from edgeicl.specs.target import Calibration, Target
@@ -48,7 +49,7 @@ def predict(
     prompt = min(prompt_tokens or target.prompt_tokens or target.context_tokens, opened.context_tokens)
     token_bytes = opened.weight_bytes_per_token + opened.cache_bytes(depth)
     known = hold_out(method) if method != "probe" else None
-    notes = [*_notes(opened, target, method)]
+    notes = _notes(opened, target, method, token_bytes)
     decode = None
     if opened.generates:
         decode = _within(1e3 / decode_ms(opened, target, method, depth), known)
@@ -168,7 +169,7 @@ def _within(value: float, known: HoldOut | None) -> Interval:
     return Interval(value=value, low=value * known.low_factor, high=value * known.high_factor)
 
 
-def _notes(opened: Artifact, target: Target, method: Method) -> list[str]:
+def _notes(opened: Artifact, target: Target, method: Method, token_bytes: int) -> list[str]:
     notes = []
     offered = set(map(str, target.formats))
     foreign = sorted({str(group.format) for group in opened.manifest.plan.groups} - offered)
@@ -179,6 +180,12 @@ def _notes(opened: Artifact, target: Target, method: Method) -> list[str]:
         if target.calibration is not None and target.calibration.disturbed:
             notes.append("the device was busy while it was probed")
     else:
+        least = min(speed.token_bytes for speed in published_speeds())
+        if token_bytes < least:
+            notes.append(
+                f"a token reads {format_byte_size(token_bytes)}, less than in any published speed "
+                f"({format_byte_size(least)}): what doesn't go with bytes is not counted, so it will be slower"
+            )
         notes.append("calibrated by speeds of other engines than onnxruntime, most of them")
     return notes
 

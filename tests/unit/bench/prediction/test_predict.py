@@ -92,6 +92,12 @@ def test_formats_without_a_kernel_are_noted(make_artifact: Make) -> None:
     assert "not among the target's formats: int8/block32" in predict(make_artifact(), four).notes
 
 
+def test_a_token_smaller_than_any_published_is_noted(make_artifact: Make) -> None:
+    """The tiny one reads kilobytes, the smallest published model 60 MB."""
+    (note,) = (n for n in predict(make_artifact(), target()).notes if "a token reads" in n)
+    assert "less than in any published speed (60.4 MB)" in note
+
+
 def test_labels_alone_decode_nothing(make_artifact: Make) -> None:
     found = predict(make_artifact(labels_alone=True), target())
     assert found.decode_tokens_per_second is None
