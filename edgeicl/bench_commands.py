@@ -110,7 +110,17 @@ def bench(
         limits = limits_like(like, limits)
     device = device_at(on, limits, install=install)
     count = threads_on(device, artifact, threads)
+    if out is not None and not out.absolute().parent.is_dir():
+        raise SpecError(
+            "bench", [Problem("--output", f"{out.parent}: no such folder", "expected one that is there")]
+        )
     if device.fidelity is None:
+        of_times = {"--tests": tests, "--sustained": sustained, "--cool-down": cool_down, "--against": against}
+        of_times |= {"--fail-if": fail_if, "--csv": csv, "--output": out, "--threads": threads}
+        given = [name for name, value in of_times.items() if value]
+        if given:
+            why = f"found with --on {on}, where times mean nothing"
+            raise SpecError("bench", [Problem(name, why, "expected without it") for name in given])
         found_there = agreement(artifact, device, threads=1)
         print_json(plain(found_there)) if as_json else typer.echo(agreement_text(found_there))
         if not found_there.agrees:

@@ -126,5 +126,11 @@ def test_the_command_gates(make_artifact: Make, tmp_path: Path, capsys: pytest.C
     assert "artifact_bytes" in capsys.readouterr().out
     assert exit_code(*against, "--fail-if", "artifact_bytes < 1%") == 11
     assert "worse than" in capsys.readouterr().err
+    assert exit_code(*command, "-o", str(tmp_path / "no" / "b.json")) == 2
+    assert "no such folder" in capsys.readouterr().err
+    assert exit_code("bench", artifact, "--on", "qemu:max", "--csv", "--sustained", "1") == 2
+    error = capsys.readouterr().err
+    assert "--csv" in error
+    assert "--sustained" in error
     assert exit_code(*command, "--fail-if", "decode_tps < 1") == 2
     assert "no --against" in capsys.readouterr().err
