@@ -139,7 +139,7 @@ class Target(Spec):
     memory_bandwidth_bytes_per_second: float | None = Field(
         None,
         gt=0.0,
-        description="Of the memory by its specification, for predictions where nothing was measured.",
+        description="Bytes a second of the memory by its specification, for predictions without a calibration.",
     )
     formats: tuple[Format, ...] = Field(min_length=1, description="Formats with a fast kernel here.")
     cache_bits: tuple[CacheBits, ...] = Field(
