@@ -12,9 +12,8 @@ from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.bench.devices.device import Device
 from edgeicl.bench.devices.local import THIS_COMPUTER
 from edgeicl.bench.protocol import token_trace
-from edgeicl.bench.workload_run import place_graph
+from edgeicl.bench.workload_run import place_artifact
 from edgeicl.specs.agreement import Agreement, Side
-from edgeicl.specs.manifest import PREFIX_FILE
 from edgeicl.specs.quant_plan import QuantPlan
 
 _TIMEOUT_S = 300
@@ -70,15 +69,7 @@ def tolerance_of(plan: QuantPlan) -> tuple[float, str]:
 
 def _logits(opened: Artifact, device: Device, asked: dict[str, Any]) -> dict[str, Any]:
     with device.open() as bench:
-        placed = place_graph(
-            bench,
-            graph=opened.graph,
-            engine=opened.manifest.engine,
-            vocabulary=opened.vocabulary,
-            prefix=opened.path / PREFIX_FILE if opened.prefixes else None,
-        )
-        request = {"action": "logits", "model": placed.model, "engine": placed.engine, "prefix": placed.prefix}
-        return bench.run("answers", request | asked, timeout_s=_TIMEOUT_S)
+        return place_artifact(bench, opened).answer("logits", timeout_s=_TIMEOUT_S, **asked)
 
 
 def _side(address: str, found: dict[str, Any]) -> Side:

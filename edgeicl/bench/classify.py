@@ -22,12 +22,12 @@ from edgeicl.bench.answers import unpacked
 from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.bench.devices.device import Device
 from edgeicl.bench.devices.local import THIS_COMPUTER
-from edgeicl.bench.workload_run import place_graph
+from edgeicl.bench.workload_run import place_artifact
 from edgeicl.errors import DataError
 from edgeicl.numerics.classification import measures
 from edgeicl.numerics.voting import majority_vote, votes
 from edgeicl.progress import track
-from edgeicl.specs.manifest import PREFIX_FILE, TaskFile
+from edgeicl.specs.manifest import TaskFile
 from edgeicl.specs.measurement import LabelledAccuracy
 from edgeicl.specs.source import Source
 from edgeicl.tasks.example import Example
@@ -173,25 +173,17 @@ def probabilities_on(
     """`probabilities`, computed on a device."""
     task = task_of(artifact)
     with device.open() as bench:
-        placed = place_graph(
-            bench,
-            graph=artifact.graph,
-            engine=artifact.manifest.engine,
-            vocabulary=artifact.vocabulary,
-            prefix=artifact.path / PREFIX_FILE if artifact.prefixes else None,
-        )
-        request = {
-            "action": "scores",
-            "model": placed.model,
-            "engine": placed.engine,
-            "prefix": placed.prefix,
-            "threads": threads,
-            "rows": [list(row) for row in rows],
-            "answers": [list(answer) for answer in task.label_columns()],
-            "batch_size": batch_size,
-            "mean": task.score == "mean",
-        }
+        placed = place_artifact(bench, artifact)
         log.info("%d queries on %s", len(rows), device.address)
-        scores = unpacked(bench.run("answers", request, timeout_s=_TIMEOUT_S)["scores"])
+        found = placed.answer(
+            "scores",
+            timeout_s=_TIMEOUT_S,
+            threads=threads,
+            rows=[list(row) for row in rows],
+            answers=[list(answer) for answer in task.label_columns()],
+            batch_size=batch_size,
+            mean=task.score == "mean",
+        )
+        scores = unpacked(found["scores"])
     result: Floats = np.exp(log_probabilities(scores))
     return result

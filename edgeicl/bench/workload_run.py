@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeicl.bench.artifact import Artifact
 from edgeicl.bench.devices.device import Device, Workbench
 from edgeicl.bench.devices.local import THIS_COMPUTER
 from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError
-from edgeicl.specs.manifest import WEIGHTS_FILE
+from edgeicl.specs.manifest import PREFIX_FILE, WEIGHTS_FILE
 
 _TIMEOUT_S = 1800
 
@@ -46,6 +47,22 @@ class PlacedGraph:
         if "threads" not in found:
             raise BenchError(f"the runner wrote no result, but {', '.join(found) or 'nothing'}")
         return found
+
+    def answer(self, action: str, *, timeout_s: float, **asked: Any) -> dict[str, Any]:
+        """What the program `answers` says to `action`. BenchError where it fails or takes too long."""
+        request = {"action": action, "model": self.model, "engine": self.engine, "prefix": self.prefix, **asked}
+        return self.bench.run("answers", request, timeout_s=timeout_s)
+
+
+def place_artifact(bench: Workbench, artifact: Artifact, *, engine: str | None = None) -> PlacedGraph:
+    """Graph, weights and prefix of an artifact, to run on its own engine unless another is named."""
+    return place_graph(
+        bench,
+        graph=artifact.graph,
+        engine=engine or artifact.manifest.engine,
+        vocabulary=artifact.vocabulary,
+        prefix=artifact.path / PREFIX_FILE if artifact.prefixes else None,
+    )
 
 
 def place_graph(

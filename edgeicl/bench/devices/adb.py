@@ -82,8 +82,7 @@ class AdbWorkbench(RemoteWorkbench):
 
     def __init__(self, shell: AdbShell, cores: Sequence[int] | None) -> None:
         self._asked, self._speeds = cores, core_speeds(shell.run(_SPEEDS).stdout)
-        self._pinned_to: list[int] = list(cores or ())
-        super().__init__(shell, parent=PARENT, python=command(), environment=environment())
+        super().__init__(shell, parent=PARENT, python=command(), environment=environment(), cores=cores or ())
         self._fixed = shell.run(f"{_FIXED} true").returncode == 0
         found = self.state()
         if found.get("thermal_status") in _THERMAL[_WARM:]:
@@ -104,15 +103,16 @@ class AdbWorkbench(RemoteWorkbench):
 
     def run(self, program: str, request: Any, *, timeout_s: float) -> dict[str, Any]:
         threads = int(request.get("threads", 1))
-        self._pinned_to = list(self._asked) if self._asked else big_cores(self._speeds, threads)
+        if not self._asked:
+            self._cores = tuple(big_cores(self._speeds, threads))
         return super().run(program, request, timeout_s=timeout_s)
 
     def _pinned(self) -> list[str]:
         """Toybox's taskset takes a mask in hexadecimal digits."""
-        return ["taskset", f"{sum(1 << core for core in self._pinned_to):x}"] if self._pinned_to else []
+        return ["taskset", f"{sum(1 << core for core in self._cores):x}"] if self._cores else []
 
     def held_limits(self) -> list[str]:
-        cores = ",".join(map(str, self._pinned_to))
+        cores = ",".join(map(str, self._cores))
         mode = "on" if self._fixed else "not to be had"
         why = "as asked" if self._asked else "its fastest"
         return [f"cores {cores}, {why}, by taskset", f"fixed performance mode: {mode}"]

@@ -106,7 +106,9 @@ class RemoteWorkbench(Workbench):
             return
         self._require_room(sum(path.stat().st_size for path in missing.values()))
         folders = {str(Path(self.path(name)).parent) for name in missing}
-        self._checked(f"mkdir -p {' '.join(map(shlex.quote, sorted(folders)))}", "makes folders")
+        made = self.shell.run(f"mkdir -p {' '.join(map(shlex.quote, sorted(folders)))}")
+        if made.returncode != 0:
+            raise BenchError(f"{self.shell.name}: no folders can be made there: {last_lines(made.stderr)}")
         sizes = [path.stat().st_size for path in missing.values()]
         with track(f"sending to {self.shell.name}, kB", sum(sizes) // 1000) as advance:
             for (name, path), size in zip(missing.items(), sizes, strict=True):
@@ -202,12 +204,6 @@ class RemoteWorkbench(Workbench):
                 next_step="run it again; if it stays so, look at the device's storage and at the link",
             )
 
-    def _checked(self, script: str, what: str) -> str:
-        done = self.shell.run(script)
-        if done.returncode != 0:
-            raise BenchError(f"{self.shell.name}: the shell there {what} not: {last_lines(done.stderr)}")
-        return done.stdout
-
 
 def own_name() -> str:
     """Of a folder of this process: computer and user, process, and something random."""
@@ -241,5 +237,5 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass  # somebody else's, so it is there
     return True
