@@ -2,7 +2,7 @@
 
 Request: threads, and graphs: each a model, inputs (name -> width of the last axis), and tokens (a list). All
 graphs of a request are timed in turn, and the least time counts: others that use the machine only add to it.
-Without graphs, what is measured is how fast memory is read, and the device says what it is.
+Without graphs, what is measured is how fast memory is read; without threads, too, the device says what it is.
 """
 
 from __future__ import annotations
@@ -47,10 +47,12 @@ def times_ms(runs: list[Callable[[], object]], *, seconds: float, rounds: int = 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
     """`ms` and `median_ms` of each graph and number of tokens; or `bandwidth`, the most bytes per second."""
+    if request["threads"] is None:
+        return {"device": device_facts()}
     if not request["graphs"]:
         buffer_bytes = memory_buffer_bytes(last_level_cache_bytes())
         found = read_bandwidth(buffer_bytes=buffer_bytes, threads=request["threads"])
-        return {"bandwidth": max(found.values()), "runtime_version": ort.__version__, "device": device_facts()}
+        return {"bandwidth": max(found.values()), "runtime_version": ort.__version__}
     options = ort.SessionOptions()
     options.intra_op_num_threads = request["threads"]
     options.inter_op_num_threads = 1
