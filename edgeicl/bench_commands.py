@@ -35,9 +35,13 @@ DecodeOption = Annotated[int, typer.Option(min=2, help="Tokens decoded one by on
 RepetitionsOption = Annotated[int, typer.Option(min=1, help="Repetitions that count, in each process.")]
 WarmupOption = Annotated[int, typer.Option(min=0, help="Repetitions before those.")]
 
+_OF_ALL_DEVICES = ("artifact", "on", "cores", "memory", "like", "install", "as_json")
+"""What `bench` takes where times mean nothing, too; device classes refuse what they can't have of these."""
+
 
 @bench_app.command(rich_help_panel=RUNTIME)
 def bench(
+    context: typer.Context,
     artifact: ArtifactArgument,
     on: OnOption = "local",
     cores: CoresOption = None,
@@ -94,13 +98,14 @@ def bench(
     """
     from edgeicl.bench.agreement import agreement
     from edgeicl.bench.devices.address import device_at
-    from edgeicl.bench.gate import compared, conditions, read_baseline, require_alike
+    from edgeicl.bench.gate import compared, conditions, read_baseline, require_alike, require_had
     from edgeicl.bench.procedure import Procedure, asked_tests
     from edgeicl.bench.stage import bench as measure
     from edgeicl.bench.workload import Workload
+    from edgeicl.cache_lock import in_use
     from edgeicl.report.bench_csv import bench_csv
     from edgeicl.report.terminal import agreement_text, bench_text, compared_text
-    from edgeicl.store import write_atomically
+    from edgeicl.store import cache_root, write_atomically
 
     limits = limits_given(cores, memory)
     if like is not None:
@@ -114,14 +119,16 @@ def bench(
         raise SpecError(
             "bench", [Problem("--output", f"{out.parent}: no such folder", "expected one that is there")]
         )
+    if csv and as_json:
+        raise SpecError("bench", [Problem("--csv", "found with --json", "expected one of them")])
     if device.fidelity is None:
-        of_times = {"--tests": tests, "--sustained": sustained, "--cool-down": cool_down, "--against": against}
-        of_times |= {"--fail-if": fail_if, "--csv": csv, "--output": out, "--threads": threads}
-        given = [name for name, value in of_times.items() if value]
+        timed = [name for name in context.params if name not in _OF_ALL_DEVICES]
+        given = [f"--{name.replace('_', '-')}" for name in timed if _is_given(context, name)]
         if given:
             why = f"found with --on {on}, where times mean nothing"
             raise SpecError("bench", [Problem(name, why, "expected without it") for name in given])
-        found_there = agreement(artifact, device, threads=1)
+        with in_use(cache_root()):
+            found_there = agreement(artifact, device, threads=1)
         print_json(plain(found_there)) if as_json else typer.echo(agreement_text(found_there))
         if not found_there.agrees:
             raise ParityError(f"{artifact} computes something else on {on} than here")
@@ -131,15 +138,19 @@ def bench(
     if wanted and against is None:
         problem = Problem("--fail-if", "no --against", "expected the baseline that it is compared with")
         raise SpecError("bench", [problem])
+    asked = asked_tests([name for name in tests.split(",") if name.strip()])
     baseline = read_baseline(against) if against else None
+    if baseline is not None:
+        require_had(wanted, baseline, asked)
     procedure = Procedure(
-        asked_tests([name for name in tests.split(",") if name.strip()]),
+        asked,
         attempts=attempts,
         accept_noise=accept_noise,
         cool_down_s=cool_down,
         sustained_s=sustained * 60,
     )
-    result = measure(artifact, workload, device=device, procedure=procedure)
+    with in_use(cache_root()):
+        result = measure(artifact, workload, device=device, procedure=procedure)
     if out:
         write_atomically(out, result.model_dump_json(indent=1) + "\n")
     if csv:
@@ -236,6 +247,12 @@ def compare_command(
         typer.echo(comparison_text(found) if isinstance(found, Comparison) else repeated_text(found))
     if contest.not_measured:
         raise typer.Exit(BenchError.exit_code)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option stands in the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _pythons(given: Sequence[str]) -> dict[str, Path]:

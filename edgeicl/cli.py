@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -28,6 +33,8 @@ log = logging.getLogger(__name__)
 
 SETTINGS = ("-q", "--quiet", "-v", "--verbose", "--debug")
 INTERRUPTED = 130
+TERMINATED = 143
+_ENDINGS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 app = typer.Typer(
     name="edgeicl",
@@ -87,12 +94,14 @@ def _check_cache_folder() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command; every failure becomes a message on stderr and an exit code."""
     try:
-        app(args=_settings_first(sys.argv[1:] if arguments is None else arguments), prog_name="edgeicl")
+        with _cleaned_up_if_ended():
+            app(args=_settings_first(sys.argv[1:] if arguments is None else arguments), prog_name="edgeicl")
     except EdgeiclError as error:
         _fail(f"error: {error}", error.exit_code)
     except SystemExit as ended:
-        if ended.code == INTERRUPTED and launched.is_first():
-            typer.echo("interrupted; run the same command again to go on", err=True)
+        told = {INTERRUPTED: "interrupted", TERMINATED: "terminated"}.get(ended.code)  # type: ignore[arg-type]
+        if told and launched.is_first():
+            typer.echo(f"{told}; run the same command again to go on", err=True)
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:  # the system's refusal, not a mistake in here
@@ -100,6 +109,24 @@ def main(arguments: list[str] | None = None) -> None:
             _fail(f"error: {where}{error.strerror}\nnext: make room or correct the path, then run it again", 1)
         hint = "next: run it again as `edgeicl --debug ...` and report what it shows"
         _fail(f"error: unexpected {type(error).__name__}: {error}\n{hint}", 1)
+
+
+@contextmanager
+def _cleaned_up_if_ended() -> Iterator[None]:
+    """A request to end leaves as an error does, so that nothing stays on a device, a phone or the disk."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(TERMINATED)
+
+    before = {ending: signal.signal(ending, leave) for ending in _ENDINGS}
+    try:
+        yield
+    finally:
+        for ending, handler in before.items():
+            signal.signal(ending, handler)
 
 
 def _settings_first(arguments: list[str]) -> list[str]:

@@ -39,9 +39,11 @@ def probe_command(
 ) -> None:
     """Measure a device in one to three minutes, and write a target whose predictions rest on that."""
     from edgeicl.bench.devices.address import device_at
+    from edgeicl.cache_lock import in_use
     from edgeicl.probe import probe
     from edgeicl.specs.catalog import load_target
     from edgeicl.specs.loading import dump_yaml
+    from edgeicl.store import cache_root
 
     device = device_at(on, limits_given(cores, None), install=install)
     if out.exists():
@@ -50,7 +52,9 @@ def probe_command(
     if not out.parent.is_dir():
         found = Problem("--out", f"{out.parent}: no such folder", "expected one that is there")
         raise SpecError("probe", [found], next_step="make the folder, or name a file in another")
-    measured = probe(load_target(given), threads=threads, device=device).model_copy(update={"name": out.stem})
+    with in_use(cache_root()):
+        measured = probe(load_target(given), threads=threads, device=device)
+    measured = measured.model_copy(update={"name": out.stem})
     out.write_text(dump_yaml(measured))
     told = f"{out}: {measured.calibration.source if measured.calibration else ''}"
     print_json(plain(measured)) if as_json else typer.echo(told)
@@ -108,12 +112,15 @@ def doctor(
     """Show what this installation has and lacks. Exit code 1 if a build would lack something."""
     from edgeicl.bench.devices.qemu_program import bring_qemu
     from edgeicl.bench.devices.sysroot import build_sysroot
+    from edgeicl.cache_lock import in_use
     from edgeicl.installation import arm_findings, findings
     from edgeicl.report.tables import aligned
+    from edgeicl.store import cache_root
 
     if arm:
-        bring_qemu()
-        build_sysroot()
+        with in_use(cache_root()):
+            bring_qemu()
+            build_sysroot()
     found = arm_findings() if arm else findings()
     if as_json:
         print_json([plain(entry) for entry in found])

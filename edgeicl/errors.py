@@ -11,8 +11,8 @@
     |-- BenchError        9   a measurement that could not be taken or can't be trusted
     `-- DeviationError   10   something asked for was not done, and --strict forbids that
 
-Codes 0 (success) and 130 (interrupted) complete the list. A message says what failed, where, what was
-found, what was expected and what to do next.
+Codes 0 (success), 130 (interrupted) and 143 (terminated) complete the list. A message says what failed,
+where, what was found, what was expected and what to do next.
 """
 
 from __future__ import annotations

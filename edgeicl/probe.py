@@ -30,6 +30,7 @@ LAYERS = Shape(layers=12, hidden=768, inner=3072, heads=12)
 PROMPT_TOKENS = 128
 _SECONDS = 3.0  # of timing for each graph, and about as long to write and load it
 _TIMEOUT_S = 300
+_REFUSED = "[ONNXRuntimeError]"  # in what the runtime says of a graph that it doesn't take
 
 
 def probe(
@@ -138,7 +139,15 @@ class _Runner:
                 write_products(Path(folder) / name, shape, format_)
                 inputs = {"stream": shape.hidden, "inner": shape.inner}
                 graphs.append(_graph(Path(folder) / name, inputs, [1, PROMPT_TOKENS]))
-            token, prompt, few_token, few_prompt = self._times(graphs)
+            try:
+                token, prompt, few_token, few_prompt = self._times(graphs)
+            except BenchError as error:
+                if _REFUSED not in str(error):
+                    raise
+                raise BenchError(
+                    f"{format_}: the device's runtime refuses it: {error.args[0]}",
+                    next_step="take the format out of the target",
+                ) from error
         if token <= few_token or prompt <= few_prompt:
             raise BenchError(
                 f"{format_}: {self._shape.weights:,} weights took {token:.3g} ms with one token, {prompt:.3g} "
@@ -189,13 +198,7 @@ class _Runner:
     def _run(self, graphs: list[dict[str, Any]]) -> dict[str, Any]:
         placed = [graph | {"model": self._place(Path(graph["model"]))} for graph in graphs]
         request = {"threads": self.threads, "graphs": placed, "seconds": self._seconds}
-        try:
-            return self._bench.run("graph_times", request, timeout_s=_TIMEOUT_S)
-        except BenchError as error:
-            raise BenchError(
-                f"a graph of the probe doesn't run: {error.args[0]}",
-                next_step="take formats out of the target that the device's runtime has no kernel for",
-            ) from error
+        return self._bench.run("graph_times", request, timeout_s=_TIMEOUT_S)
 
     def _place(self, graph: Path) -> str:
         """The path there of a graph, sent with its weights into a folder of its own."""

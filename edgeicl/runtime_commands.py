@@ -103,7 +103,9 @@ def eval_command(
     """Measure an artifact's accuracy on any data, on any device."""
     from edgeicl.bench.classify import evaluate
     from edgeicl.bench.devices.address import device_at
+    from edgeicl.cache_lock import in_use
     from edgeicl.report.terminal import labelled_text
+    from edgeicl.store import cache_root
 
     source = source_given(
         data,
@@ -122,7 +124,8 @@ def eval_command(
     )
     device = device_at(on, install=install)
     count = threads_on(device, artifact, threads)
-    measured = evaluate(artifact, source, Path.cwd(), threads=count, device=device)
+    with in_use(cache_root()):
+        measured = evaluate(artifact, source, Path.cwd(), threads=count, device=device)
     print_json(plain(measured)) if as_json else typer.echo(labelled_text(measured))
 
 

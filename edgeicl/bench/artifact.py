@@ -98,6 +98,11 @@ class Artifact:
         return max(map(prefix_tokens, self.prefixes), default=0)
 
     @property
+    def model_bytes(self) -> int:
+        """Bytes of the graph and its weights alone."""
+        return sum((self.path / name).stat().st_size for name in (MODEL_FILE, WEIGHTS_FILE))
+
+    @property
     def artifact_bytes(self) -> int:
         """Bytes of the files that an app needs, as the ledger counts them."""
         return sum(entry.bytes for entry in self.manifest.ledger)

@@ -21,18 +21,27 @@ _CACHE_MULTIPLE = 4
 _SECONDS_PER_TIMING = 0.02
 
 
-def last_level_cache_bytes() -> int | None:
-    """The largest cache that Linux reports; None where it reports none."""
-    sizes = []
-    for entry in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        text = entry.read_text().strip()
-        if text[:-1].isdigit() and text[-1] in "KM":
-            sizes.append(int(text[:-1]) << (10 if text[-1] == "K" else 20))
-    return max(sizes, default=None)
+def last_level_cache_bytes(processors: Path = Path("/sys/devices/system/cpu")) -> int | None:
+    """All caches of the last level together that Linux reports; None where it reports none.
+
+    Processors made of several chips have one on each, and a thread reads its share through its own.
+    """
+    found: dict[tuple[int, str], int] = {}
+    for cache in processors.glob("cpu[0-9]*/cache/index*"):
+        try:
+            level, shared, size = (
+                (cache / name).read_text().strip() for name in ("level", "shared_cpu_list", "size")
+            )
+        except OSError:
+            continue
+        if level.isdigit() and size[:-1].isdigit() and size[-1] in "KM":
+            found[int(level), shared] = int(size[:-1]) << (10 if size[-1] == "K" else 20)
+    last = max((level for level, _ in found), default=None)
+    return None if last is None else sum(size for (level, _), size in found.items() if level == last)
 
 
 def memory_buffer_bytes(cache_bytes: int | None) -> int:
-    """Bytes that are far more than any cache holds: 64 MiB, or four times the cache if that is more."""
+    """Bytes that are far more than all caches hold: 64 MiB, or four times the last level if that is more."""
     return max(_MEMORY_BUFFER_BYTES, _CACHE_MULTIPLE * (cache_bytes or 0))
 
 

@@ -23,7 +23,7 @@ from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.bench.devices.device import Device
 from edgeicl.bench.devices.local import THIS_COMPUTER
 from edgeicl.bench.workload_run import place_artifact
-from edgeicl.errors import DataError
+from edgeicl.errors import BenchError, DataError
 from edgeicl.numerics.classification import measures
 from edgeicl.numerics.voting import majority_vote, votes
 from edgeicl.progress import track
@@ -92,18 +92,22 @@ def evaluate(
         IntegrityError: a file of the artifact is not the one that was written.
         BenchError: a device that is not ready, or on which the artifact doesn't run.
     """
+    if device.provider != "cpu":
+        raise BenchError(f"{device.address}: labels are scored on processors", next_step="leave --on out")
     opened = open_artifact(artifact)
     task = task_of(opened)
     labels = tuple(task.verbalizers)
     examples = read_examples(source, labels=labels, base_folder=base_folder)
     ids = query_ids(opened, task, examples)
+    there = None
+    if device != THIS_COMPUTER:  # first: what isn't ready is told before anything is computed here
+        there = probabilities_on(device, opened, ids, threads=threads, batch_size=batch_size)
     shares = probabilities(opened, ids, threads=threads, batch_size=batch_size)
     # A row's own options, where it has some, are all that it may be answered with.
     allowed = [[not one.options or label in one.options for label in labels] for one in examples]
     chosen = majority_vote(np.where(allowed, shares, -1.0))
     same_answers = None
-    if device != THIS_COMPUTER:
-        there = probabilities_on(device, opened, ids, threads=threads, batch_size=batch_size)
+    if there is not None:
         here, chosen = chosen, majority_vote(np.where(allowed, there, -1.0))
         same_answers = float((here == chosen).mean())
     truth = np.array([labels.index(example.label) for example in examples])

@@ -16,10 +16,11 @@ from edgeicl.bench.conditions import read_back_conditions
 from edgeicl.bench.devices.device import Device
 from edgeicl.bench.devices.local import THIS_COMPUTER
 from edgeicl.bench.entrants import ArtifactEntrant, RivalEntrant, entrants
-from edgeicl.bench.quiet import QUIET_SHARE, busy_share
+from edgeicl.bench.quiet import QUIET_SHARE
 from edgeicl.bench.rivals.checkpoint import require_same_shape, write_random_checkpoint
 from edgeicl.bench.rivals.contender import RivalBuilder
 from edgeicl.bench.rivals.table import environments_named, require_provider, rivals_named
+from edgeicl.bench.rounds import run_rounds
 from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError
 from edgeicl.models.model_folder import model_config
@@ -54,7 +55,8 @@ class Contest:
             entrant.runs.clear()
         other_work: list[float] = []
         if self.theirs:
-            self.not_measured += run_rounds(self.ours, self.theirs, rounds, other_work=other_work)
+            failed, other_work = run_rounds(self.ours, self.theirs, rounds)
+            self.not_measured += failed
         if not self.theirs:
             told = "\n".join(f"{entry.name}: {entry.reason}" for entry in self.not_measured)
             raise BenchError(f"no rival could be measured, so there is nothing to compare with:\n{told}")
@@ -113,7 +115,7 @@ def prepare(
         checkpoint=checkpoint,
         checkpoint_digests=folder_hashes(checkpoint),
         vocabulary=ours[0].artifact.vocabulary,
-        context_tokens=longest.prompt_tokens + longest.decode_tokens,
+        context_tokens=longest.prompt_tokens + max(1, longest.decode_tokens),
         store=store,
         pythons=pythons or {},
         install=install,
@@ -141,32 +143,6 @@ def random_checkpoint(config: Mapping[str, Any], store: Store) -> Path:
         write_random_checkpoint(folder / "model", config)
 
     return store.run("random-checkpoint", {"config": dict(config)}, build).path / "model"
-
-
-def run_rounds(
-    ours: Sequence[ArtifactEntrant], theirs: list[RivalEntrant], rounds: int, *, other_work: list[float]
-) -> list[NotMeasured]:
-    """Runs all entrants once a round, every other time in reverse; takes rivals that fail out of `theirs`.
-
-    `other_work` gets what share of the computer others had before each round, where that is known.
-    """
-    failed = []
-    with track("rounds", rounds * (len(ours) + len(theirs))) as advance:
-        for number in range(rounds):
-            if (share := busy_share()) is not None:
-                other_work.append(share)
-            order: list[ArtifactEntrant | RivalEntrant] = [*ours, *theirs]
-            for entrant in reversed(order) if number % 2 else order:
-                try:
-                    entrant.run()
-                except BenchError as error:
-                    if isinstance(entrant, ArtifactEntrant):
-                        raise
-                    log.warning("%s", error)
-                    theirs.remove(entrant)
-                    failed.append(NotMeasured(name=entrant.contender.rival.name, reason=str(error)))
-                advance(1)
-    return failed
 
 
 def paired(ours: Contestant, theirs: Contestant) -> Pairing:

@@ -17,7 +17,6 @@ from edgeicl.bench.summary import prefill_tokens_per_second, tokens_per_second
 from edgeicl.bench.workload import Workload
 from edgeicl.bench.workload_run import run_workload
 from edgeicl.specs.comparison import ArtifactContestant, RivalContestant, Round
-from edgeicl.specs.manifest import MODEL_FILE, WEIGHTS_FILE
 
 
 @dataclass
@@ -60,11 +59,10 @@ class ArtifactEntrant:
             for entry, found in zip(rounds, self.runs, strict=True)
             if per_token is not None and found["bandwidth"] and entry.decode_tokens_per_second is not None
         ]
-        folder = self.artifact.path
         return ArtifactContestant(
             name=self.name,
             description=describe(self.artifact),
-            file_bytes=sum((folder / name).stat().st_size for name in (MODEL_FILE, WEIGHTS_FILE)),
+            file_bytes=self.artifact.model_bytes,
             rounds=tuple(rounds),
             sha256=self.artifact.sha256,
             bytes_per_token=per_token,
@@ -80,6 +78,10 @@ class RivalEntrant:
     workload: Workload
     vocabulary: int
     runs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.contender.rival.name
 
     def run(self) -> None:
         """One process more."""

@@ -48,16 +48,9 @@ def summarize(
     `outside`: what the device's own tools told, by `when` of a state.
 
     Raises:
-        BenchError: it ran on another thread count than asked for, or the system didn't tell its memory.
+        BenchError: as in `verify_run`.
     """
-    verify_threads(run, workload.threads)
-    if workload.threads > run["logical_cores"]:
-        raise BenchError(
-            f"{workload.threads} threads ran on {run['logical_cores']} cores, and waited for each other",
-            next_step="ask for fewer with --threads",
-        )
-    if run["peak_rss_bytes"] is None:
-        raise BenchError("this system doesn't tell the peak memory of a process; expected Linux or macOS")
+    verify_run(run, workload.threads)
     speeds = tokens_per_second(run["decode_ms"])
     spread = spread_ratio(speeds_of(run))
     if spread is None:
@@ -135,6 +128,18 @@ def sustained_load(windows: Sequence[Mapping[str, Any]], workload: Workload, *, 
         window.decode_tokens_per_second or window.prefill_tokens_per_second for window in (found[0], found[-1])
     )
     return Sustained(seconds=seconds, windows=found, last_over_first=last / first)
+
+
+def verify_run(run: Mapping[str, Any], threads: int) -> None:
+    """BenchError where it ran on other threads than asked for, or the system doesn't tell its memory."""
+    verify_threads(run, threads)
+    if threads > run["logical_cores"]:
+        raise BenchError(
+            f"{threads} threads ran on {run['logical_cores']} cores, and waited for each other",
+            next_step="ask for fewer with --threads",
+        )
+    if run["peak_rss_bytes"] is None:
+        raise BenchError("this system doesn't tell the peak memory of a process; expected Linux or macOS")
 
 
 def verify_threads(run: Mapping[str, Any], asked: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from edgeicl.bench.procedure import AskedTest, asked_tests
 from edgeicl.errors import BenchError, DataError, Problem, SpecError
 from edgeicl.specs.measurement import BenchResult
 from edgeicl.specs.regression import Compared
@@ -30,7 +31,6 @@ METRICS: dict[str, Callable[[BenchResult], float | None]] = {
     "sustained_ratio": lambda found: found.sustained.last_over_first if found.sustained else None,
 }
 _CONDITION = re.compile(r"^\s*([a-z0-9_@ ]+?)\s*([<>])\s*([+-]?[0-9]+(?:\.[0-9]+)?)\s*(%?)\s*$")
-_TEST = re.compile(r"^(pp|tg)[0-9]+(@d?[0-9]+)?$")
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,26 @@ def conditions(texts: Sequence[str]) -> tuple[Condition, ...]:
             expected = 'expected METRIC < NUMBER or METRIC > NUMBER, with % for a change: "decode_tps < -5%"'
             problems.append(Problem("--fail-if", f"found {text!r}", expected))
             continue
-        name = match[1].replace(" ", "")
-        if name not in METRICS and not _TEST.match(name):
+        name = _metric(match[1].replace(" ", ""))
+        if name is None:
             expected = f"expected one of {', '.join(METRICS)}, or a test such as tg32"
-            problems.append(Problem("--fail-if", f"no metric {name!r}", expected))
+            problems.append(Problem("--fail-if", f"no metric {match[1]!r}", expected))
             continue
         found.append(Condition(text.strip(), name, match[2] == "<", float(match[3]), bool(match[4])))
     if problems:
         raise SpecError("bench", problems)
     return tuple(found)
+
+
+def _metric(name: str) -> str | None:
+    """A metric by the name that results have for it; None where there is no such metric or test."""
+    if name in METRICS:
+        return name
+    try:
+        (test,) = asked_tests([name])
+    except SpecError:
+        return None
+    return test.name
 
 
 def read_baseline(path: Path) -> BenchResult:
@@ -125,7 +136,27 @@ def compared(now: BenchResult, before: BenchResult, wanted: Sequence[Condition])
     )
 
 
+def require_had(wanted: Sequence[Condition], before: BenchResult, tests: Sequence[AskedTest]) -> None:
+    """SpecError, before anything is measured, for each condition that could never be looked at."""
+    earlier = _values(before)
+    planned = {*METRICS, *(test.name for test in tests)}
+    problems = []
+    for condition in wanted:
+        if condition.metric not in earlier:
+            expected = f"expected one of {', '.join(earlier)}"
+            problems.append(Problem("--fail-if", f"{condition.text}: the baseline has none", expected))
+        elif condition.metric not in planned:
+            expected = f"expected it with --tests {condition.metric}"
+            problems.append(Problem("--fail-if", f"{condition.text}: not measured", expected))
+        elif condition.relative and not earlier[condition.metric]:
+            expected = "expected a limit without %"
+            problems.append(Problem("--fail-if", f"{condition.text}: a change of 0", expected))
+    if problems:
+        raise SpecError("bench", problems)
+
+
 def _values(result: BenchResult) -> dict[str, float]:
     found = {name: value for name, of in METRICS.items() if (value := of(result)) is not None}
-    found |= {test.name.replace(" @ d", "@"): test.tokens_per_second for test in result.tests}
-    return found
+    return found | {
+        AskedTest(test.kind, test.tokens, test.depth).name: test.tokens_per_second for test in result.tests
+    }

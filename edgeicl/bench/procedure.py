@@ -22,6 +22,11 @@ class AskedTest:
     depth: int = 0
 
     @property
+    def name(self) -> str:
+        """As it is asked for: `pp256`, `tg32@512`."""
+        return f"{self.kind}{self.tokens}" + (f"@{self.depth}" if self.depth else "")
+
+    @property
     def positions(self) -> int:
         """Of the cache that it needs; a tg reads one token before it is timed."""
         return self.depth + self.tokens + (self.kind == "tg")
@@ -36,7 +41,8 @@ class Procedure:
     """Beside the workload.
 
     `attempts`: runs at most until repetitions agree; the last one is refused unless `accept_noise`.
-    `cool_down_s`: longest wait between repetitions, until the device is as cool as at the start.
+    `cool_down_s`: longest wait before every process but the first, and between repetitions, until the device is
+    as cool as it was before the first.
     `sustained_s`: seconds of load without pause, after all else; 0: none.
     """
 
@@ -49,10 +55,6 @@ class Procedure:
     @property
     def window_s(self) -> float:
         return min(WINDOW_S, self.sustained_s / 4)
-
-
-QUIETLY = Procedure(attempts=3, accept_noise=False)
-"""What `edgeicl bench` does unless told otherwise."""
 
 
 def asked_tests(names: Sequence[str]) -> tuple[AskedTest, ...]:

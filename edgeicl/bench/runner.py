@@ -5,7 +5,8 @@ and over adb. It imports nothing else, so that the peak memory is the artifact's
 
 Every request has model, engine (fused | growing | cuda:NUMBER), prefix (null, or the file whose first set
 stands before the prompt), threads, vocabulary, prompt_tokens, decode_tokens, repetitions, warmup_repetitions,
-cool_down_s, and an action:
+cool_down_s, and an action. One that follows another run has start_c, the temperature before that one (null: not
+known), and cools down before anything else:
 
 - measure (where none is given): load, warm up, repeat; bytes_per_token asks for the memory's bandwidth (null:
   none), `cold: true` has the artifact's pages dropped from the file cache before it is loaded.
@@ -85,6 +86,10 @@ class Run:
 
     def __init__(self, request: dict[str, Any], *, behind_prefix: bool = True) -> None:
         self.request = request
+        self.cooled_s = 0.0
+        self._start_c = request["start_c"] if "start_c" in request else hottest_c()
+        if "start_c" in request:
+            self.cool_down()
         self.before = device_state()
         self.baseline_rss_bytes = peak_rss_bytes()
         threads_before = thread_count()
@@ -102,9 +107,8 @@ class Run:
         if prefix is not None:
             self.decoder.load_prefix(prefix)
         self.load_ms = (time.perf_counter() - started) * 1e3
-        self._threads_before = threads_before
-        self._start_c = hottest_c()
-        self.cooled_s = 0.0
+        # A GPU's driver has threads of its own.
+        self._threads_before = None if request["engine"].startswith("cuda:") else threads_before
 
     def repetition(self) -> tuple[float, list[float]]:
         """Milliseconds of the prompt, and of each token after it."""
@@ -142,6 +146,7 @@ class Run:
             "logical_cores": usable_cores(),
             "device": device_facts(),
             "cooled_s": self.cooled_s,
+            "start_c": self._start_c,
             "states": [{"when": "before", **self.before}, {"when": "after", **device_state()}],
         }
 
@@ -166,7 +171,8 @@ def drop_pages(model: Path) -> bool:
 def measure(request: dict[str, Any]) -> dict[str, Any]:
     """All of one run: load, warm-up, repetitions, memory, then the bandwidth of this machine."""
     run = Run(request)
-    warmup = [run.repetition() for _ in range(request["warmup_repetitions"])]
+    for _ in range(request["warmup_repetitions"]):
+        run.repetition()
     samples, between = [], []
     for number in range(request["repetitions"]):
         if number:
@@ -179,7 +185,6 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         {"when": f"after repetition {n + 1}", **state} for n, state in enumerate(between)
     ]
     return {
-        "warmup_first_token_ms": [first for first, _ in warmup],
         "first_token_ms": [first for first, _ in samples],
         "decode_ms": [steps for _, steps in samples],
         "baseline_rss_bytes": run.baseline_rss_bytes,
@@ -221,10 +226,9 @@ def measure_bandwidth(bytes_per_token: int | None, threads: int) -> dict[str, An
     """Bytes per second by probe: `memory` from beyond all caches, `token` over what one token reads."""
     if bytes_per_token is None:
         return None
-    cache_bytes = last_level_cache_bytes()
+    buffer_bytes = memory_buffer_bytes(last_level_cache_bytes())
     return {
-        "cache_bytes": cache_bytes,
-        "memory": read_bandwidth(buffer_bytes=memory_buffer_bytes(cache_bytes), threads=threads),
+        "memory": read_bandwidth(buffer_bytes=buffer_bytes, threads=threads),
         "token": read_bandwidth(buffer_bytes=bytes_per_token, threads=threads),
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.bench.devices.device import Device
 from edgeicl.bench.devices.local import THIS_COMPUTER
-from edgeicl.bench.figures import length_test, summarize, sustained_load
+from edgeicl.bench.figures import length_test, summarize, sustained_load, verify_run
 from edgeicl.bench.procedure import Procedure
 from edgeicl.bench.summary import NOISY_SPREAD_RATIO, middle_spread, speeds_of
 from edgeicl.bench.workload import Workload
@@ -72,8 +72,9 @@ def bench(
             placed, fitted, conduct, bytes_per_token=probed_bytes(device, bytes_per_token)
         )
         warm = placed.ask("load", fitted)
-        tests = timed_tests(placed, fitted, conduct)
-        sustained = sustained_run(placed, fitted, conduct)
+        cool = {"cool_down_s": conduct.cool_down_s, "start_c": run["start_c"]}
+        tests = timed_tests(placed, fitted, conduct, cool)
+        sustained = sustained_run(placed, fitted, conduct, cool)
         outside.append(("after", bench_.state()))
         limits = tuple(bench_.held_limits())
     result = summarize(
@@ -139,10 +140,18 @@ def quiet_run(
         BenchError: they agreed in none, and noise is not accepted.
     """
     spread = None
+    cool: dict[str, Any] = {"cool_down_s": conduct.cool_down_s}
     for attempt in range(1, conduct.attempts + 1):
         run = placed.ask(
-            "measure", workload, bytes_per_token=bytes_per_token, cold=True, cool_down_s=conduct.cool_down_s
+            "measure",
+            workload,
+            bytes_per_token=bytes_per_token,
+            cold=True,
+            waits=workload.repetitions,
+            **cool,
         )
+        verify_run(run, workload.threads)
+        cool["start_c"] = run["start_c"]  # the first one's, handed from run to run
         spread = middle_spread(speeds_of(run))
         if spread is None or spread <= NOISY_SPREAD_RATIO:
             return run, attempt
@@ -159,7 +168,9 @@ def quiet_run(
     )
 
 
-def timed_tests(placed: PlacedGraph, workload: Workload, conduct: Procedure) -> tuple[Any, ...]:
+def timed_tests(
+    placed: PlacedGraph, workload: Workload, conduct: Procedure, cool: dict[str, Any]
+) -> tuple[Any, ...]:
     """Every test that was asked for."""
     if not conduct.tests:
         return ()
@@ -167,12 +178,13 @@ def timed_tests(placed: PlacedGraph, workload: Workload, conduct: Procedure) -> 
         "tests",
         workload,
         tests=[test.request() for test in conduct.tests],
-        cool_down_s=conduct.cool_down_s,
+        waits=len(conduct.tests) * (workload.repetitions + workload.warmup_repetitions) + 1,
+        **cool,
     )
     return tuple(length_test(test, taken) for test, taken in zip(conduct.tests, run["test_ms"], strict=True))
 
 
-def sustained_run(placed: PlacedGraph, workload: Workload, conduct: Procedure) -> Any:
+def sustained_run(placed: PlacedGraph, workload: Workload, conduct: Procedure, cool: dict[str, Any]) -> Any:
     """The load without pause, or None where none was asked for."""
     if not conduct.sustained_s:
         return None
@@ -182,6 +194,8 @@ def sustained_run(placed: PlacedGraph, workload: Workload, conduct: Procedure) -
             workload,
             seconds=conduct.sustained_s,
             window_s=conduct.window_s,
+            waits=1,
             timeout_s=conduct.sustained_s + _SUSTAINED_SPARE_S,
+            **cool,
         )
     return sustained_load(run["windows"], workload, seconds=conduct.sustained_s)

@@ -18,7 +18,9 @@ except ImportError:  # On a device the files lie side by side.
 def sustain(
     repetition: Callable[[], tuple[float, list[float]]], *, seconds: float, window_s: float
 ) -> list[dict[str, Any]]:
-    """Windows of at least `window_s`, each with its repetitions and the device's state at its end.
+    """Windows of about `window_s`, each with its repetitions and the device's state at its end.
+
+    None is shorter than half of that: what would be left of the time belongs to the last one.
 
     `repetition` gives milliseconds of the first token and of each decode step.
     """
@@ -26,7 +28,8 @@ def sustain(
     started = time.perf_counter()
     while (elapsed := time.perf_counter() - started) < seconds or not windows:
         window: dict[str, Any] = {"start_s": elapsed, "first_token_ms": [], "decode_ms": []}
-        ends = time.perf_counter() + min(window_s, max(0.0, seconds - elapsed))
+        left = seconds - elapsed
+        ends = time.perf_counter() + (left if left < 1.5 * window_s else window_s)
         while time.perf_counter() < ends or not window["first_token_ms"]:
             first, steps = repetition()
             window["first_token_ms"].append(first)

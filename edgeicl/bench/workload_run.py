@@ -27,9 +27,11 @@ class PlacedGraph:
     vocabulary: int
 
     def ask(
-        self, action: str, workload: Workload, *, timeout_s: float = _TIMEOUT_S, **more: Any
+        self, action: str, workload: Workload, *, timeout_s: float = _TIMEOUT_S, waits: int = 0, **more: Any
     ) -> dict[str, Any]:
         """What the runner answers, in a process of its own; `more` is what the action needs besides.
+
+        `waits`: how often it may cool down, which is given to it beyond `timeout_s`.
 
         Raises:
             BenchError: the runner failed, took too long, or wrote something else than its result.
@@ -43,6 +45,7 @@ class PlacedGraph:
             **asdict(workload),
             **more,
         }
+        timeout_s += waits * float(more.get("cool_down_s", 0.0))
         found = self.bench.run("runner", request, timeout_s=timeout_s)
         if "threads" not in found:
             raise BenchError(f"the runner wrote no result, but {', '.join(found) or 'nothing'}")

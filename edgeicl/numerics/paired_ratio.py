@@ -16,7 +16,8 @@ def paired_ratio(ours: Sequence[float], theirs: Sequence[float], *, confidence: 
     """The median over pairs of `ours` / `theirs`, with its percentile bootstrap interval over pairs.
 
     A pair is one round, so that what slowed both of it cancels; the median bears a round in which one alone was
-    slowed. Resampled with a fixed seed. One pair has no spread: its interval is the value, `confidence` 0.
+    slowed. Resampled with a fixed seed. `confidence` is what the interval really has: of few pairs it is their
+    range, which holds the median of all in 1 - 2 / 2^n of cases. One pair has none: 0.
 
     Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
 
@@ -28,8 +29,9 @@ def paired_ratio(ours: Sequence[float], theirs: Sequence[float], *, confidence: 
         raise DataError(f"a ratio needs pairs of positive values, found {list(ours)} and {list(theirs)}")
     ratios = values[0] / values[1]
     median, kept = float(np.median(ratios)), tuple(float(value) for value in ratios)
-    if len(ratios) == 1 or np.ptp(ratios) == 0.0:
-        known = 0.0 if len(ratios) == 1 else confidence
+    in_range = 1.0 - 2.0 ** (1 - len(ratios))  # all on one side of the median with half of that each
+    if np.ptp(ratios) == 0.0:
+        known = min(confidence, in_range)
         return Ratio(median=median, low=median, high=median, confidence=known, values=kept)
     from scipy import stats  # seconds to import, for those who import the bench alone
 
@@ -42,6 +44,7 @@ def paired_ratio(ours: Sequence[float], theirs: Sequence[float], *, confidence: 
         vectorized=True,
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return Ratio(
-        median=median, low=float(found.low), high=float(found.high), confidence=confidence, values=kept
-    )
+    low, high = float(found.low), float(found.high)
+    if (low, high) == (min(kept), max(kept)):
+        confidence = min(confidence, in_range)
+    return Ratio(median=median, low=low, high=high, confidence=confidence, values=kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
 
 from edgeicl.report.facts import Facts, conditions_text
@@ -62,6 +63,7 @@ def _figures(entry: Contestant) -> tuple[str, ...]:
 
 
 def _ratio_facts(artifact: str, pairings: tuple[Pairing, ...]) -> Facts:
+    own = [found for found in pairings if found.artifact == artifact]
     rows = tuple(
         (
             found.rival,
@@ -71,15 +73,26 @@ def _ratio_facts(artifact: str, pairings: tuple[Pairing, ...]) -> Facts:
             f"{found.file_bytes:.2f}",
             ratio_text(found.peak_rss),
         )
-        for found in pairings
-        if found.artifact == artifact
+        for found in own
     )
     headers = (f"{artifact} over", "first token", "prefill", "decode", "graph and weights", "peak memory")
-    note = (
-        "Medians over rounds, with 95 % bootstrap intervals over rounds in brackets; speeds above 1 and times, "
-        "bytes and memory below 1 are better."
-    )
+    note = f"{interval_text([found.first_token for found in own])}; speeds above 1 and times, bytes and memory "
+    note += "below 1 are better."
     return Facts(f"Ratios of {artifact}", headers, rows, note)
+
+
+def interval_text(ratios: Sequence[Ratio]) -> str:
+    """What is in brackets: of few rounds their range, which holds the median of all less often than 95 %."""
+    least = min((ratio.confidence for ratio in ratios), default=0.0)
+    rounds = min((len(ratio.values) for ratio in ratios), default=1)
+    if rounds < 2:
+        return "One round, so no intervals"
+    if least < 0.95:
+        return (
+            f"Medians over {rounds} rounds, with their range in brackets, which holds the true median with "
+            f"{100 * least:.3g} %"
+        )
+    return "Medians over rounds, with 95 % bootstrap intervals over rounds in brackets"
 
 
 def ratio_text(ratio: Ratio) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from edgeicl.report.accuracy_facts import p_text
+from edgeicl.report.comparison_facts import interval_text
 from edgeicl.report.facts import DATA_NAMES, Facts, percent
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.comparison import Ratio
@@ -73,7 +74,7 @@ def _ratio_facts(found: Headline) -> Facts:
         *(f"{DATA_NAMES[name]}, points" for name in data),
     )
     note = (
-        "Medians over rounds, with 95 % bootstrap intervals over rounds in brackets; below 1 is less. Points: "
+        f"{interval_text([entry.query for entry in found.pairings])}; below 1 is less. Points: "
         "accuracy of the artifact minus the teacher's on the same queries, with 95 % intervals and p of no "
         "difference (sign-flip test over queries)."
     )

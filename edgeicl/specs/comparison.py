@@ -66,7 +66,9 @@ class Ratio(Spec):
     median: float
     low: float
     high: float
-    confidence: float = Field(description="Of the interval; 0 for a single round, which has none.")
+    confidence: float = Field(
+        description="Of the interval; of few rounds, whose range it is, below 0.95; of one 0."
+    )
     values: tuple[float, ...]
 
 

@@ -29,7 +29,7 @@ class HoldOut(Spec):
 
 
 class Interval(Spec):
-    """A predicted value, within low and high in about 80 % of what was held out."""
+    """A predicted value between low and high; the field that holds it says what these are."""
 
     value: float
     low: float
@@ -49,9 +49,15 @@ class Prediction(Spec):
     )
     depth_tokens: int = Field(description="Positions that a token reads the keys and values of.")
     bytes_per_token: int
-    decode_tokens_per_second: Interval | None = Field(description="Null where nothing is decoded.")
+    decode_tokens_per_second: Interval | None = Field(
+        description="Within the interval in about 80 % of what was held out (`hold_out`), which has no width "
+        "where nothing was; null where nothing is decoded."
+    )
     prompt_tokens: int
-    first_token_ms: Interval | None = Field(description="Null where the device's arithmetic is unknown.")
+    first_token_ms: Interval | None = Field(
+        description="From the most to the least operations a second that published engines reach on chips of "
+        "this kind, for which nothing was held out; null where the device's arithmetic is unknown."
+    )
     resident_bytes: int = Field(description="Weights as held, cache, activations and runtime, by the plan.")
     notes: tuple[str, ...] = ()
 

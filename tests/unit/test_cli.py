@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -218,6 +220,27 @@ def test_errors_become_messages_and_codes(
     if code != 130:
         assert exit_code("--debug", "check", "r.yaml") == code
         assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
+def test_a_request_to_end_cleans_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ending: signal.Signals
+) -> None:
+    cleaned = []
+
+    def work(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), ending)
+            time.sleep(5)
+        finally:
+            cleaned.append("up")
+
+    monkeypatch.setattr("edgeicl.job.resolve", work)
+    before = signal.getsignal(ending)
+    assert exit_code("check", "r.yaml") == 143
+    assert cleaned == ["up"]
+    assert capsys.readouterr().err == "terminated; run the same command again to go on\n"
+    assert signal.getsignal(ending) == before
 
 
 def test_only_the_writer_of_several_processes_speaks(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ _BUNDLE = "bundle.tar.gz"
 _UNPACK_TIMEOUT_S = 300.0
 _FIXED = "cmd power set-fixed-performance-mode-enabled"
 _THERMAL = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
+_CURRENT = "Current temperatures from HAL:"
 _WARM = 2  # `moderate`: from there on phones slow down
 _SPEEDS = """
 for cpu in /sys/devices/system/cpu/cpu[0-9]*; do
@@ -69,6 +70,7 @@ class AdbDevice(Device):
             log.info("sending %s to %s", format_byte_size(bundle.stat().st_size), shell.name)
             bench.place({_BUNDLE: bundle})
             bench.unpack()
+            bench.prepare()
         except BaseException:
             bench.close()
             raise
@@ -83,12 +85,17 @@ class AdbWorkbench(RemoteWorkbench):
     def __init__(self, shell: AdbShell, cores: Sequence[int] | None) -> None:
         self._asked, self._speeds = cores, core_speeds(shell.run(_SPEEDS).stdout)
         super().__init__(shell, parent=PARENT, python=command(), environment=environment(), cores=cores or ())
-        self._fixed = shell.run(f"{_FIXED} true").returncode == 0
-        found = self.state()
+        self._fixed = False
+
+    def prepare(self) -> None:
+        """Fixed performance where it is to be had, and a look at what would slow the phone down."""
+        self._fixed = True  # until it is known: a link that breaks now may have switched it on
+        self._fixed = self.shell.run(f"{_FIXED} true").returncode == 0
+        found, name = self.state(), self.shell.name
         if found.get("thermal_status") in _THERMAL[_WARM:]:
-            log.warning("%s is warm already (%s): let it cool down first", shell.name, found["thermal_status"])
+            log.warning("%s is warm already (%s): let it cool down first", name, found["thermal_status"])
         if found.get("power_saver"):
-            log.warning("%s saves power: its cores are slowed; turn that off", shell.name)
+            log.warning("%s saves power: its cores are slowed; turn that off", name)
 
     def unpack(self) -> None:
         """The bundle, beside the programs."""
@@ -102,9 +109,8 @@ class AdbWorkbench(RemoteWorkbench):
             )
 
     def run(self, program: str, request: Any, *, timeout_s: float) -> dict[str, Any]:
-        threads = int(request.get("threads", 1))
-        if not self._asked:
-            self._cores = tuple(big_cores(self._speeds, threads))
+        if not self._asked:  # what asks for no threads wants to know of all cores
+            self._cores = tuple(big_cores(self._speeds, request.get("threads") or 0))
         return super().run(program, request, timeout_s=timeout_s)
 
     def _pinned(self) -> list[str]:
@@ -112,10 +118,11 @@ class AdbWorkbench(RemoteWorkbench):
         return ["taskset", f"{sum(1 << core for core in self._cores):x}"] if self._cores else []
 
     def held_limits(self) -> list[str]:
-        cores = ",".join(map(str, self._cores))
-        mode = "on" if self._fixed else "not to be had"
+        mode = f"fixed performance mode: {'on' if self._fixed else 'not to be had'}"
+        if not self._cores:
+            return ["cores as the system chooses: it tells no speeds", mode]
         why = "as asked" if self._asked else "its fastest"
-        return [f"cores {cores}, {why}, by taskset", f"fixed performance mode: {mode}"]
+        return [f"cores {','.join(map(str, self._cores))}, {why}, by taskset", mode]
 
     def state(self) -> dict[str, Any]:
         battery = self.shell.run("dumpsys battery").stdout
@@ -126,11 +133,18 @@ class AdbWorkbench(RemoteWorkbench):
         )
 
     def close(self) -> None:
-        if getattr(self, "_fixed", False):
+        if self._fixed:
             try:
-                self.shell.run(f"{_FIXED} false")
+                ended = self.shell.run(f"{_FIXED} false").returncode == 0
             except BenchError:
-                log.warning("%s: its fixed performance mode could not be ended", self.shell.name)
+                ended = False
+            if not ended:
+                log.warning(
+                    "%s: its fixed performance mode could not be ended; it ends when the phone restarts, "
+                    "or with `adb shell %s false`",
+                    self.shell.name,
+                    _FIXED,
+                )
         super().close()
 
 
@@ -141,7 +155,12 @@ def core_speeds(text: str) -> dict[int, int]:
 
 
 def big_cores(speeds: dict[int, int], threads: int) -> list[int]:
-    """The fastest cores, as many as there are threads; of equals those with the highest numbers."""
+    """The fastest cores, as many as there are threads; of equals those with the highest numbers.
+
+    None where no core's speed is known, so that nothing is called fastest that isn't.
+    """
+    if not any(speeds.values()):
+        return []
     return sorted(sorted(speeds, key=lambda core: (-speeds[core], -core))[:threads])
 
 
@@ -163,14 +182,20 @@ def thermal_state(text: str) -> dict[str, Any]:
     """From `dumpsys thermalservice`: status, and the hottest reading of skin and cores.
 
     `Thermal Status: 1` everywhere; readings as `Temperature{mValue=31.2, mType=3, mName=skin, ...}` since
-    Android 10 (types 0: CPU, 3: skin).
+    Android 10 (types 0: CPU, 3: skin). Current ones count; those that the system kept where it lists no others.
     """
     state: dict[str, Any] = {}
     if status := re.search(r"Thermal Status:\s*([0-6])", text):
         state["thermal_status"] = _THERMAL[int(status[1])]
-    readings = re.findall(r"Temperature\{mValue=([-0-9.]+),\s*mType=([0-9]+)", text)
+    kept, _, rest = text.partition(_CURRENT)
+    current = re.split(r"^\S.*:$", rest, maxsplit=1, flags=re.MULTILINE)[0]  # up to the next heading
     for kind, name in (("0", "cpu_c"), ("3", "skin_c")):
-        values = [float(value) for value, found in readings if found == kind and 0 < float(value) < 150]
-        if values:
+        if values := _readings(current, kind) or _readings(kept, kind):
             state[name] = max(values)
     return state
+
+
+def _readings(text: str, kind: str) -> list[float]:
+    """Believable degrees of one kind of sensor."""
+    found = re.findall(r"Temperature\{mValue=(-?[0-9.]+),\s*mType=([0-9]+)", text)
+    return [float(value) for value, of in found if of == kind and 0 < float(value) < 150]

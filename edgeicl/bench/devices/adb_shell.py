@@ -41,6 +41,10 @@ def find_adb() -> str:
 def choose_phone(adb: str, serial: str | None) -> str:
     """The serial of the phone that is meant. BenchError where none is ready, or several are."""
     listed = _run([adb, "devices", "-l"])
+    if listed.returncode != 0:
+        raise BenchError(
+            f"adb can't list phones: {last_lines(listed.stderr)}", next_step="see that `adb devices` works"
+        )
     phones = dict(line.split(None, 1) for line in listed.stdout.splitlines()[1:] if line.strip())
     if serial is None and len(phones) > 1:
         told = "\n".join(f"  adb:{name}: {state}" for name, state in phones.items())
@@ -83,7 +87,7 @@ class AdbShell(RemoteShell):
         if done.returncode == 0:
             return
         told = last_lines(done.stderr + done.stdout)
-        if "space" in told.lower():
+        if "no space left" in told.lower():
             raise BenchError(f"{self.name} is full: {told}", next_step="make room on its storage")
         raise BenchError(
             f"{self.name}: {file.name} could not be sent: {told}", next_step="attach it, and run it again"

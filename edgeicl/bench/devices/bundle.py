@@ -10,16 +10,15 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock
-
 from edgeicl.bench.devices.sysroot import Sysroot
+from edgeicl.bench.kept import kept
 from edgeicl.errors import BenchError
-from edgeicl.store import cache_root, digest_of
 
 LOADER = "lib/ld-linux-aarch64.so.1"
 PYTHON = "python"
 STDLIB = "stdlib"
 SITE = "site"
+_FILE = "bundle.tar.gz"
 _SKIPPED = {
     "__pycache__", "test", "tests", "idlelib", "lib2to3", "pydoc_data", "ensurepip", "distutils", "include",
     "transformers", "quantization", "tools", "f2py",
@@ -43,20 +42,14 @@ def build_bundle(sysroot: Sysroot) -> Path:
     Raises:
         BenchError: the system lacks something that belongs in it.
     """
-    final = (
-        cache_root()
-        / "bundles"
-        / f"{digest_of(['bundle', 1, str(sysroot.folder), sysroot.versions])[:24]}.tar.gz"
-    )
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{final}.lock"):
-        if not final.is_file():
-            partial = final.with_suffix(".partial")
-            with tarfile.open(partial, "w:gz", compresslevel=6, dereference=True) as archive:
-                for name, path in members(sysroot):
-                    archive.add(path, name, recursive=False, filter=_plain)
-            partial.replace(final)
-    return final
+
+    def make(folder: Path) -> dict[str, dict[str, str]]:
+        with tarfile.open(folder / _FILE, "w:gz", compresslevel=6, dereference=True) as archive:
+            for name, path in members(sysroot):
+                archive.add(path, name, recursive=False, filter=_plain)
+        return {"versions": sysroot.versions}
+
+    return kept("bundle", [str(sysroot.folder), sysroot.versions], make) / _FILE
 
 
 def members(sysroot: Sysroot) -> Iterator[tuple[str, Path]]:

@@ -17,7 +17,7 @@ from edgeicl.bench.devices.output import last_lines
 from edgeicl.errors import BenchError
 
 _TIMEOUT_S = 600
-_NEEDED = ("apt-get", "dpkg-deb")
+_NEEDED = ("apt-get", "dpkg-deb", "dpkg")
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,7 @@ class DebianPackages:
 
     def update(self) -> None:
         """Reads the lists of packages."""
-        missing = [program for program in _NEEDED if shutil.which(program) is None]
-        if missing:
-            raise BenchError(
-                f"{', '.join(missing)} not found: packages are fetched by Debian's or Ubuntu's apt",
-                next_step="do this on Debian or Ubuntu, or name what is there already (see `edgeicl doctor`)",
-            )
+        require_apt()
         for name in ("lists/partial", "archives/partial", "debs"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         if self.suffix:
@@ -97,6 +92,25 @@ class DebianPackages:
                 next_step="see that this computer's own `apt-get update` works",
             )
         return done.stdout
+
+
+def require_apt() -> None:
+    """BenchError where this computer has no apt."""
+    missing = [program for program in _NEEDED if shutil.which(program) is None]
+    if missing:
+        raise BenchError(
+            f"{', '.join(missing)} not found: packages are fetched by Debian's or Ubuntu's apt",
+            next_step="do this on Debian or Ubuntu, or name what is there already (see `edgeicl doctor`)",
+        )
+
+
+def own_architecture() -> str:
+    """This computer's, as its packages name it. BenchError where it has no packages of Debian's kind."""
+    require_apt()
+    done = subprocess.run(
+        ["dpkg", "--print-architecture"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
+    )
+    return done.stdout.strip()
 
 
 def release() -> str:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
-from edgeicl.bench.devices.debian_packages import DebianPackages, release
+from edgeicl.bench.devices.debian_packages import DebianPackages, own_architecture, release
+from edgeicl.bench.kept import kept, kept_place
 from edgeicl.errors import BenchError
-from edgeicl.store import RECORD, cache_root, digest_of
 
 PROGRAM = "qemu-aarch64"
 OLDEST = (10, 0)
 """Of qemu: 7.2 crashes in onnxruntime."""
 _BACKPORTED = ("bookworm",)  # releases whose own qemu is older
+_FOLDER = "qemu"
 _TIMEOUT_S = 30
 
 
@@ -33,7 +31,7 @@ class Qemu:
 def find_qemu() -> Qemu | None:
     """The one on PATH, else the one in the cache; None where neither is new enough."""
     named = shutil.which(PROGRAM)
-    for path in (Path(named) if named else None, _kept()):
+    for path in (Path(named) if named else None, kept_place(_FOLDER, _about()) / PROGRAM):
         if path is not None and path.is_file() and (version := version_of(path)) >= OLDEST:
             return Qemu(path, ".".join(map(str, version)))
     return None
@@ -59,18 +57,18 @@ def bring_qemu() -> Qemu:
     found = find_qemu()
     if found is not None:
         return found
-    kept = _kept()
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(kept.parent.with_name(f"{kept.parent.name}.lock")):
-        work = kept.parent / "work"
-        shutil.rmtree(work, ignore_errors=True)
+
+    def make(folder: Path) -> dict[str, list[str]]:
         suffix = "-backports" if release() in _BACKPORTED else ""
-        apt = DebianPackages(work / "apt", _own_architecture(), suffix)
+        work = folder / "work"
+        apt = DebianPackages(work / "apt", own_architecture(), suffix)
         apt.update()
-        apt.unpack(["qemu-user"], work / "root")
-        (work / "root" / "usr" / "bin" / PROGRAM).replace(kept)
-        (kept.parent / RECORD).write_text("{}\n")
+        packages = apt.unpack(["qemu-user"], work / "root")
+        (work / "root" / "usr" / "bin" / PROGRAM).replace(folder / PROGRAM)
         shutil.rmtree(work)
+        return {"packages": packages}
+
+    kept(_FOLDER, _about(), make)
     return require_qemu()
 
 
@@ -94,12 +92,5 @@ def core_models(qemu: Qemu) -> list[str]:
     return [line.split()[0] for line in done.stdout.splitlines() if line.startswith(" ") and line.strip()]
 
 
-def _kept() -> Path:
-    return cache_root() / "qemu" / digest_of(["qemu", 1, release()])[:24] / PROGRAM
-
-
-def _own_architecture() -> str:
-    done = subprocess.run(
-        ["dpkg", "--print-architecture"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-    )
-    return done.stdout.strip() or os.uname().machine
+def _about() -> list[str]:
+    return ["qemu", release()]

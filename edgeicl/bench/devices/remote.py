@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import re
 import shlex
 import uuid
@@ -152,13 +153,8 @@ class RemoteWorkbench(Workbench):
         return parse_answer(done.stdout, who=f"the {program} on {self.shell.name}")
 
     def close(self) -> None:
-        quoted = shlex.quote(self.folder)
-        script = (
-            f"if [ -f {quoted}/pid ]; then kill $(cat {quoted}/pid) 2>/dev/null; fi; "
-            f"rm -rf {quoted}; [ ! -e {quoted} ]"
-        )
         try:
-            done = self.shell.run(script)
+            done = self.shell.run(removal([self.folder]))
             left = done.returncode != 0
         except BenchError:
             left = True
@@ -219,7 +215,26 @@ def remove_stale(shell: RemoteShell, parent: str) -> None:
     ]
     if stale:
         log.info("%s: removing what an earlier run left: %s", shell.name, ", ".join(stale))
-        shell.run("rm -rf " + " ".join(shlex.quote(f"{parent}/{name}") for name in stale))
+        shell.run(removal([f"{parent}/{name}" for name in stale]))
+
+
+def removal(folders: Sequence[str]) -> str:
+    """A script that ends the program which still runs in any of the folders, and removes them.
+
+    It fails if one stays. A program is ended where it is still in its folder, as far as the system tells: its
+    number may be another's by now.
+    """
+    return f"""
+for folder in {shlex.join(folders)}; do
+  if [ -f "$folder/pid" ]; then
+    number=$(cat "$folder/pid")
+    at=$(readlink "/proc/$number/cwd" 2>/dev/null)
+    if [ ! -d /proc/self ] || [ "$at" = "$(cd "$folder" && pwd -P)" ]; then kill "$number" 2>/dev/null; fi
+  fi
+  rm -rf "$folder"
+done
+for folder in {shlex.join(folders)}; do [ ! -e "$folder" ] || exit 1; done
+"""
 
 
 def killed(returncode: int) -> str:
@@ -228,7 +243,16 @@ def killed(returncode: int) -> str:
 
 
 def _computer() -> str:
-    return digest_of([uuid.getnode(), os.getuid() if hasattr(os, "getuid") else 0])[:8]
+    """Of processes whose numbers mean the same: two containers may have one address, and each a process 1."""
+    numbers = Path("/proc/self/ns/pid")
+    return digest_of(
+        [
+            uuid.getnode(),
+            platform.node(),
+            str(numbers.readlink()) if numbers.is_symlink() else "",
+            os.getuid() if hasattr(os, "getuid") else 0,
+        ]
+    )[:8]
 
 
 def _alive(pid: int) -> bool:

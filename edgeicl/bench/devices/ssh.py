@@ -13,7 +13,6 @@ from edgeicl.bench.devices.remote import RemoteWorkbench
 from edgeicl.bench.devices.ssh_shell import SshShell, parse_host
 from edgeicl.bench.devices.wheels import PythonThere, fetch_wheels, requirements_like_here
 from edgeicl.errors import BenchError, Problem, SpecError
-from edgeicl.store import cache_root, digest_of
 
 # The first folder that can be written: the user's own, on a disk, before one that may be memory.
 _PREFLIGHT = """
@@ -28,9 +27,10 @@ for python in python3 python; do
   if command -v "$python" >/dev/null; then echo "python=$python"; break; fi
 done
 [ -z "$python" ] || "$python" -c '
-import json, platform, sys
+import json, platform, struct, sys
 found = {"version": "%d.%d" % sys.version_info[:2], "machine": platform.machine()}
 found["libc"] = platform.libc_ver()[1]
+found["bits"] = 8 * struct.calcsize("P")
 for name in ("numpy", "onnxruntime"):
     try:
         found[name] = __import__(name).__version__
@@ -135,10 +135,10 @@ def _send_wheels(bench: RemoteWorkbench, about: dict[str, Any]) -> None:
             f"{bench.shell.name}: its Python has no glibc, which wheels need; found {libc or 'another libc'}",
             next_step="install onnxruntime and numpy there with the system's own packages",
         )
+    if about["bits"] != 64:
+        raise BenchError(
+            f"{bench.shell.name}: its Python is one of {about['bits']} bits; onnxruntime has wheels for 64",
+            next_step="install a 64-bit system there, or onnxruntime and numpy by its own packages",
+        )
     python = PythonThere(about["version"], about["machine"], int(libc.split(".")[1]))
-    wanted = requirements_like_here()
-    kept = (
-        cache_root() / "wheels" / digest_of([*wanted, python.version, python.machine, python.glibc_minor])[:24]
-    )
-    wheels = fetch_wheels(wanted, python, kept)
-    bench.install(wheels)
+    bench.install(fetch_wheels(requirements_like_here(), python))

@@ -40,10 +40,14 @@ _PAUSE_S = 1.0
 
 
 def parse_host(address: str) -> tuple[str, int | None]:
-    """`ssh:USER@HOST:PORT` -> (`USER@HOST`, PORT); a port only where there are digits after a last colon."""
+    """`ssh:USER@HOST:PORT` -> (`USER@HOST`, PORT); an address of IPv6 needs brackets before a port."""
     rest = address.partition(":")[2]
-    match = re.fullmatch(r"(.+):([0-9]{1,5})", rest)
-    return (match[1].strip("[]"), int(match[2])) if match and match[1].count(":") != 1 else (rest, None)
+    user, at, host = rest.rpartition("@")
+    bracketed = re.fullmatch(r"\[([^]]+)\](?::([0-9]{1,5}))?", host)
+    match = bracketed or re.fullmatch(r"([^:]+):([0-9]{1,5})", host)
+    if match is None:
+        return rest, None
+    return f"{user}{at}{match[1]}", int(match[2]) if match[2] else None
 
 
 class SshShell(RemoteShell):

@@ -5,22 +5,18 @@ Made once, in the cache, of Debian's arm64 packages and the official aarch64 whe
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-
-from filelock import FileLock
 
 from edgeicl.bench.devices.debian_packages import DebianPackages, release
 from edgeicl.bench.devices.wheels import PythonThere, fetch_wheels, requirements_like_here, unpack_wheels
+from edgeicl.bench.kept import kept, kept_place, kept_record
 from edgeicl.errors import BenchError
 from edgeicl.progress import track
-from edgeicl.store import RECORD, cache_root, digest_of
 
 FOLDER = "aarch64"
 """Folder of the cache below which they are made."""
@@ -59,8 +55,7 @@ class Sysroot:
     @property
     def versions(self) -> dict[str, str]:
         """Package or wheel -> version, as recorded; empty for a ready-made one."""
-        record = self.folder / RECORD
-        return dict(json.loads(record.read_text())["versions"]) if record.is_file() else {}
+        return dict(kept_record(self.folder).get("versions", {}))
 
 
 def find_sysroot() -> Sysroot | None:
@@ -70,7 +65,7 @@ def find_sysroot() -> Sysroot | None:
         if not Path(named).is_dir():
             raise BenchError(f"{NAMED_BY} names {named}, which is no folder")
         return Sysroot(Path(named).resolve())
-    made = _place()
+    made = kept_place(FOLDER, _about())
     return Sysroot(made) if made.is_dir() else None
 
 
@@ -91,22 +86,16 @@ def build_sysroot() -> Sysroot:
     Raises:
         BenchError: apt or pip can't fetch what it is made of.
     """
-    final = _place()
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(final.with_name(f"{final.name}.lock")):
-        if not final.is_dir():
-            partial = final.with_name(f"{final.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            with track("aarch64 system", 4) as advance:
-                versions = _fill(partial, advance)
-            (partial / RECORD).write_text(json.dumps({"versions": versions}, indent=1) + "\n")
-            partial.rename(final)
-    return Sysroot(final)
+
+    def make(root: Path) -> dict[str, dict[str, str]]:
+        with track("aarch64 system", 4) as advance:
+            return {"versions": _fill(root, advance)}
+
+    return Sysroot(kept(FOLDER, _about(), make))
 
 
-def _place() -> Path:
-    about = ["aarch64", 1, release(), version("onnxruntime")]
-    return cache_root() / FOLDER / digest_of(about)[:24]
+def _about() -> list[str]:
+    return ["aarch64", release(), *requirements_like_here()]
 
 
 def _fill(root: Path, advance: Callable[[int], None]) -> dict[str, str]:
@@ -123,7 +112,7 @@ def _fill(root: Path, advance: Callable[[int], None]) -> dict[str, str]:
     versions = dict(entry.split("_", 1) for entry in unpacked)
     glibc = re.match(r"2\.([0-9]+)", versions["libc6"])
     there = PythonThere(python[0].removeprefix("python"), "aarch64", int(glibc[1]) if glibc else 28)
-    wheels = fetch_wheels(requirements_like_here(), there, work / "wheels")
+    wheels = fetch_wheels(requirements_like_here(), there)
     advance(1)
     unpack_wheels(wheels, root / _SITE)
     versions |= {name: number for name, number, *_ in (path.name.split("-") for path in wheels)}

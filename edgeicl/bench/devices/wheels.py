@@ -6,11 +6,13 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edgeicl.bench.devices.output import last_lines
+from edgeicl.bench.kept import kept
 from edgeicl.errors import BenchError
 
 _TIMEOUT_S = 900
@@ -33,17 +35,33 @@ class PythonThere:
 
 
 def requirements_like_here() -> list[str]:
-    """This computer's onnxruntime, so that the same release runs there, and any numpy that it works with."""
-    return [f"onnxruntime=={version('onnxruntime')}", "numpy"]
+    """This computer's onnxruntime, so that the same release runs there, and any numpy that it works with.
+
+    Raises:
+        BenchError: there is none here.
+    """
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        with suppress(PackageNotFoundError):
+            return [f"onnxruntime=={version(name)}", "numpy"]
+    raise BenchError("onnxruntime is not installed here", next_step="pip install onnxruntime")
 
 
-def fetch_wheels(requirements: Sequence[str], python: PythonThere, into: Path) -> list[Path]:
-    """Downloads one wheel for each requirement, and nothing that it depends on.
+def fetch_wheels(requirements: Sequence[str], python: PythonThere) -> list[Path]:
+    """One wheel for each requirement, and nothing that it depends on: those of the cache, else downloaded.
 
     Raises:
         BenchError: pip is missing, or has no such wheel.
     """
-    into.mkdir(parents=True, exist_ok=True)
+
+    def make(folder: Path) -> dict[str, list[str]]:
+        _download(requirements, python, folder)
+        return {"requirements": list(requirements)}
+
+    about = [*requirements, python.version, python.machine, python.glibc_minor]
+    return sorted(kept("wheels", about, make).glob("*.whl"))
+
+
+def _download(requirements: Sequence[str], python: PythonThere, into: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--implementation", "cp", "--python-version", python.version]
     for name in python.platforms:
@@ -64,7 +82,6 @@ def fetch_wheels(requirements: Sequence[str], python: PythonThere, into: Path) -
             f"{last_lines(done.stderr)}",
             next_step="see that pip reaches its index, or use another version of Python there",
         )
-    return sorted(into.glob("*.whl"))
 
 
 def unpack_wheels(wheels: Sequence[Path], into: Path) -> None:

@@ -15,11 +15,11 @@ from edgeicl.bench.headline.side import Precision, Side, artifact_side, teacher_
 from edgeicl.bench.rivals.contender import RivalBuilder
 from edgeicl.bench.rivals.table import RIVALS
 from edgeicl.bench.rivals.transformers_eager import TRANSFORMERS
+from edgeicl.bench.rounds import run_rounds
 from edgeicl.errors import BenchError
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.paired_ratio import paired_ratio
-from edgeicl.progress import track
 from edgeicl.specs.comparison import NotMeasured
 from edgeicl.specs.headline import AgainstTeacher, Answerer, Headline
 from edgeicl.specs.measurement import PairedTest
@@ -72,15 +72,26 @@ def headline(
     )
     asked = questions(opened, teacher, sources, shown, queries=queries, base_folder=base_folder)
     ours = artifact_side(opened, asked, threads)
-    theirs = [
-        teacher_side(folder, asked, precision, process.python, threads, cached=cached, averages=ours.averages)
-        for precision in precisions
-        for process, folder in [builder.built(RIVALS[f"hf-{precision}"])]
-        for cached in (False, True)
-    ]
-    failed = run_rounds(ours, theirs, rounds)
+    theirs: list[Side] = []
+    not_measured: list[NotMeasured] = []
+    for precision in precisions:
+        try:
+            process, folder = builder.built(RIVALS[f"hf-{precision}"])
+        except BenchError as error:
+            log.warning("%s is not measured: %s", precision, error)
+            not_measured.append(NotMeasured(name=f"teacher-{precision}", reason=str(error)))
+            continue
+        theirs += [
+            teacher_side(
+                folder, asked, precision, process.python, threads, cached=cached, averages=ours.averages
+            )
+            for cached in (False, True)
+        ]
+    if theirs:
+        failed, _ = run_rounds([ours], theirs, rounds)
+        not_measured += failed
     if not theirs:
-        told = "\n".join(f"{entry.name}: {entry.reason}" for entry in failed)
+        told = "\n".join(f"{entry.name}: {entry.reason}" for entry in not_measured)
         raise BenchError(f"the teacher could not be measured:\n{told}")
     first = ours.runs[0]
     answerers = [side.answerer(asked) for side in (ours, *theirs)]
@@ -98,29 +109,10 @@ def headline(
         queries=len(asked.truth),
         artifact=answerers[0],
         teachers=tuple(answerers[1:]),
-        not_measured=tuple(failed),
+        not_measured=tuple(not_measured),
         pairings=tuple(against(ours, side, asked) for side in theirs),
         notes=(*_notes(opened, ours), *at_chance(answerers, labels=len(asked.labels))),
     )
-
-
-def run_rounds(ours: Side, theirs: list[Side], rounds: int) -> list[NotMeasured]:
-    """All sides once a round, every other time in reverse; takes teachers that fail out of `theirs`."""
-    failed = []
-    with track("rounds", rounds * (1 + len(theirs))) as advance:
-        for number in range(rounds):
-            order = [ours, *theirs]
-            for side in reversed(order) if number % 2 else order:
-                try:
-                    side.run()
-                except BenchError as error:
-                    if side is ours:
-                        raise
-                    log.warning("%s", error)
-                    theirs.remove(side)
-                    failed.append(NotMeasured(name=side.name, reason=str(error)))
-                advance(1)
-    return failed
 
 
 def against(ours: Side, theirs: Side, asked: Questions) -> AgainstTeacher:

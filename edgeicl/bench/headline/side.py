@@ -26,7 +26,7 @@ from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.classification import measures
 from edgeicl.numerics.voting import majority_vote
 from edgeicl.specs.headline import Accuracy, Answerer, QueryRound
-from edgeicl.specs.manifest import MODEL_FILE, PREFIX_FILE, WEIGHTS_FILE
+from edgeicl.specs.manifest import PREFIX_FILE
 
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -133,7 +133,7 @@ def artifact_side(opened: Artifact, asked: Questions, threads: int) -> Side:
         python=FoundPython(Path(sys.executable), {}),
         program=_ARTIFACT,
         request=request,
-        file_bytes=sum((opened.path / name).stat().st_size for name in (MODEL_FILE, WEIGHTS_FILE)),
+        file_bytes=opened.model_bytes,
         query_tokens=asked.artifact_tokens,
         before_tokens=opened.prefix_tokens,
         cached=bool(opened.prefixes),

@@ -17,8 +17,8 @@ Errors = npt.NDArray[np.float64]
 
 _WHAT = {
     "published": "every published speed in turn, predicted from the median bandwidth of the others of its chip",
-    "probe": "every published speed in turn, predicted from one other of the same device and engine, the "
-    "nearest in bytes a token",
+    "probe": "every published speed in turn, predicted from one of another model or other bits on the same "
+    "device and engine, the nearest in bytes a token",
 }
 
 
@@ -77,12 +77,14 @@ def chip_errors(speeds: Sequence[PublishedSpeed]) -> Errors:
 def known_errors(speeds: Sequence[PublishedSpeed], method: Method) -> dict[int, float]:
     """Index -> error of the speeds that can be predicted from others of their own chip or device.
 
+    One that repeats the measurement (same device, engine, model and bits) is no other.
+
     `published`: from the median bandwidth of all others of the chip, as shipped targets are calibrated.
     `probe`: from one other of the same device and engine, the nearest in bytes a token.
     """
     found = {}
     for index, speed in enumerate(speeds):
-        others = [other for other in speeds if other is not speed and other.soc == speed.soc]
+        others = [o for o in speeds if o.soc == speed.soc and _measured(o) != _measured(speed)]
         if method == "probe":
             others = [o for o in others if (o.device, o.engine) == (speed.device, speed.engine)]
             others.sort(key=lambda o: (abs(np.log(o.token_bytes / speed.token_bytes)), o.model, o.bits))
@@ -93,13 +95,17 @@ def known_errors(speeds: Sequence[PublishedSpeed], method: Method) -> dict[int, 
     return found
 
 
+def _measured(speed: PublishedSpeed) -> tuple[str, str, str, float]:
+    return speed.device, speed.engine, speed.model, speed.bits
+
+
 def any_probe_error(speeds: Sequence[PublishedSpeed]) -> float:
     """Median error where the one other speed of the device and engine has the same bits, and any size."""
     errors = [
         other.bandwidth / speed.bandwidth - 1
         for speed in speeds
         for other in speeds
-        if other is not speed
+        if _measured(other) != _measured(speed)
         and (other.device, other.engine, other.bits) == (speed.device, speed.engine, speed.bits)
     ]
     return float(np.median(np.abs(errors)))

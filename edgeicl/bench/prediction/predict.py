@@ -45,8 +45,11 @@ def predict(
     """
     opened = open_artifact(artifact)
     method = method_for(target)
-    depth = min(depth_tokens or opened.context_tokens, opened.context_tokens)
-    prompt = min(prompt_tokens or target.prompt_tokens or target.context_tokens, opened.context_tokens)
+    before = opened.prefix_tokens
+    depth, depth_cut = _fitted("depth", depth_tokens, opened.context_tokens, opened.context_tokens)
+    usual = target.prompt_tokens or target.context_tokens
+    room = opened.context_tokens - before
+    prompt, prompt_cut = _fitted("prompt", prompt_tokens, min(usual, room), room)
     token_bytes = opened.weight_bytes_per_token + opened.cache_bytes(depth)
     known = hold_out(method) if method != "probe" else None
     notes = _notes(opened, target, method, token_bytes)
@@ -65,8 +68,15 @@ def predict(
         prompt_tokens=prompt,
         first_token_ms=first,
         resident_bytes=resident_bytes(artifact, opened, target),
-        notes=(*notes, *told),
+        notes=(*depth_cut, *prompt_cut, *notes, *told),
     )
+
+
+def _fitted(what: str, asked: int | None, usual: int, most: int) -> tuple[int, tuple[str, ...]]:
+    """Tokens that fit the artifact, and a note where fewer than asked for do."""
+    if asked is None or asked <= most:
+        return asked or usual, ()
+    return most, (f"a {what} of {most} tokens instead of {asked}: the artifact's context holds no more",)
 
 
 def method_for(target: Target) -> Method:
@@ -125,13 +135,15 @@ def first_token(
     if opened.manifest.engine != "fused":
         return None, ("the first token of an exported graph is not predicted",)
     config = model_config(opened.path)
+    before = opened.prefix_tokens
     if method == "probe":
-        return _probed_first_token(opened, target, prompt_tokens), ()
+        note = f"the first token without attention to the {before} tokens before the query"
+        return _probed_first_token(opened, target, prompt_tokens), (note,) * bool(before)
     rates = flops_per_second(i8mm="i8mm" in target.instruction_features)
     if rates is None:
         return None, ("no published speeds of prompts on chips of this kind",)
     logits = len(opened.manifest.logit_tokens) if opened.manifest.logit_tokens else None
-    flops = prompt_flops(config, tokens=prompt_tokens, logits=logits)
+    flops = prompt_flops(config, tokens=prompt_tokens, before=before, logits=logits)
     note = "the first token rests on the least and the most that published engines reach on chips of this kind"
     value, low, high = (1e3 * flops / rate for rate in (rates.value, rates.high, rates.low))
     return Interval(value=value, low=low, high=high), (note,)

@@ -7,20 +7,17 @@ proxy.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from edgeicl.bench.devices.output import last_lines
+from edgeicl.bench.kept import kept, kept_place
 from edgeicl.bench.rivals.rival import RivalEnvironment
 from edgeicl.errors import BenchError
 from edgeicl.progress import track
-from edgeicl.store import RECORD, cache_root, digest_of
 
 FOLDER = "rival-python"
 """Folder of the cache below which they are made; `edgeicl cache` lists and clears it."""
@@ -54,13 +51,16 @@ def find_python(environment: RivalEnvironment, *, given: Path | None, install: b
     except BenchError:
         if not install:
             raise
-    _install(environment, made.parents[1])
+    _install(environment)
     return _checked(made, environment)
 
 
 def _made_python(environment: RivalEnvironment) -> Path:
-    digest = digest_of([*environment.requirements, *sys.version_info[:2]])[:24]
-    return cache_root() / FOLDER / digest / "bin" / "python"
+    return kept_place(FOLDER, _about(environment)) / "bin" / "python"
+
+
+def _about(environment: RivalEnvironment) -> list[object]:
+    return [*environment.requirements, *sys.version_info[:2]]
 
 
 def _checked(python: Path, environment: RivalEnvironment) -> FoundPython:
@@ -100,25 +100,22 @@ def how_to_install(environment: RivalEnvironment) -> str:
     )
 
 
-def _install(environment: RivalEnvironment, folder: Path) -> None:
-    """Makes the environment in `folder`, whole or not at all. BenchError with the end of pip's words."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
-        if folder.exists():
-            return
-        partial = folder.with_name(f"{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        python = str(partial / "bin" / "python")
+def _install(environment: RivalEnvironment) -> None:
+    """Makes the environment in the cache, whole or not at all. BenchError with the end of pip's words."""
+
+    def make(folder: Path) -> dict[str, str]:
+        python = str(folder / "bin" / "python")
         steps = (
-            [sys.executable, "-m", "venv", str(partial)],
+            [sys.executable, "-m", "venv", str(folder)],
             [python, "-m", "pip", "install", "--quiet", *environment.requirements],
         )
         with track(f"installing {environment.name}", len(steps)) as advance:
             for step in steps:
                 _run(step, environment)
                 advance(1)
-        (partial / RECORD).write_text(json.dumps({"environment": environment.name}))
-        partial.rename(folder)
+        return {"environment": environment.name}
+
+    kept(FOLDER, _about(environment), make)
 
 
 def _run(command: list[str], environment: RivalEnvironment) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -103,24 +105,35 @@ def ask(
         }
         try:
             with errors.open("w") as stream:
-                finished = subprocess.run(
+                process = subprocess.Popen(
                     [str(python), "-m", program],
-                    input=json.dumps(request),
+                    stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=stream,
                     text=True,
                     cwd=scratch,
                     env=environment,
-                    timeout=timeout_s,
-                    check=False,
+                    start_new_session=True,
                 )
+                output = _output(process, json.dumps(request), timeout_s)
         except subprocess.TimeoutExpired as error:
             action = request.get("action", "its run")
             raise BenchError(f"{who}: {action} took more than {timeout_s:.0f} s") from error
-        if finished.returncode != 0:
+        if process.returncode != 0:
             action = request.get("action", "its run")
             raise BenchError(
-                f"{who}: {action} ended with exit code {finished.returncode}:\n"
+                f"{who}: {action} ended with exit code {process.returncode}:\n"
                 f"{last_lines(errors.read_text(errors='replace'))}"
             )
-    return finished.stdout
+    return output
+
+
+def _output(process: subprocess.Popen[str], text: str, timeout_s: float) -> str:
+    """Its stdout. Whatever ends the wait ends all of its session: exporters have processes of their own."""
+    try:
+        return process.communicate(text, timeout=timeout_s)[0]
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise

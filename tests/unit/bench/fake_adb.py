@@ -1,7 +1,8 @@
 """Plays adb and one phone: `adb` on PATH is this file, its phone a folder. Faults are files in that folder.
 
 ADB_PHONE names the folder: `storage` stands for /data/local/tmp, `tools` comes first on the phone's PATH, and
-`faults` holds any of unauthorized, offline, none, two, disconnect, full, corrupt, no-fixed-mode.
+`faults` holds any of unauthorized, offline, none, two, disconnect, full, corrupt, gone, no-fixed-mode, and
+`breaks-at` with the number of the shell call from which the phone is gone; `calls` counts them.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def devices() -> int:
 
 def push(file: str, there: str) -> int:
     if fault("disconnect"):
-        say("adb: error: failed to read copy response: EOF", sys.stderr)
+        say(f"adb: error: failed to copy '/home/me/workspace/{file}': EOF", sys.stderr)
         return 1
     if fault("full"):
         say(
@@ -56,8 +57,16 @@ def push(file: str, there: str) -> int:
     return 0
 
 
+def is_gone() -> bool:
+    calls = PHONE / "calls"
+    number = int(calls.read_text() or 0) + 1 if calls.exists() else 1
+    calls.write_text(str(number))
+    breaks = PHONE / "faults" / "breaks-at"
+    return fault("gone") or (breaks.exists() and number == int(breaks.read_text()))
+
+
 def shell(script: str) -> int:
-    if fault("gone"):
+    if is_gone():
         say("error: device 'SERIAL1' not found", sys.stderr)
         return 1
     environment = {"PATH": f"{PHONE / 'tools'}:/usr/bin:/bin", "ADB_PHONE": str(PHONE)}

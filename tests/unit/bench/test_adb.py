@@ -18,7 +18,11 @@ from edgeicl.bench.devices.address import device_at
 from edgeicl.bench.devices.bundle import LOADER
 from edgeicl.bench.devices.device import Limits
 from edgeicl.bench.devices.remote import PREFIX
+from edgeicl.emit.probe_graphs import Shape
 from edgeicl.errors import BenchError, IntegrityError, SpecError
+from edgeicl.probe import probe
+from edgeicl.specs.catalog import load_target
+from edgeicl.specs.quant_plan import Format
 from tests.unit.test_cli import exit_code
 
 Make = Callable[..., Path]
@@ -44,7 +48,13 @@ Cached temperatures:
 \tTemperature{mValue=33.2, mType=3, mName=skin, mStatus=1}
 HAL Ready: true
 Current temperatures from HAL:
+\tTemperature{mValue=36.0, mType=0, mName=CPU0, mStatus=0}
+\tTemperature{mValue=39.5, mType=0, mName=CPU7, mStatus=0}
 \tTemperature{mValue=-40.0, mType=9, mName=npu, mStatus=0}
+Current cooling devices from HAL:
+\tCoolingDevice{mValue=0, mType=2, mName=x}
+Temperature static thresholds from HAL:
+\tTemperature{mValue=95.0, mType=0, mName=CPU7, mStatus=0}
 """
 TOOLS = {
     "uname": "echo aarch64",
@@ -132,7 +142,7 @@ def test_a_result_with_heat_battery_and_big_cores(
     told = {state["when"]: state["told_by_tools"] for state in found["states"]}
     expected = {
         "battery_percent": 83.0, "battery_c": 29.1, "charged_by": "USB", "thermal_status": "light",
-        "cpu_c": 41.5, "skin_c": 33.2, "power_saver": False,
+        "cpu_c": 39.5, "skin_c": 33.2, "power_saver": False,
     }  # fmt: skip
     assert told["before"] == told["after"] == expected
     assert (phone.folder / "fixed").read_text().split() == ["true", "false"]
@@ -178,6 +188,38 @@ def test_what_breaks_is_told_and_the_next_run_works(
     assert phone.left() == []
     phone.mend()
     assert bench(artifact) == 0
+    assert phone.left() == []
+
+
+def test_a_link_that_breaks_while_the_phone_is_made_ready(phone: Phone, make_artifact: Make) -> None:
+    """Wherever it breaks for a moment, nothing stays there, the mode of fixed performance least of all."""
+    artifact = make_artifact()
+    with device_at("adb").open():
+        calls = int((phone.folder / "calls").read_text())
+    assert calls >= 8
+    for number in range(1, calls + 1):
+        for name in ("calls", "fixed"):
+            (phone.folder / name).unlink(missing_ok=True)
+        (phone.folder / "faults" / "breaks-at").write_text(str(number))
+        assert bench(artifact) == 9, f"call {number}"
+        switched = phone.folder / "fixed"
+        assert not switched.exists() or switched.read_text().split()[-1] == "false", f"call {number}"
+        left = phone.left()
+        phone.mend()
+        with device_at("adb").open():
+            pass
+        assert phone.left() == left == [], f"call {number}"
+
+
+def test_a_probe_knows_all_cores_and_uses_the_big_ones(phone: Phone) -> None:
+    base = load_target("host-cpu").model_copy(update={"formats": (Format(bits=4, block_size=32),)})
+    shape = Shape(layers=1, hidden=512, inner=1024, heads=8)
+    found = probe(base, threads=1, seconds=0.2, shape=shape, device=device_at("adb"))
+    assert found.calibration is not None
+    assert (phone.folder / "mask").read_text() == "2\n"
+    assert probe(base, seconds=0.2, shape=shape, device=device_at("adb")).threads == min(
+        base.threads, len(os.sched_getaffinity(0))
+    )
     assert phone.left() == []
 
 
@@ -236,6 +278,7 @@ def test_big_cores_on_paper() -> None:
     assert big_cores(speeds, 3) == [2, 3, 7]
     assert big_cores(speeds, 4) == [1, 2, 3, 7]  # of equals the higher number
     assert big_cores({}, 4) == []
+    assert big_cores({0: 0, 1: 0}, 1) == []  # none is known to be the fastest
 
 
 def test_words_of_other_androids() -> None:

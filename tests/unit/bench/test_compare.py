@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-import edgeicl.bench.compare as compare_module
+import edgeicl.bench.rounds as rounds_module
 from edgeicl.bench.artifact import open_artifact
-from edgeicl.bench.compare import paired, prepare, run_rounds
+from edgeicl.bench.compare import paired, prepare
 from edgeicl.bench.entrants import ArtifactEntrant, RivalEntrant, describe, entrants, round_of
 from edgeicl.bench.rivals.checkpoint import write_random_checkpoint
+from edgeicl.bench.rounds import run_rounds
 from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError, DataError, IntegrityError, SpecError
 from edgeicl.specs.comparison import Contestant
@@ -64,8 +65,6 @@ class Scripted:
 
     def __init__(self, name: str, turns: list[str], *, fails_at: int = 99) -> None:
         self.name, self.turns, self.fails_at = name, turns, fails_at
-        self.contender = self
-        self.rival = self
 
     def run(self) -> None:
         self.turns.append(self.name)
@@ -77,7 +76,7 @@ def test_rounds_alternate_in_order_and_a_rival_that_fails_is_dropped() -> None:
     turns: list[str] = []
     ours: Any = [Scripted("a", turns)]
     theirs: Any = [Scripted("b", turns, fails_at=2), Scripted("c", turns)]
-    failed = run_rounds(ours, theirs, 3, other_work=[])
+    failed, _ = run_rounds(ours, theirs, 3)
     assert turns == ["a", "b", "c", "c", "b", "a", "a", "c"]
     assert [(entry.name, entry.reason) for entry in failed] == [("b", "b fell over")]
     assert [entry.name for entry in theirs] == ["c"]
@@ -92,7 +91,7 @@ def test_an_artifact_that_fails_ends_it(make_artifact: Make, monkeypatch: pytest
     monkeypatch.setattr(ArtifactEntrant, "run", fail)
     empty: list[RivalEntrant] = []
     with pytest.raises(BenchError, match="no memory"):
-        run_rounds([entry], empty, 1, other_work=[])
+        run_rounds([entry], empty, 1)
 
 
 def test_lengths_are_cut_for_all_alike_and_names_stay_apart(make_artifact: Make) -> None:
@@ -160,9 +159,7 @@ def test_a_copy_for_prompts_is_told(tmp_path: Path) -> None:
 
 def test_what_others_take_is_looked_at_before_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = iter([0.5, None, 0.02])
-    monkeypatch.setattr(compare_module, "busy_share", lambda: next(shares))
+    monkeypatch.setattr(rounds_module, "busy_share", lambda: next(shares))
     ours: Any = [Scripted("a", [])]
     none: list[RivalEntrant] = []
-    seen: list[float] = []
-    run_rounds(ours, none, 3, other_work=seen)
-    assert seen == [0.5, 0.02]
+    assert run_rounds(ours, none, 3) == ([], [0.5, 0.02])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import edgeicl.bench.stage as stage
 from edgeicl.bench.gate import compared, conditions, read_baseline, require_alike
 from edgeicl.errors import BenchError, DataError, SpecError
 from edgeicl.report.bench_csv import COLUMNS, bench_csv
@@ -57,11 +58,32 @@ def test_tests_are_metrics_too() -> None:
         return changed(tests=(test,))
 
     wanted = conditions(["tg32@512 < -5%"])
+    assert conditions(["tg32 @ d512 < -5%"])[0].metric == "tg32@512"  # as results print it
+    assert conditions(["tg32@0 < -5%"])[0].metric == "tg32"
     found = {entry.metric: entry for entry in compared(with_test(90.0), with_test(100.0), wanted)}
     assert found["tg32@512"].broken == ("tg32@512 < -5%",)
     assert found["tg32@512"].change_percent == pytest.approx(-10.0)
     with pytest.raises(BenchError, match="not in both results"):
         compared(with_test(90.0), bench_result(), wanted)
+
+
+def test_what_can_never_be_looked_at_is_told_before_anything_runs(
+    tmp_path: Path, make_artifact: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "open_artifact", lambda path: pytest.fail("something ran"))
+    (tmp_path / "before.json").write_text(bench_result().model_dump_json())
+    wanted = [word for text in ("tg32 < -5%", "sustained_ratio < 0.9") for word in ("--fail-if", text)]
+    command = ["bench", str(make_artifact()), "--threads", "1", "--against", str(tmp_path / "before.json")]
+    assert exit_code(*command, *wanted) == SpecError.exit_code
+    told = capsys.readouterr().err
+    assert "tg32 < -5%: the baseline has none" in told
+    assert "sustained_ratio < 0.9: the baseline has none" in told
+    test = LengthTest(
+        kind="tg", tokens=32, samples_ms=(1.0,), tokens_per_second=9.0, tokens_per_second_deviation=None
+    )
+    (tmp_path / "before.json").write_text(changed(tests=(test,)).model_dump_json())
+    assert exit_code(*command, *wanted[:2]) == SpecError.exit_code
+    assert "not measured; expected it with --tests tg32" in capsys.readouterr().err
 
 
 def test_all_malformed_conditions_are_named() -> None:

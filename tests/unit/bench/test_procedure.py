@@ -11,12 +11,17 @@ import numpy as np
 import pytest
 
 import edgeicl.bench.runner as runner
+import edgeicl.bench.sustained as sustained_module
+from edgeicl.bench.artifact import open_artifact
+from edgeicl.bench.devices.address import device_at
+from edgeicl.bench.devices.local import LocalWorkbench
 from edgeicl.bench.figures import length_test, sustained_load
 from edgeicl.bench.length_tests import needed_context_tokens, time_tests
 from edgeicl.bench.procedure import AskedTest, Procedure, asked_tests
 from edgeicl.bench.stage import bench, quiet_run
 from edgeicl.bench.sustained import sustain
 from edgeicl.bench.workload import Workload
+from edgeicl.bench.workload_run import place_artifact
 from edgeicl.errors import BenchError, SpecError
 from edgeicl.models.onnx_decoder import OnnxDecoder
 
@@ -103,6 +108,22 @@ def test_windows_of_a_sustained_load() -> None:
     assert found.last_over_first == pytest.approx(1.0, rel=1e-12)
 
 
+@pytest.mark.parametrize(("seconds", "lengths"), [(10.0, [3.0, 3.0, 4.0]), (11.0, [3.0, 3.0, 3.0, 2.0])])
+def test_no_window_is_a_remainder(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, lengths: list[float]
+) -> None:
+    """Windows of 3 s: the 1 s that is left of 10 belongs to the last window, the 2 s of 11 are one."""
+    now = [0.0]
+    monkeypatch.setattr(sustained_module.time, "perf_counter", lambda: now[0])
+
+    def repetition() -> tuple[float, list[float]]:
+        now[0] += 0.5
+        return 1.0, [1.0]
+
+    windows = sustain(repetition, seconds=seconds, window_s=3.0)
+    assert [window["end_s"] - window["start_s"] for window in windows] == lengths
+
+
 def test_a_load_that_slows_down_on_paper() -> None:
     state: dict[str, Any] = {}
     windows = [
@@ -115,13 +136,22 @@ def test_a_load_that_slows_down_on_paper() -> None:
 class Noisy:
     """A graph whose repetitions agree from some attempt on."""
 
-    def __init__(self, quiet_from: int) -> None:
-        self.asked, self.quiet_from = 0, quiet_from
+    def __init__(self, quiet_from: int, **read_back: Any) -> None:
+        self.asked, self.quiet_from, self.read_back = 0, quiet_from, read_back
+        self.more: list[dict[str, Any]] = []
 
     def ask(self, action: str, workload: Workload, **more: Any) -> dict[str, Any]:
         self.asked += 1
         second = 2.0 if self.asked >= self.quiet_from else 3.0
-        return {"decode_ms": [[2.0, 2.0], [second, second]], "first_token_ms": [1.0, 1.0]}
+        self.more.append(more)
+        known = {"threads": 2, "pool_threads": 2, "logical_cores": 2, "peak_rss_bytes": 1}
+        first_token_ms = [1.0, 1.0]
+        return {
+            "decode_ms": [[2.0, 2.0], [second, second]],
+            "first_token_ms": first_token_ms,
+            "start_c": more.get("start_c", 31.0),
+            **(known | self.read_back),
+        }
 
 
 def test_noise_is_measured_again_then_refused() -> None:
@@ -138,6 +168,47 @@ def test_noise_is_measured_again_then_refused() -> None:
     assert quiet_run(accepted, WORKLOAD, Procedure(), bytes_per_token=None)[1] == 1
 
 
+def test_later_attempts_cool_down_to_where_the_first_began() -> None:
+    """A device is hot from the attempt before: its own start is no measure."""
+    settled: Any = Noisy(quiet_from=3)
+    quiet_run(settled, WORKLOAD, Procedure(attempts=3, cool_down_s=9.0), bytes_per_token=None)
+    assert ["start_c" in more for more in settled.more] == [False, True, True]
+    assert [more.get("start_c") for more in settled.more] == [None, 31.0, 31.0]
+    assert {more["waits"] for more in settled.more} == {WORKLOAD.repetitions}
+
+
+@pytest.mark.parametrize(
+    ("read_back", "told"),
+    [
+        ({"threads": 1}, "session has 1 threads; expected 2"),
+        ({"pool_threads": 4}, "process has 4 threads; expected 2"),
+        ({"logical_cores": 1}, "2 threads ran on 1 cores"),
+        ({"peak_rss_bytes": None}, "doesn't tell the peak memory"),
+    ],
+)
+def test_what_no_later_run_can_mend_is_told_after_the_first(read_back: dict[str, Any], told: str) -> None:
+    wrong: Any = Noisy(quiet_from=9, **read_back)
+    with pytest.raises(BenchError, match=told):
+        quiet_run(wrong, WORKLOAD, Procedure(attempts=3), bytes_per_token=None)
+    assert wrong.asked == 1
+
+
+def test_cooling_down_has_its_own_time(make_artifact: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """README's own `--cool-down 60` with five tests waits half an hour, all of what a run has besides."""
+    given: list[float] = []
+
+    def run(self: LocalWorkbench, program: str, request: Any, *, timeout_s: float) -> dict[str, Any]:
+        given.append(timeout_s)
+        return {"threads": 1}
+
+    monkeypatch.setattr(LocalWorkbench, "run", run)
+    with device_at("local").open() as there:
+        placed = place_artifact(there, open_artifact(make_artifact()))
+        placed.ask("tests", WORKLOAD, waits=30, cool_down_s=60.0)
+        placed.ask("tests", WORKLOAD, waits=30)
+    assert given == [1800.0 + 1800.0, 1800.0]
+
+
 def test_cool_down_waits_for_the_temperature_of_the_start(
     monkeypatch: pytest.MonkeyPatch, make_artifact: Make
 ) -> None:
@@ -152,6 +223,26 @@ def test_cool_down_waits_for_the_temperature_of_the_start(
     blind = runner.Run(_request(make_artifact("b"), cool_down_s=0.05))
     blind.cool_down()
     assert blind.cooled_s >= 0.05  # by time where there is no sensor
+
+
+def test_a_run_that_follows_another_cools_down_first(
+    monkeypatch: pytest.MonkeyPatch, make_artifact: Make
+) -> None:
+    degrees = iter([52.0, 46.0, 41.0])
+    monkeypatch.setattr(runner, "hottest_c", lambda: next(degrees))
+    waits: list[float] = []
+    monkeypatch.setattr(runner.time, "sleep", waits.append)
+    run = runner.Run(_request(make_artifact(), cool_down_s=60.0, start_c=40.0))
+    assert len(waits) == 2
+    assert run.settings()["start_c"] == 40.0
+
+
+def test_threads_of_a_gpus_driver_are_not_counted(monkeypatch: pytest.MonkeyPatch, make_artifact: Make) -> None:
+    request = _request(make_artifact())
+    assert runner.Run(request).settings()["pool_threads"] == 1
+    own = runner.engine("fused")
+    monkeypatch.setattr(runner, "engine", lambda name: own)
+    assert runner.Run({**request, "engine": "cuda:0"}).settings()["pool_threads"] is None
 
 
 def _request(artifact: Path, **more: Any) -> dict[str, Any]:

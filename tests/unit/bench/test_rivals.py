@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from edgeicl.bench.compare import prepare
 from edgeicl.bench.rivals.checkpoint import write_random_checkpoint
 from edgeicl.bench.rivals.contender import RivalBuilder, relative_error
 from edgeicl.bench.rivals.environment import find_python
+from edgeicl.bench.rivals.process import ask
 from edgeicl.bench.rivals.rival import Rival, RivalEnvironment
 from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError, SpecError
@@ -163,6 +165,22 @@ def test_environments_are_made_by_pip(tmp_path: Path, monkeypatch: pytest.Monkey
         find_python(ABSENT, given=None, install=True)
     with pytest.raises(BenchError, match="not installed beside"):
         find_python(ABSENT, given=None, install=False)
+
+
+def test_a_rival_that_takes_too_long_takes_its_own_processes_along(tmp_path: Path) -> None:
+    """An exporter runs in a process of the rival's; it would go on beside whatever is measured next."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nsleep 30 &\necho $! > {tmp_path}/pid\nwait\n")
+    python.chmod(0o755)
+    with pytest.raises(BenchError, match="slow: build took more than 1 s"):
+        ask(python, "module", {"action": "build"}, who="slow", threads=1, timeout_s=1)
+    pid = int((tmp_path / "pid").read_text())
+    stat = Path(f"/proc/{pid}/stat")
+    for _ in range(50):  # it is init's to bury
+        if not stat.exists() or stat.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail(f"process {pid} still runs")
 
 
 def test_the_error_of_logits_on_paper() -> None:

@@ -236,6 +236,9 @@ def test_a_program_that_takes_too_long_is_ended_there(board: Board, make_artifac
         ("ssh:me@pi:2222", ("me@pi", 2222)),
         ("ssh:[::1]:2222", ("::1", 2222)),
         ("ssh:::1", ("::1", None)),
+        ("ssh:2001:db8::10", ("2001:db8::10", None)),  # no port: without brackets all of it is the address
+        ("ssh:me@[::1]:22", ("me@::1", 22)),
+        ("ssh:[::1]", ("::1", None)),
     ],
 )
 def test_addresses(address: str, parsed: tuple[str, int | None]) -> None:

@@ -45,7 +45,7 @@ RUN: dict[str, Any] = {
         {"when": "before", "temperatures_c": {"cpu": 40.0}},
         {"when": "after", "temperatures_c": {"cpu": 50.0}},
     ],
-    "bandwidth": {"cache_bytes": None, "memory": {"add": 3e9, "copy": 4e9}, "token": {"add": 9e9, "copy": 8e9}},
+    "bandwidth": {"memory": {"add": 3e9, "copy": 4e9}, "token": {"add": 9e9, "copy": 8e9}},
 }
 
 

@@ -74,8 +74,8 @@ def test_a_chip_is_never_predicted_from_itself() -> None:
 def test_a_probe_is_the_nearest_other_speed_of_the_device_and_engine() -> None:
     speeds = [
         SPEED,
-        replace(SPEED, token_bytes=2e9, decode_tokens_per_second=3.0),  # 6 GB/s
-        replace(SPEED, token_bytes=8e9, decode_tokens_per_second=1.0),  # 8 GB/s
+        replace(SPEED, model="b", token_bytes=2e9, decode_tokens_per_second=3.0),  # 6 GB/s
+        replace(SPEED, model="c", token_bytes=8e9, decode_tokens_per_second=1.0),  # 8 GB/s
         replace(SPEED, engine="other", token_bytes=1e9, decode_tokens_per_second=4.0),  # 4 GB/s
     ]
     errors = known_errors(speeds, "probe")
@@ -83,6 +83,14 @@ def test_a_probe_is_the_nearest_other_speed_of_the_device_and_engine() -> None:
     assert np.exp(errors[0]) == pytest.approx(6 / 5)
     assert np.exp(errors[2]) == pytest.approx(6 / 8)
     assert np.exp(known_errors(speeds, "published")[0]) == pytest.approx(6 / 5)  # the median of 6, 8 and 4
+
+
+def test_a_repetition_of_the_measurement_predicts_nothing() -> None:
+    again = replace(SPEED, decode_tokens_per_second=SPEED.decode_tokens_per_second * 1.01)
+    other = replace(SPEED, model="b", decode_tokens_per_second=SPEED.decode_tokens_per_second * 2)
+    for method in ("probe", "published"):
+        assert known_errors([SPEED, again], method) == {}
+        assert np.exp(known_errors([SPEED, again, other], method)[0]) == pytest.approx(2.0)
 
 
 def test_coverage_counts_what_lies_within_the_others_interval() -> None:

@@ -98,6 +98,20 @@ def test_a_token_smaller_than_any_published_is_noted(make_artifact: Make) -> Non
     assert "less than in any published speed (60.4 MB)" in note
 
 
+def test_lengths_beyond_the_context_are_cut_with_a_note(make_artifact: Make) -> None:
+    artifact = make_artifact()
+    most = open_artifact(artifact).context_tokens
+    found = predict(artifact, target(), prompt_tokens=most + 1, depth_tokens=most + 9)
+    assert (found.prompt_tokens, found.depth_tokens) == (most, most)
+    cut = [note for note in found.notes if "instead of" in note]
+    assert [note.split(":")[0] for note in cut] == [
+        f"a depth of {most} tokens instead of {most + 9}",
+        f"a prompt of {most} tokens instead of {most + 1}",
+    ]
+    usual = predict(artifact, target())
+    assert not [note for note in usual.notes if "instead of" in note]
+
+
 def test_labels_alone_decode_nothing(make_artifact: Make) -> None:
     found = predict(make_artifact(labels_alone=True), target())
     assert found.decode_tokens_per_second is None
