@@ -163,6 +163,24 @@ def paired(ours: Contestant, theirs: Contestant) -> Pairing:
     )
 
 
+def noise(pairings: Sequence[Pairing]) -> tuple[str, ...]:
+    """One note where rounds disagree on ratios of speed: how many of them, and which is the widest."""
+    speeds = [
+        ("prefill" if found.decode is None else "decode", found.decode or found.prefill, found)
+        for found in pairings
+    ]
+    wide = [entry for entry in speeds if (entry[1].high - entry[1].low) / entry[1].median > NOISY_WIDTH]
+    if not wide:
+        return ()
+    what, ratio, found = max(wide, key=lambda entry: (entry[1].high - entry[1].low) / entry[1].median)
+    count = f"{len(wide)} of {len(speeds)} ratios" if len(speeds) > 1 else "the ratio"
+    return (
+        f"noisy: rounds disagree by more than {NOISY_WIDTH:.0%} on {count} of speed, most on {what} of "
+        f"{found.artifact} to {found.rival}, between {ratio.low:.2f} and {ratio.high:.2f}; something else was "
+        "running",
+    )
+
+
 def summarized(
     ours: Sequence[ArtifactEntrant],
     theirs: Sequence[RivalEntrant],
@@ -176,13 +194,7 @@ def summarized(
     artifacts = tuple(entry.contestant() for entry in ours)
     rivals = tuple(entry.contestant() for entry in theirs)
     pairings = tuple(paired(artifact, rival) for artifact in artifacts for rival in rivals)
-    for found in pairings:
-        what, ratio = ("prefill", found.prefill) if found.decode is None else ("decode", found.decode)
-        if (ratio.high - ratio.low) / ratio.median > NOISY_WIDTH:
-            notes += (
-                f"noisy: the {what} ratio of {found.artifact} to {found.rival} is between {ratio.low:.2f} and "
-                f"{ratio.high:.2f}; something else was running",
-            )
+    notes += noise(pairings)
     if other_work and max(other_work) > QUIET_SHARE:
         notes += (
             f"not quiet: other processes took up to {max(other_work):.0%} of the cores' time before a round "

@@ -112,17 +112,15 @@ def run_workload(
     workload: Workload,
     vocabulary: int,
     bytes_per_token: int | None,
-    prefix: Path | None = None,
     device: Device = THIS_COMPUTER,
-    timeout_s: float = _TIMEOUT_S,
 ) -> dict[str, Any]:
-    """The runner's measurement of one graph, behind the first set of `prefix` if there is one.
+    """The runner's measurement of one graph.
 
     Raises:
         BenchError: the runner failed, took too long, or wrote something else than its result.
     """
     with device.open() as bench:
         engine = engine_on(device, engine)
-        placed = place_graph(bench, graph=graph, engine=engine, vocabulary=vocabulary, prefix=prefix)
+        placed = place_graph(bench, graph=graph, engine=engine, vocabulary=vocabulary)
         probed = probed_bytes(device, bytes_per_token)
-        return placed.ask("measure", workload, bytes_per_token=probed, timeout_s=timeout_s)
+        return placed.ask("measure", workload, bytes_per_token=probed)

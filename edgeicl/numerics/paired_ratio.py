@@ -45,6 +45,6 @@ def paired_ratio(ours: Sequence[float], theirs: Sequence[float], *, confidence: 
         rng=np.random.default_rng(0),
     ).confidence_interval
     low, high = float(found.low), float(found.high)
-    if (low, high) == (min(kept), max(kept)):
+    if np.allclose((low, high), (ratios.min(), ratios.max()), rtol=1e-9):
         confidence = min(confidence, in_range)
     return Ratio(median=median, low=low, high=high, confidence=confidence, values=kept)

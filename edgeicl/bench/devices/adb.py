@@ -16,7 +16,7 @@ from edgeicl.bench.devices.adb_shell import AdbShell, choose_phone, find_adb
 from edgeicl.bench.devices.bundle import build_bundle, command, environment
 from edgeicl.bench.devices.device import Device
 from edgeicl.bench.devices.output import last_lines
-from edgeicl.bench.devices.remote import RemoteWorkbench
+from edgeicl.bench.devices.remote import RemoteWorkbench, memory_problems
 from edgeicl.bench.devices.sysroot import require_sysroot
 from edgeicl.errors import BenchError, Problem, SpecError
 from edgeicl.specs.byte_size import format_byte_size
@@ -45,9 +45,7 @@ class AdbDevice(Device):
     """A phone that adb reaches."""
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.limits.memory_bytes is not None:
-            problems.append(Problem("--memory", "a limit on another computer", "expected it with --on local"))
+        problems = memory_problems(self.limits)
         serial = self.address.partition(":")[2]
         if serial.startswith("-") or (":" in self.address and not serial):
             problems.append(Problem("--on", f"found {self.address}", "expected adb or adb:SERIAL"))

@@ -9,10 +9,9 @@ import subprocess
 from pathlib import Path
 
 from edgeicl.bench.devices.output import last_lines
-from edgeicl.bench.devices.remote import Finished, RemoteShell
+from edgeicl.bench.devices.remote import STEP_TIMEOUT_S, Finished, RemoteShell
 from edgeicl.errors import BenchError
 
-_STEP_TIMEOUT_S = 60.0
 _SLOWEST_BYTES_PER_SECOND = 200e3  # USB 1.1
 _SDK_VARIABLES = ("ANDROID_HOME", "ANDROID_SDK_ROOT")
 _STATES = {
@@ -70,7 +69,7 @@ class AdbShell(RemoteShell):
         self.name = f"phone {serial}"
         self._command = [adb, "-s", serial]
 
-    def run(self, script: str, *, stdin: str = "", timeout_s: float = _STEP_TIMEOUT_S) -> Finished:
+    def run(self, script: str, *, stdin: str = "", timeout_s: float = STEP_TIMEOUT_S) -> Finished:
         """The script as one quoted word for the phone's sh; exit codes come from adb's shell protocol."""
         done = _run(
             [*self._command, "shell", "-T", f"sh -c {shlex.quote(script)}"], stdin=stdin, timeout_s=timeout_s
@@ -82,7 +81,7 @@ class AdbShell(RemoteShell):
         return done
 
     def send(self, file: Path, there: str) -> None:
-        limit_s = _STEP_TIMEOUT_S + file.stat().st_size / _SLOWEST_BYTES_PER_SECOND
+        limit_s = STEP_TIMEOUT_S + file.stat().st_size / _SLOWEST_BYTES_PER_SECOND
         done = _run([*self._command, "push", str(file), there], timeout_s=limit_s)
         if done.returncode == 0:
             return
@@ -106,7 +105,7 @@ def _gone(done: Finished) -> bool:
     )
 
 
-def _run(command: list[str], *, stdin: str = "", timeout_s: float = _STEP_TIMEOUT_S) -> Finished:
+def _run(command: list[str], *, stdin: str = "", timeout_s: float = STEP_TIMEOUT_S) -> Finished:
     try:
         done = subprocess.run(
             command, input=stdin.encode(), capture_output=True, timeout=timeout_s, check=False

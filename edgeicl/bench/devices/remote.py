@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeicl.bench.devices.device import Workbench
+from edgeicl.bench.devices.device import Limits, Workbench
 from edgeicl.bench.devices.output import last_lines, parse_answer
 from edgeicl.bench.devices.programs import ENVIRONMENT, program_files
-from edgeicl.errors import BenchError, IntegrityError
+from edgeicl.errors import BenchError, IntegrityError, Problem
 from edgeicl.progress import track
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.store import digest_of, file_sha256
@@ -30,7 +30,7 @@ from edgeicl.store import digest_of, file_sha256
 log = logging.getLogger(__name__)
 
 PREFIX = "edgeicl-"
-_STEP_TIMEOUT_S = 60.0
+STEP_TIMEOUT_S = 60.0
 _HASHED_BYTES_PER_SECOND = 10e6  # the slowest board that is worth the wait
 _SPARE_BYTES = 20_000_000
 _UNPACK_TIMEOUT_S = 600.0
@@ -52,7 +52,7 @@ class RemoteShell(ABC):
     """As people call the device, for messages."""
 
     @abstractmethod
-    def run(self, script: str, *, stdin: str = "", timeout_s: float = _STEP_TIMEOUT_S) -> Finished:
+    def run(self, script: str, *, stdin: str = "", timeout_s: float = STEP_TIMEOUT_S) -> Finished:
         """What the script did; its words were quoted by whoever wrote it.
 
         Raises:
@@ -70,6 +70,12 @@ class RemoteShell(ABC):
     @abstractmethod
     def close(self) -> None:
         """Ends the connection. Never raises."""
+
+
+def memory_problems(limits: Limits) -> list[Problem]:
+    """Of a limit of memory, which is held on this computer alone."""
+    found = "a limit on another computer"
+    return [Problem("--memory", found, "expected it with --on local")] * (limits.memory_bytes is not None)
 
 
 class RemoteWorkbench(Workbench):
@@ -185,7 +191,7 @@ class RemoteWorkbench(Workbench):
     def _verify(self, digests: Mapping[str, str], size_bytes: int) -> None:
         """IntegrityError unless every file there has the hash that it has here."""
         paths = [shlex.quote(self.path(name)) for name in digests]
-        limit_s = _STEP_TIMEOUT_S + size_bytes / _HASHED_BYTES_PER_SECOND
+        limit_s = STEP_TIMEOUT_S + size_bytes / _HASHED_BYTES_PER_SECOND
         done = self.shell.run(f"sha256sum {' '.join(paths)}", timeout_s=limit_s)
         lines = re.findall(r"^\\?([0-9a-f]{64}) [ *](.+)$", done.stdout, re.MULTILINE)
         found = {path.strip(): digest for digest, path in lines}

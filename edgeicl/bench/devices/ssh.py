@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeicl.bench.devices.device import Device
 from edgeicl.bench.devices.output import last_lines
-from edgeicl.bench.devices.remote import RemoteWorkbench
+from edgeicl.bench.devices.remote import RemoteWorkbench, memory_problems
 from edgeicl.bench.devices.ssh_shell import SshShell, parse_host
 from edgeicl.bench.devices.wheels import PythonThere, fetch_wheels, requirements_like_here
 from edgeicl.errors import BenchError, Problem, SpecError
@@ -47,13 +47,11 @@ class SshDevice(Device):
     """A host that ssh reaches; `install` sends numpy and onnxruntime along where it lacks them."""
 
     def __post_init__(self) -> None:
-        problems = []
+        problems = memory_problems(self.limits)
         host, _ = parse_host(self.address)
         if not host or host.startswith("-"):
             expected = "expected ssh:HOST, ssh:USER@HOST or ssh:HOST:PORT"
             problems.append(Problem("--on", f"found {self.address}", expected))
-        if self.limits.memory_bytes is not None:
-            problems.append(Problem("--memory", "a limit on another computer", "expected it with --on local"))
         if problems:
             raise SpecError("device", problems)
 

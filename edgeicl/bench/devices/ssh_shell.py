@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgeicl.bench.devices.output import last_lines
-from edgeicl.bench.devices.remote import Finished, RemoteShell
+from edgeicl.bench.devices.remote import STEP_TIMEOUT_S, Finished, RemoteShell
 from edgeicl.errors import BenchError
 
 CONFIG = "EDGEICL_SSH_CONFIG"
@@ -35,7 +35,6 @@ _OPTIONS = {
 _LINK_BROKE = 255  # ssh's own exit code
 _SENDS = 3  # times that a file is begun or gone on with
 _SLOWEST_BYTES_PER_SECOND = 50e3
-_STEP_TIMEOUT_S = 60.0
 _PAUSE_S = 1.0
 
 
@@ -69,7 +68,7 @@ class SshShell(RemoteShell):
         if port is not None:
             self._command += ["-p", str(port)]
 
-    def run(self, script: str, *, stdin: str = "", timeout_s: float = _STEP_TIMEOUT_S) -> Finished:
+    def run(self, script: str, *, stdin: str = "", timeout_s: float = STEP_TIMEOUT_S) -> Finished:
         done = self._ssh(script, stdin.encode(), timeout_s)
         if done.returncode == _LINK_BROKE:
             raise BenchError(
@@ -88,7 +87,7 @@ class SshShell(RemoteShell):
             with file.open("rb") as stream:
                 stream.seek(sent)
                 script = f"cat >> {path}" if sent else f"cat > {path}"
-                done = self._ssh(script, stream, _STEP_TIMEOUT_S + (size - sent) / _SLOWEST_BYTES_PER_SECOND)
+                done = self._ssh(script, stream, STEP_TIMEOUT_S + (size - sent) / _SLOWEST_BYTES_PER_SECOND)
             told = last_lines(done.stderr)
             if done.returncode == 0 and self._arrived(path) == size:
                 return
@@ -107,13 +106,13 @@ class SshShell(RemoteShell):
                 [*self._command, "-O", "exit", "--", self.name],
                 capture_output=True,
                 check=False,
-                timeout=_STEP_TIMEOUT_S,
+                timeout=STEP_TIMEOUT_S,
             )
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _arrived(self, quoted_path: str) -> int:
         """Bytes of the file there; 0 where the host can't be asked."""
-        done = self._ssh(f"wc -c < {quoted_path}", b"", _STEP_TIMEOUT_S)
+        done = self._ssh(f"wc -c < {quoted_path}", b"", STEP_TIMEOUT_S)
         found = done.stdout.strip()
         return int(found) if done.returncode == 0 and found.isdigit() else 0
 

@@ -12,13 +12,13 @@ from safetensors.numpy import load_file
 
 import edgeicl.bench.rounds as rounds_module
 from edgeicl.bench.artifact import open_artifact
-from edgeicl.bench.compare import paired, prepare
+from edgeicl.bench.compare import noise, paired, prepare
 from edgeicl.bench.entrants import ArtifactEntrant, RivalEntrant, describe, entrants, round_of
 from edgeicl.bench.rivals.checkpoint import write_random_checkpoint
 from edgeicl.bench.rounds import run_rounds
 from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError, DataError, IntegrityError, SpecError
-from edgeicl.specs.comparison import Contestant
+from edgeicl.specs.comparison import Contestant, Pairing, Ratio
 from edgeicl.specs.quant_plan import BY_ROW, Format
 from edgeicl.store import Store
 from tests.unit.bench.conftest import TINY, build_artifact, tiny_task, tiny_tokenizer
@@ -80,6 +80,19 @@ def test_rounds_alternate_in_order_and_a_rival_that_fails_is_dropped() -> None:
     assert turns == ["a", "b", "c", "c", "b", "a", "a", "c"]
     assert [(entry.name, entry.reason) for entry in failed] == [("b", "b fell over")]
     assert [entry.name for entry in theirs] == ["c"]
+
+
+def test_noise_is_one_note_however_many_ratios_are_noisy() -> None:
+    def pairing(rival: str, low: float, high: float) -> Pairing:
+        ratio = Ratio(median=2.0, low=low, high=high, confidence=0.95, values=(low, high))
+        return Pairing(
+            artifact="a", rival=rival, first_token=ratio, prefill=ratio, decode=ratio, file_bytes=1.0,
+            peak_rss=ratio,
+        )  # fmt: skip
+
+    assert noise([pairing("calm", 1.9, 2.1)]) == ()
+    (note,) = noise([pairing("calm", 1.9, 2.1), pairing("b", 1.5, 2.5), pairing("c", 1.0, 3.0)])
+    assert "on 2 of 3 ratios of speed, most on decode of a to c, between 1.00 and 3.00" in note
 
 
 def test_an_artifact_that_fails_ends_it(make_artifact: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ RUN: dict[str, Any] = {
     "logical_cores": 2,
     "pages_dropped": True,
     "cooled_s": 0.0,
+    "start_c": 40.0,
     "device": {
         "system": "Linux 6.1",
         "architecture": "x86_64",
