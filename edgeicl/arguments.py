@@ -186,7 +186,7 @@ def threads_on(device: Device, artifact: Path, asked: int | None) -> int:
     """The same for a device; one that is not here is asked for its cores when it is measured."""
     if device.limits.cores is not None:
         return threads_within(len(device.limits.cores), artifact, asked)
-    if device.address.partition(":")[0] in ("local", "cuda"):
+    if device.here:
         return threads_for(artifact, asked)
     return threads_within(asked or target_threads(artifact) or 1, artifact, asked)
 
@@ -214,7 +214,7 @@ def limits_given(cores: str | None, memory: str | None) -> Limits:
 
     problems = []
     numbers: list[int] = []
-    for part in (cores or "").split(",") if cores else ():
+    for part in cores.split(",") if cores is not None else ():
         match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part.strip())
         if match is None or int(match[2] or match[1]) < int(match[1]):
             problems.append(
@@ -227,6 +227,8 @@ def limits_given(cores: str | None, memory: str | None) -> Limits:
         try:
             found = parse_byte_size(int(memory) if memory.isdigit() else memory)
             memory_bytes = int(str(found))
+            if memory_bytes <= 0:
+                problems.append(Problem("--memory", f"found {memory!r}", "expected a size above 0"))
         except ValueError as error:
             problems.append(Problem("--memory", f"found {memory!r}", str(error)))
     if problems:
@@ -244,6 +246,9 @@ def limits_like(name: str, given: Limits) -> Limits:
     from edgeicl.specs.catalog import load_target
 
     target = load_target(name)
+    if target.provider != "cpu":
+        found = f"{target.name} is a target for {target.provider}"
+        raise SpecError("device", [Problem("--like", found, "expected one for cpu")])
     cores = given.cores
     if cores is None:
         usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -253,7 +258,27 @@ def limits_like(name: str, given: Limits) -> Limits:
             )
             raise SpecError("device", [Problem("--like", found, "expected at most as many, or --cores")])
         cores = tuple(usable[: target.threads])
-    return Limits(cores, given.memory_bytes or target.budget.resident_bytes)
+    counts = "" if len(cores) == target.threads else f", on {len(cores)} cores instead of {target.threads}"
+    return Limits(cores, given.memory_bytes or target.budget.resident_bytes, like=f"{target.name}{counts}")
+
+
+def file_to_write(option: str, path: Path, *, command: str, new: bool = False) -> None:
+    """SpecError, before any work is done for it, unless the file can be written there.
+
+    `new`: and is not there yet.
+    """
+    folder = path.absolute().parent
+    problem = None
+    if path.is_dir() or not path.name:
+        problem = Problem(option, f"{str(path)!r} is a folder", "expected the name of a file")
+    elif not folder.is_dir():
+        problem = Problem(option, f"{folder}: no such folder", "expected one that is there")
+    elif not os.access(folder, os.W_OK):
+        problem = Problem(option, f"{folder} can't be written", "expected a folder that can")
+    elif new and path.exists():
+        problem = Problem(option, f"{path} exists", "expected a file that doesn't")
+    if problem is not None:
+        raise SpecError(command, [problem], next_step="name another file")
 
 
 def plain(spec: Spec) -> Any:

@@ -17,6 +17,7 @@ from edgeicl.arguments import (
     MemoryOption,
     OnOption,
     ThreadsOption,
+    file_to_write,
     limits_given,
     limits_like,
     plain,
@@ -54,12 +55,12 @@ def bench(
     repetitions: RepetitionsOption = 5,
     warmup: WarmupOption = 1,
     tests: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="A,B,...",
             help="Prefill and decode apart besides: pp256, tg32, tg32@512 (at a depth of 512).",
         ),
-    ] = "",
+    ] = None,
     sustained: Annotated[
         float, typer.Option(metavar="MINUTES", min=0.0, help="Load without pause afterwards, such as 10.")
     ] = 0.0,
@@ -98,7 +99,14 @@ def bench(
     """
     from edgeicl.bench.agreement import agreement
     from edgeicl.bench.devices.address import device_at
-    from edgeicl.bench.gate import compared, conditions, read_baseline, require_alike, require_had
+    from edgeicl.bench.gate import (
+        compared,
+        conditions,
+        read_baseline,
+        require_alike,
+        require_had,
+        require_same_request,
+    )
     from edgeicl.bench.procedure import Procedure, asked_tests
     from edgeicl.bench.stage import bench as measure
     from edgeicl.bench.workload import Workload
@@ -115,10 +123,8 @@ def bench(
         limits = limits_like(like, limits)
     device = device_at(on, limits, install=install)
     count = threads_on(device, artifact, threads)
-    if out is not None and not out.absolute().parent.is_dir():
-        raise SpecError(
-            "bench", [Problem("--output", f"{out.parent}: no such folder", "expected one that is there")]
-        )
+    if out is not None:
+        file_to_write("--output", out, command="bench")
     if csv and as_json:
         raise SpecError("bench", [Problem("--csv", "found with --json", "expected one of them")])
     if device.fidelity is None:
@@ -138,10 +144,11 @@ def bench(
     if wanted and against is None:
         problem = Problem("--fail-if", "no --against", "expected the baseline that it is compared with")
         raise SpecError("bench", [problem])
-    asked = asked_tests([name for name in tests.split(",") if name.strip()])
+    asked = asked_tests(tests.split(",")) if tests is not None else ()
     baseline = read_baseline(against) if against else None
     if baseline is not None:
-        require_had(wanted, baseline, asked)
+        require_had(wanted, baseline, asked, sustained=sustained > 0)
+        require_same_request(baseline, device, workload)
     procedure = Procedure(
         asked,
         attempts=attempts,
@@ -228,6 +235,8 @@ def compare_command(
     if not (isinstance(device, LocalDevice) or (isinstance(device, CudaDevice) and device.number == 0)):
         expected = "expected local, or cuda; CUDA_VISIBLE_DEVICES chooses among several GPUs"
         raise SpecError("compare", [Problem("--on", f"found {on}", expected)])
+    if len({path.resolve() for path in artifacts}) < len(artifacts):
+        raise SpecError("compare", [Problem("ARTIFACT", "the same folder twice", "expected each once")])
     count = threads_for(artifacts[0], threads)
     with in_use(cache_root()):
         contest = prepare(

@@ -14,6 +14,7 @@ from edgeicl.arguments import (
     OnOption,
     TargetOption,
     ThreadsOption,
+    file_to_write,
     limits_given,
     plain,
     print_json,
@@ -46,12 +47,7 @@ def probe_command(
     from edgeicl.store import cache_root
 
     device = device_at(on, limits_given(cores, None), install=install)
-    if out.exists():
-        found = Problem("--out", f"{out} exists", "expected a file that doesn't")
-        raise SpecError("probe", [found], next_step="name another file, or remove this one")
-    if not out.parent.is_dir():
-        found = Problem("--out", f"{out.parent}: no such folder", "expected one that is there")
-        raise SpecError("probe", [found], next_step="make the folder, or name a file in another")
+    file_to_write("--out", out, command="probe", new=True)
     with in_use(cache_root()):
         measured = probe(load_target(given), threads=threads, device=device)
     measured = measured.model_copy(update={"name": out.stem})
@@ -90,6 +86,11 @@ def predict_command(
     if validate == (artifact is not None):
         found = "both an artifact and --validate" if validate else "neither an artifact nor --validate"
         raise SpecError("predict", [Problem("ARTIFACT", found, "expected one of them")])
+    of_artifacts = {"--target": target, "--prompt-tokens": prompt_tokens, "--depth": depth}
+    given = [name for name, value in of_artifacts.items() if value is not None]
+    if validate and given:
+        found = "found with --validate"
+        raise SpecError("predict", [Problem(name, found, "expected without it") for name in given])
     if artifact is None:
         checked = validation()
         print_json(plain(checked)) if as_json else typer.echo(validation_text(checked))

@@ -16,11 +16,11 @@ from edgeicl.bench.conditions import read_back_conditions
 from edgeicl.bench.devices.device import Device
 from edgeicl.bench.devices.local import THIS_COMPUTER
 from edgeicl.bench.entrants import ArtifactEntrant, RivalEntrant, entrants
-from edgeicl.bench.quiet import QUIET_SHARE
+from edgeicl.bench.quiet import disquiet
 from edgeicl.bench.rivals.checkpoint import require_same_shape, write_random_checkpoint
 from edgeicl.bench.rivals.contender import RivalBuilder
 from edgeicl.bench.rivals.table import environments_named, require_provider, rivals_named
-from edgeicl.bench.rounds import run_rounds
+from edgeicl.bench.rounds import NOISY_WIDTH, run_rounds
 from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError
 from edgeicl.models.model_folder import model_config
@@ -30,8 +30,6 @@ from edgeicl.specs.comparison import Comparison, Contestant, NotMeasured, Pairin
 from edgeicl.store import Store, folder_hashes
 
 log = logging.getLogger(__name__)
-
-NOISY_WIDTH = 0.15
 
 
 @dataclass
@@ -169,15 +167,14 @@ def noise(pairings: Sequence[Pairing]) -> tuple[str, ...]:
         ("prefill" if found.decode is None else "decode", found.decode or found.prefill, found)
         for found in pairings
     ]
-    wide = [entry for entry in speeds if (entry[1].high - entry[1].low) / entry[1].median > NOISY_WIDTH]
+    wide = [entry for entry in speeds if entry[1].width > NOISY_WIDTH]
     if not wide:
         return ()
-    what, ratio, found = max(wide, key=lambda entry: (entry[1].high - entry[1].low) / entry[1].median)
+    what, ratio, found = max(wide, key=lambda entry: entry[1].width)
     count = f"{len(wide)} of {len(speeds)} ratios" if len(speeds) > 1 else "the ratio"
     return (
         f"noisy: rounds disagree by more than {NOISY_WIDTH:.0%} on {count} of speed, most on {what} of "
-        f"{found.artifact} to {found.rival}, between {ratio.low:.2f} and {ratio.high:.2f}; something else was "
-        "running",
+        f"{found.artifact} to {found.rival}, between {ratio.low:.2f} and {ratio.high:.2f}",
     )
 
 
@@ -195,11 +192,8 @@ def summarized(
     rivals = tuple(entry.contestant() for entry in theirs)
     pairings = tuple(paired(artifact, rival) for artifact in artifacts for rival in rivals)
     notes += noise(pairings)
-    if other_work and max(other_work) > QUIET_SHARE:
-        notes += (
-            f"not quiet: other processes took up to {max(other_work):.0%} of the cores' time before a round "
-            f"(above {QUIET_SHARE:.0%})",
-        )
+    if (told := disquiet(other_work)) is not None:
+        notes += (f"not quiet: {told}",)
     runs = [run for entry in ours for run in entry.runs]
     probed = [max(run["bandwidth"]["memory"].values()) for run in runs if run["bandwidth"]]
     first = max(ours, key=lambda entry: entry.workload.decode_tokens)

@@ -8,9 +8,9 @@ from typing import Any
 
 from edgeicl.bench.artifact import Artifact
 from edgeicl.bench.conditions import read_back_conditions
+from edgeicl.bench.noise import remarks
 from edgeicl.bench.procedure import AskedTest
 from edgeicl.bench.summary import (
-    NOISY_SPREAD_RATIO,
     ceiling_tokens_per_second,
     percentiles,
     prefill_tokens_per_second,
@@ -52,14 +52,6 @@ def summarize(
     """
     verify_run(run, workload.threads)
     speeds = tokens_per_second(run["decode_ms"])
-    spread = spread_ratio(speeds_of(run))
-    if spread is None:
-        notes += ("one repetition only: the spread is unknown",)
-    elif spread > NOISY_SPREAD_RATIO:
-        notes += (
-            f"noisy: {'decode' if speeds else 'prefill'} speed varied by {spread:.0%} between repetitions "
-            f"(above {NOISY_SPREAD_RATIO:.0%}); something else was running",
-        )
     memory, token, probe = fastest_probes(run["bandwidth"])
     best = max((value for value in (memory, token) if value is not None), default=None)
     ceiling = None
@@ -84,14 +76,14 @@ def summarize(
         ceiling_tokens_per_second=ceiling,
         first_token_samples_ms=tuple(run["first_token_ms"]),
         decode_samples_ms=tuple(tuple(row) for row in run["decode_ms"]),
-        spread_ratio=spread,
+        spread_ratio=spread_ratio(speeds_of(run)),
         baseline_rss_bytes=run["baseline_rss_bytes"],
         cooled_s=run["cooled_s"],
         device=DeviceFacts(address=address, limits=limits, **run["device"]),
         states=tuple(
             DeviceState(**state, told_by_tools=dict(told.get(state["when"], {}))) for state in run["states"]
         ),
-        notes=notes,
+        notes=(*notes, *remarks(run)),
     )
 
 

@@ -6,17 +6,23 @@ of the baseline's, `first_token_ms > 20` when it is above 20 ms whatever the bas
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from edgeicl.bench.devices.device import Device
 from edgeicl.bench.procedure import AskedTest, asked_tests
+from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError, DataError, Problem, SpecError
 from edgeicl.specs.measurement import BenchResult
 from edgeicl.specs.regression import Compared
+
+log = logging.getLogger(__name__)
 
 METRICS: dict[str, Callable[[BenchResult], float | None]] = {
     "decode_tps": lambda found: found.decode_tokens_per_second,
@@ -83,7 +89,7 @@ def _metric(name: str) -> str | None:
 def read_baseline(path: Path) -> BenchResult:
     """What `edgeicl bench --json` wrote. DataError where it can't be read as that."""
     try:
-        return BenchResult.model_validate_json(path.read_bytes())
+        found = BenchResult.model_validate_json(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}") from error
     except ValidationError as error:
@@ -93,6 +99,37 @@ def read_baseline(path: Path) -> BenchResult:
             f"{path} is no result of a benchmark{f', at {where}' if where else ''}: {first['msg']}",
             next_step="name a file that `edgeicl bench ... --json` wrote",
         ) from error
+    impossible = [f"{name} is {value:g}" for name, value in _values(found).items() if not 0 < value < inf]
+    if impossible:
+        raise DataError(
+            f"{path} can't have been measured: {', '.join(impossible)}; expected numbers above 0",
+            next_step="measure the baseline again with `edgeicl bench ... -o FILE`",
+        )
+    for note in found.notes:
+        if note.startswith("noisy"):
+            log.warning("the baseline %s: %s", path, note)
+    return found
+
+
+def require_same_request(before: BenchResult, device: Device, workload: Workload) -> None:
+    """SpecError, before anything is measured, for options with which it is another measurement."""
+    at = before.conditions
+    pairs: list[tuple[str, object, object]] = [
+        ("--on", device.fidelity, before.fidelity),
+        ("--threads", workload.threads, at.threads),
+        ("--prompt-tokens", workload.prompt_tokens, at.prompt_tokens),
+        ("--decode-tokens", workload.decode_tokens, at.decode_tokens),
+    ]
+    # Lengths that the baseline was measured with may have been cut to what the artifact takes.
+    cut = any("cut" in note for note in before.notes) or not at.decode_tokens
+    pairs = pairs[:2] if cut else pairs
+    problems = [
+        Problem(option, f"{now}, the baseline has {then}", "expected the same")
+        for option, now, then in pairs
+        if now != then
+    ]
+    if problems:
+        raise SpecError("bench", problems)
 
 
 def require_alike(now: BenchResult, before: BenchResult) -> None:
@@ -120,9 +157,9 @@ def compared(now: BenchResult, before: BenchResult, wanted: Sequence[Condition])
     lacking = [c.text for c in wanted if c.metric not in current or c.metric not in earlier]
     if lacking:
         raise BenchError(
-            f"--fail-if {', '.join(lacking)}: not in both results; they have {', '.join(current)} and "
-            f"{', '.join(earlier)}",
-            next_step="measure it in both, for a test with --tests",
+            f"--fail-if {', '.join(lacking)}: not in both results; they share "
+            f"{', '.join(name for name in current if name in earlier)}",
+            next_step="measure it in both",
         )
     return tuple(
         Compared(
@@ -136,21 +173,21 @@ def compared(now: BenchResult, before: BenchResult, wanted: Sequence[Condition])
     )
 
 
-def require_had(wanted: Sequence[Condition], before: BenchResult, tests: Sequence[AskedTest]) -> None:
+def require_had(
+    wanted: Sequence[Condition], before: BenchResult, tests: Sequence[AskedTest], *, sustained: bool
+) -> None:
     """SpecError, before anything is measured, for each condition that could never be looked at."""
     earlier = _values(before)
-    planned = {*METRICS, *(test.name for test in tests)}
+    planned = {*METRICS, *(test.name for test in tests)} - ({"sustained_ratio"} if not sustained else set())
     problems = []
     for condition in wanted:
         if condition.metric not in earlier:
             expected = f"expected one of {', '.join(earlier)}"
             problems.append(Problem("--fail-if", f"{condition.text}: the baseline has none", expected))
         elif condition.metric not in planned:
-            expected = f"expected it with --tests {condition.metric}"
+            option = "--sustained" if condition.metric in METRICS else f"--tests {condition.metric}"
+            expected = f"expected it with {option}"
             problems.append(Problem("--fail-if", f"{condition.text}: not measured", expected))
-        elif condition.relative and not earlier[condition.metric]:
-            expected = "expected a limit without %"
-            problems.append(Problem("--fail-if", f"{condition.text}: a change of 0", expected))
     if problems:
         raise SpecError("bench", problems)
 

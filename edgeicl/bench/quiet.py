@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 QUIET_SHARE = 0.10
@@ -24,6 +25,14 @@ def busy_share(seconds: float = 0.5, *, stat: Path = _STAT) -> float | None:
     spent = [after - start for after, start in zip(_times(stat), before, strict=True)]
     total = sum(spent)
     return (total - spent[_IDLE] - spent[_WAITING]) / total if total else None
+
+
+def disquiet(shares: Sequence[float]) -> str | None:
+    """What is to be said of what others took before processes of ours; None if it was quiet, or isn't known."""
+    busiest = max(shares, default=0.0)
+    if busiest <= QUIET_SHARE:
+        return None
+    return f"other processes took up to {busiest:.0%} of the cores' time before a run (above {QUIET_SHARE:.0%})"
 
 
 def _times(stat: Path) -> list[int]:

@@ -13,6 +13,9 @@ from edgeicl.specs.comparison import NotMeasured
 
 log = logging.getLogger(__name__)
 
+NOISY_WIDTH = 0.15
+"""Of an interval as a share of its median: where it is wider, rounds disagree."""
+
 
 class TakesPart(Protocol):
     """Whoever takes part: `run` is one process more, and keeps what it gave."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.bench.devices.device import Device
 from edgeicl.bench.devices.local import THIS_COMPUTER
 from edgeicl.bench.figures import length_test, summarize, sustained_load, verify_run
+from edgeicl.bench.noise import disagreeing_tests, objections
 from edgeicl.bench.procedure import Procedure
-from edgeicl.bench.summary import NOISY_SPREAD_RATIO, middle_spread, speeds_of
+from edgeicl.bench.quiet import busy_share
 from edgeicl.bench.workload import Workload
 from edgeicl.bench.workload_run import PlacedGraph, engine_on, place_graph, probed_bytes
 from edgeicl.errors import BenchError
@@ -68,8 +70,12 @@ def bench(
             prefix=opened.path / PREFIX_FILE if before else None,
         )
         outside = [("before", bench_.state())]
-        run, attempts = quiet_run(
-            placed, fitted, conduct, bytes_per_token=probed_bytes(device, bytes_per_token)
+        run, attempts, noise = quiet_run(
+            placed,
+            fitted,
+            conduct,
+            bytes_per_token=probed_bytes(device, bytes_per_token),
+            others=busy_share if device.here else lambda: None,
         )
         warm = placed.ask("load", fitted)
         cool = {"cool_down_s": conduct.cool_down_s, "start_c": run["start_c"]}
@@ -82,7 +88,13 @@ def bench(
         opened,
         fitted,
         bytes_per_token=bytes_per_token,
-        notes=(*notes, *run.get("told", ()), *above_limit(run, device)),
+        notes=(
+            *notes,
+            *noise,
+            *disagreeing_tests({test.name: test.samples_ms for test in tests}),
+            *run.get("told", ()),
+            *above_limit(run, device),
+        ),
         fidelity=device.fidelity,
         address=device.address,
         limits=limits,
@@ -132,16 +144,25 @@ def check_tests(conduct: Procedure, opened: Artifact) -> None:
 
 
 def quiet_run(
-    placed: PlacedGraph, workload: Workload, conduct: Procedure, *, bytes_per_token: int | None
-) -> tuple[dict[str, Any], int]:
-    """The first run whose repetitions agree, and which it was; else the last, where noise is accepted.
+    placed: PlacedGraph,
+    workload: Workload,
+    conduct: Procedure,
+    *,
+    bytes_per_token: int | None,
+    others: Callable[[], float | None] = lambda: None,
+) -> tuple[dict[str, Any], int, tuple[str, ...]]:
+    """The first run that nothing speaks against, which it was, and notes.
+
+    Where noise is accepted, the last one, with what speaks against it. `others` looks what share of the cores'
+    time other processes take.
 
     Raises:
-        BenchError: they agreed in none, and noise is not accepted.
+        BenchError: something speaks against all of them, and noise is not accepted.
     """
-    spread = None
+    told: list[str] = []
     cool: dict[str, Any] = {"cool_down_s": conduct.cool_down_s}
     for attempt in range(1, conduct.attempts + 1):
+        share = others()
         run = placed.ask(
             "measure",
             workload,
@@ -152,18 +173,15 @@ def quiet_run(
         )
         verify_run(run, workload.threads)
         cool["start_c"] = run["start_c"]  # the first one's, handed from run to run
-        spread = middle_spread(speeds_of(run))
-        if spread is None or spread <= NOISY_SPREAD_RATIO:
-            return run, attempt
+        told = objections(run, [] if share is None else [share])
+        if not told:
+            return run, attempt, ()
         if attempt < conduct.attempts:
-            log.warning(
-                "speed varied by %.0f%% in the middle half of the repetitions; measuring again", spread * 100
-            )
+            log.warning("%s; measuring again", "; ".join(told))
     if conduct.accept_noise:
-        return run, conduct.attempts
+        return run, conduct.attempts, (f"noisy: {'; '.join(told)}",)
     raise BenchError(
-        f"too noisy: speed varied by {spread:.0%} in the middle half of the repetitions, in the last of "
-        f"{conduct.attempts} attempts; expected at most {NOISY_SPREAD_RATIO:.0%}",
+        "\n  ".join([f"too noisy, in the last of {conduct.attempts} attempts:", *told]),
         next_step="end what else runs there, ask for longer prompts or more tokens, or add --accept-noise",
     )
 

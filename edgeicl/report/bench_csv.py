@@ -14,21 +14,28 @@ from edgeicl.specs.measurement import BenchResult
 
 COLUMNS = (
     "name", "fidelity", "device", "model", "soc", "processor", "system", "backend", "runtime_version",
-    "artifact_sha256", "artifact_bytes", "n_threads", "test", "n_prompt", "n_gen", "n_depth", "repetitions",
-    "avg_ts", "stddev_ts", "avg_ms", "p50_ms", "p90_ms", "p99_ms", "peak_rss_bytes", "load_ms", "warm_load_ms",
-    "governor", "max_temperature_before_c", "max_temperature_after_c",
+    "artifact_sha256", "artifact_bytes", "n_threads", "kind", "test", "n_prompt", "n_gen", "n_depth",
+    "repetitions", "avg_ts", "stddev_ts", "avg_ms", "p50_ms", "p90_ms", "p99_ms", "peak_rss_bytes", "load_ms", "warm_load_ms",
+    "governor", "max_temperature_before_c", "max_temperature_after_c", "notes",
 )  # fmt: skip
 
 
 def bench_csv(result: BenchResult, name: str) -> str:
-    """The main prompt and decode, then every test. `avg_ms` and percentiles are of a whole test."""
+    """The workload's prompt and decode, then every test, told apart by `kind`.
+
+    `avg_ms` and percentiles are of a whole test; `notes` are the result's, in every row.
+    """
     at = result.conditions
     depth = at.prefix_tokens
     rows = [_row(result, name, "pp", at.prompt_tokens, depth, result.first_token_samples_ms)]
     if at.decode_tokens:
         decoded = [sum(row) for row in result.decode_samples_ms]
         rows.append(_row(result, name, "tg", at.decode_tokens, depth + at.prompt_tokens, decoded))
-    rows += [_row(result, name, test.kind, test.tokens, test.depth, test.samples_ms) for test in result.tests]
+    rows = [{"kind": "workload", **row} for row in rows]
+    rows += [
+        {"kind": "test", **_row(result, name, test.kind, test.tokens, test.depth, test.samples_ms)}
+        for test in result.tests
+    ]
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -73,4 +80,5 @@ def _row(
         "governor": "/".join(result.states[0].governors) if result.states else "",
         "max_temperature_before_c": heat[0] if heat else None,
         "max_temperature_after_c": heat[-1] if heat else None,
+        "notes": "; ".join(result.notes),
     }

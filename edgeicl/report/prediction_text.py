@@ -82,6 +82,8 @@ def _interval(found: Interval | None) -> str:
     if found is None:
         return ""
     value, low, high = (_three_digits(number) for number in (found.value, found.low, found.high))
+    if not found.low:
+        return f"at most {value}"
     return value if low == high else f"{value} [{low}, {high}]"
 
 

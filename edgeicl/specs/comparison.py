@@ -71,6 +71,11 @@ class Ratio(Spec):
     )
     values: tuple[float, ...]
 
+    @property
+    def width(self) -> float:
+        """Of the interval, as a share of the median."""
+        return (self.high - self.low) / self.median
+
 
 class Pairing(Spec):
     """One artifact over one rival."""

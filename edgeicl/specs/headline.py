@@ -82,4 +82,7 @@ class Headline(Spec):
     teachers: tuple[Answerer, ...]
     not_measured: tuple[NotMeasured, ...]
     pairings: tuple[AgainstTeacher, ...]
+    other_work: tuple[float, ...] = Field(
+        (), description="Share of all cores' time that other processes had before each round, where known."
+    )
     notes: tuple[str, ...] = ()

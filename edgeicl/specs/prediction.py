@@ -51,7 +51,7 @@ class Prediction(Spec):
     bytes_per_token: int
     decode_tokens_per_second: Interval | None = Field(
         description="Within the interval in about 80 % of what was held out (`hold_out`), which has no width "
-        "where nothing was; null where nothing is decoded."
+        "where nothing was, and low 0 where the value is the most that could be; null where nothing is decoded."
     )
     prompt_tokens: int
     first_token_ms: Interval | None = Field(

@@ -141,6 +141,7 @@ def test_bench_measures_in_its_own_process(program: Program, artifact: Path) -> 
         "8",
         "--repetitions",
         "2",
+        "--accept-noise",
         "--json",
     )
     done = program.run("bench", str(artifact), *arguments)

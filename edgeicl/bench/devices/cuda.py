@@ -18,6 +18,7 @@ class CudaDevice(Device):
     """One GPU. SpecError for limits: they are the processor's, and the GPU does the work."""
 
     provider: Provider = field(default="cuda", init=False)
+    here: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         _, colon, number = self.address.partition(":")

@@ -23,11 +23,13 @@ Provider = Literal["cpu", "cuda"]
 class Limits:
     """What of a device may be used; None: all of it.
 
-    `cores`: logical cores by number. `memory_bytes`: of the process that runs the artifact.
+    `cores`: logical cores by number. `memory_bytes`: of the process that runs the artifact. `like`: what they
+    were taken from, for those who read the result.
     """
 
     cores: tuple[int, ...] | None = None
     memory_bytes: int | None = None
+    like: str | None = None
 
     @property
     def any(self) -> bool:
@@ -92,6 +94,8 @@ class Device(ABC):
 
     fidelity: Fidelity | None = field(default="measured", init=False)
     provider: Provider = field(default="cpu", init=False)
+    here: bool = field(default=False, init=False)
+    """Whether it is of this computer, so that its other work can be looked at."""
 
     @abstractmethod
     def open(self) -> Workbench:

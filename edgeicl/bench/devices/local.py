@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from edgeicl.bench.devices.limited import CANNOT_LIMIT
 from edgeicl.bench.devices.memory_group import GroupError, MemoryGroup, make_group
 from edgeicl.bench.devices.output import last_lines, parse_answer
 from edgeicl.bench.devices.programs import ENVIRONMENT, PROGRAMS
-from edgeicl.errors import BenchError
+from edgeicl.errors import BenchError, Problem, SpecError
 from edgeicl.module_process import run_module
 from edgeicl.specs.byte_size import format_byte_size
 
@@ -32,7 +32,11 @@ _NO_MEMORY = ("bad_alloc", "MemoryError", "Cannot allocate memory", "Failed to a
 class LocalDevice(Device):
     """This computer, all of it, or as much as its limits leave."""
 
+    here: bool = field(default=True, init=False)
+
     def __post_init__(self) -> None:
+        if ":" in self.address:
+            raise SpecError("device", [Problem("--on", f"found {self.address}", "expected local")])
         if self.limits.any:
             object.__setattr__(self, "fidelity", "emulated")
 
@@ -63,7 +67,7 @@ class LocalWorkbench(Workbench):
         self._files: dict[str, Path] = {}
         self._limits = limits or Limits()
         self._group: MemoryGroup | None = None
-        self._held: list[str] = []
+        self._held: list[str] = [f"like {self._limits.like}"] if self._limits.like else []
         if self._limits.cores:
             self._held.append(f"cores {', '.join(map(str, self._limits.cores))} (affinity)")
         if self._limits.memory_bytes:

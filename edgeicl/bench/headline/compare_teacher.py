@@ -12,10 +12,11 @@ import numpy as np
 from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.bench.headline.questions import Questions, Shown, questions
 from edgeicl.bench.headline.side import Precision, Side, artifact_side, teacher_side
+from edgeicl.bench.quiet import disquiet
 from edgeicl.bench.rivals.contender import RivalBuilder
 from edgeicl.bench.rivals.table import RIVALS
 from edgeicl.bench.rivals.transformers_eager import TRANSFORMERS
-from edgeicl.bench.rounds import run_rounds
+from edgeicl.bench.rounds import NOISY_WIDTH, run_rounds
 from edgeicl.errors import BenchError
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.model_folder import model_config
@@ -73,6 +74,7 @@ def headline(
     asked = questions(opened, teacher, sources, shown, queries=queries, base_folder=base_folder)
     ours = artifact_side(opened, asked, threads)
     theirs: list[Side] = []
+    other_work: list[float] = []
     not_measured: list[NotMeasured] = []
     for precision in precisions:
         try:
@@ -88,13 +90,14 @@ def headline(
             for cached in (False, True)
         ]
     if theirs:
-        failed, _ = run_rounds([ours], theirs, rounds)
+        failed, other_work = run_rounds([ours], theirs, rounds)
         not_measured += failed
     if not theirs:
         told = "\n".join(f"{entry.name}: {entry.reason}" for entry in not_measured)
         raise BenchError(f"the teacher could not be measured:\n{told}")
     first = ours.runs[0]
     answerers = [side.answerer(asked) for side in (ours, *theirs)]
+    pairings = tuple(against(ours, side, asked) for side in theirs)
     return Headline(
         fidelity="measured",
         machine=first["machine"],
@@ -110,8 +113,13 @@ def headline(
         artifact=answerers[0],
         teachers=tuple(answerers[1:]),
         not_measured=tuple(not_measured),
-        pairings=tuple(against(ours, side, asked) for side in theirs),
-        notes=(*_notes(opened, ours), *at_chance(answerers, labels=len(asked.labels))),
+        pairings=pairings,
+        other_work=tuple(other_work),
+        notes=(
+            *_notes(opened, ours),
+            *_noise(pairings, other_work),
+            *at_chance(answerers, labels=len(asked.labels)),
+        ),
     )
 
 
@@ -164,6 +172,23 @@ def _notes(opened: Artifact, ours: Side) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _noise(pairings: Sequence[AgainstTeacher], other_work: Sequence[float]) -> list[str]:
+    """What speaks against the times: other work, and rounds that disagree."""
+    told = disquiet(other_work)
+    notes = [] if told is None else [f"not quiet: {told}; times and their ratios may be far off"]
+    wide = [entry for entry in pairings if entry.query.width > NOISY_WIDTH]
+    if wide:
+        worst = max(wide, key=lambda entry: entry.query.width)
+        notes.append(
+            f"noisy: rounds disagree by more than {NOISY_WIDTH:.0%} on the time of a query beside "
+            f"{', '.join(entry.teacher for entry in wide)}, most beside {worst.teacher}: between "
+            f"{worst.query.low:.3g} and {worst.query.high:.3g}"
+        )
+    if any(len(entry.query.values) == 1 for entry in pairings):
+        notes.append("one round only: how far times vary is unknown")
+    return notes
+
+
 def at_chance(answerers: Sequence[Answerer], *, labels: int) -> list[str]:
     """A note for each data set on which sides can't be told from guesses: their accuracy says nothing then.
 
@@ -178,7 +203,7 @@ def at_chance(answerers: Sequence[Answerer], *, labels: int) -> list[str]:
                 told = f"{side.name} ({100 * row.balanced_accuracy:.1f} % of {row.examples})"
                 guessing.setdefault(row.data.replace("_", "-"), []).append(told)
     return [
-        f"no better than chance on {data} queries of {labels} labels: {', '.join(told)}; figures of speed and "
-        "size hold, accuracy says nothing"
+        f"no better than chance on {data} queries of {labels} labels: {', '.join(told)}; their accuracy says "
+        "nothing"
         for data, told in guessing.items()
     ]

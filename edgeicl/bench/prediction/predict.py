@@ -56,6 +56,8 @@ def predict(
     decode = None
     if opened.generates:
         decode = _within(1e3 / decode_ms(opened, target, method, depth), known)
+        if method != "probe" and token_bytes < _least_bytes():
+            decode = decode.model_copy(update={"low": 0.0, "high": decode.value})
     first, told = first_token(opened, target, method, prompt)
     return Prediction(
         target=target.name,
@@ -145,7 +147,9 @@ def first_token(
     logits = len(opened.manifest.logit_tokens) if opened.manifest.logit_tokens else None
     flops = prompt_flops(config, tokens=prompt_tokens, before=before, logits=logits)
     note = "the first token rests on the least and the most that published engines reach on chips of this kind"
-    value, low, high = (1e3 * flops / rate for rate in (rates.value, rates.high, rates.low))
+    # All weights are read for a prompt as for a token, however few operations it takes.
+    least = decode_ms(opened, target, method, before + prompt_tokens)
+    value, low, high = (max(least, 1e3 * flops / rate) for rate in (rates.value, rates.high, rates.low))
     return Interval(value=value, low=low, high=high), (note,)
 
 
@@ -192,14 +196,19 @@ def _notes(opened: Artifact, target: Target, method: Method, token_bytes: int) -
         if target.calibration is not None and target.calibration.disturbed:
             notes.append("the device was busy while it was probed")
     else:
-        least = min(speed.token_bytes for speed in published_speeds())
-        if token_bytes < least:
+        if token_bytes < _least_bytes():
             notes.append(
                 f"a token reads {format_byte_size(token_bytes)}, less than in any published speed "
-                f"({format_byte_size(least)}): what doesn't go with bytes is not counted, so it will be slower"
+                f"({format_byte_size(round(_least_bytes()))}): what doesn't go with bytes is not counted, so "
+                "speeds are the most that could be, and have no interval"
             )
         notes.append("calibrated by speeds of other engines than onnxruntime, most of them")
     return notes
+
+
+def _least_bytes() -> float:
+    """That a token reads in any published speed: below it methods were never compared with anything."""
+    return min(speed.token_bytes for speed in published_speeds())
 
 
 def known_targets() -> list[Target]:

@@ -26,6 +26,12 @@ def test_an_unknown_kind_is_named() -> None:
         device_at("telnet:host")
 
 
+@pytest.mark.parametrize("address", ["local:3", "ssh:host:99999", "ssh:host:0"])
+def test_what_an_address_cannot_have(address: str) -> None:
+    with pytest.raises(SpecError, match="--on"):
+        device_at(address)
+
+
 def test_a_placed_file_stays_where_it_is(tmp_path: Path) -> None:
     file = tmp_path / "a"
     file.write_text("x")

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 import edgeicl.bench.stage as stage
-from edgeicl.bench.gate import compared, conditions, read_baseline, require_alike
+from edgeicl.bench.devices.address import device_at
+from edgeicl.bench.devices.device import Limits
+from edgeicl.bench.devices.local import THIS_COMPUTER
+from edgeicl.bench.gate import compared, conditions, read_baseline, require_alike, require_same_request
+from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError, DataError, SpecError
 from edgeicl.report.bench_csv import COLUMNS, bench_csv
 from edgeicl.specs.measurement import BenchResult, LengthTest
@@ -84,6 +88,41 @@ def test_what_can_never_be_looked_at_is_told_before_anything_runs(
     (tmp_path / "before.json").write_text(changed(tests=(test,)).model_dump_json())
     assert exit_code(*command, *wanted[:2]) == SpecError.exit_code
     assert "not measured; expected it with --tests tg32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("update", "told"),
+    [
+        ({"decode_tokens_per_second": 0.0}, "decode_tps is 0"),
+        ({"load_ms": -1.0}, "load_ms is -1"),
+        ({"first_token_ms": float("nan")}, "first_token_ms"),
+    ],
+)
+def test_a_baseline_that_cannot_have_been_measured(tmp_path: Path, update: dict[str, float], told: str) -> None:
+    """A gate beside NaN would pass in silence."""
+    path = tmp_path / "before.json"
+    path.write_text(json.dumps(json.loads(bench_result().model_dump_json()) | update))
+    with pytest.raises(DataError, match=told):
+        read_baseline(path)
+
+
+def test_a_noisy_baseline_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "before.json"
+    path.write_text(changed(notes=("noisy: decode speed varied by 40%",)).model_dump_json())
+    read_baseline(path)
+    assert "noisy: decode speed varied by 40%" in caplog.text
+
+
+def test_another_request_than_the_baselines_is_refused_at_once() -> None:
+    before = bench_result()
+    at = before.conditions
+    same = Workload(at.threads, at.prompt_tokens, at.decode_tokens)
+    require_same_request(before, THIS_COMPUTER, same)
+    other = Workload(at.threads + 1, at.prompt_tokens + 1, at.decode_tokens)
+    with pytest.raises(SpecError, match=r"(?s)--threads.*--prompt-tokens"):
+        require_same_request(before, THIS_COMPUTER, other)
+    with pytest.raises(SpecError, match="--on"):
+        require_same_request(before, device_at("local", Limits(cores=(0,))), same)
 
 
 def test_all_malformed_conditions_are_named() -> None:

@@ -17,6 +17,7 @@ from edgeicl.bench.devices.address import device_at
 from edgeicl.bench.devices.local import LocalWorkbench
 from edgeicl.bench.figures import length_test, sustained_load
 from edgeicl.bench.length_tests import needed_context_tokens, time_tests
+from edgeicl.bench.noise import disagreeing_tests
 from edgeicl.bench.procedure import AskedTest, Procedure, asked_tests
 from edgeicl.bench.stage import bench, quiet_run
 from edgeicl.bench.sustained import sustain
@@ -160,12 +161,32 @@ def test_noise_is_measured_again_then_refused() -> None:
     assert quiet_run(settled, WORKLOAD, strict, bytes_per_token=None)[1] == 2
     never: Any = Noisy(quiet_from=9)
     with pytest.raises(
-        BenchError, match=r"varied by 20% in the middle half.*last of 3 attempts; expected at most 15%"
+        BenchError,
+        match=r"(?s)too noisy, in the last of 3 attempts:.*decode speed varied by 20.0% in the middle half",
     ):
         quiet_run(never, WORKLOAD, strict, bytes_per_token=None)
     assert never.asked == 3
     accepted: Any = Noisy(quiet_from=9)
     assert quiet_run(accepted, WORKLOAD, Procedure(), bytes_per_token=None)[1] == 1
+
+
+def test_other_work_is_noise_though_repetitions_agree() -> None:
+    """Repetitions of milliseconds agree while something slows all of them alike."""
+    calm: Any = Noisy(quiet_from=1)
+    shares = iter([0.6, 0.6, 0.05])
+    conduct = Procedure(attempts=3, accept_noise=False)
+    found = quiet_run(calm, WORKLOAD, conduct, bytes_per_token=None, others=lambda: next(shares))
+    assert found[1:] == (3, ())
+    with pytest.raises(BenchError, match=r"other processes took up to 60% of the cores' time"):
+        quiet_run(calm, WORKLOAD, conduct, bytes_per_token=None, others=lambda: 0.6)
+    (note,) = quiet_run(calm, WORKLOAD, Procedure(), bytes_per_token=None, others=lambda: 0.6)[2]
+    assert note.startswith("noisy: other processes took up to 60%")
+
+
+def test_tests_whose_repetitions_disagree_are_named() -> None:
+    (note,) = disagreeing_tests({"pp64": [1.0, 2.0, 3.0], "tg32": [1.0, 1.0, 9.0]})
+    assert "pp64 by" in note
+    assert disagreeing_tests({"tg32": [1.0, 1.0, 1.0, 1.0, 9.0]}) == ()
 
 
 def test_later_attempts_cool_down_to_where_the_first_began() -> None:

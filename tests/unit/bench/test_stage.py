@@ -62,6 +62,7 @@ def measured(
             asked.update(more | {"workload": workload})
             return run
 
+    monkeypatch.setattr(stage, "busy_share", lambda: 0.0)
     monkeypatch.setattr(stage, "place_graph", lambda bench, **placed: Placed())
     result = bench(artifact, Workload(1, 6, decode_tokens, repetitions=3, warmup_repetitions=1))
     return result, asked
@@ -93,7 +94,21 @@ def test_a_noisy_run_says_so(monkeypatch: pytest.MonkeyPatch, make_artifact: Mak
     noisy = RUN | {"decode_ms": [[2.0, 2.0], [3.0, 3.0], [2.0, 2.0]]}
     result, _ = measured(monkeypatch, make_artifact(), noisy)
     assert result.spread_ratio == pytest.approx((500 - 1000 / 3) / 500, abs=1e-9)
-    assert "noisy: decode speed varied by 33%" in result.notes[0]
+    assert result.notes == (
+        "noisy: decode speed varied by 16.7% in the middle half of the repetitions (above 15%)",
+    )
+
+
+def test_a_lone_slow_repetition_is_no_noise(monkeypatch: pytest.MonkeyPatch, make_artifact: Make) -> None:
+    """Its quartiles are 500 and 500 tokens/s, whatever the slowest of five is."""
+    lone = RUN | {"decode_ms": [[2.0, 2.0]] * 4 + [[3.0, 3.0]]}
+    result, _ = measured(monkeypatch, make_artifact(), lone)
+    assert result.notes == ("a slow or fast repetition, which moves no median: decode speeds are 33% apart",)
+
+
+def test_prefill_that_varies_is_noise_too(monkeypatch: pytest.MonkeyPatch, make_artifact: Make) -> None:
+    result, _ = measured(monkeypatch, make_artifact(), RUN | {"first_token_ms": [30.0, 45.0, 60.0]})
+    assert "noisy: prefill speed varied by" in result.notes[0]
 
 
 def test_cut_lengths_are_noted(monkeypatch: pytest.MonkeyPatch, make_artifact: Make) -> None:

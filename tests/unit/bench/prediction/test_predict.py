@@ -112,6 +112,29 @@ def test_lengths_beyond_the_context_are_cut_with_a_note(make_artifact: Make) -> 
     assert not [note for note in usual.notes if "instead of" in note]
 
 
+def test_below_all_published_speeds_there_is_no_interval(
+    make_artifact: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = make_artifact()
+    found = predict(artifact, target())
+    assert found.decode_tokens_per_second is not None
+    assert (found.decode_tokens_per_second.low, found.decode_tokens_per_second.high) == (
+        0.0,
+        found.decode_tokens_per_second.value,
+    )
+    assert exit_code("predict", str(artifact), "--target", "android-flagship-2024") == 0
+    assert "at most " in capsys.readouterr().out
+
+
+def test_a_prompt_takes_at_least_as_long_as_a_token(make_artifact: Make) -> None:
+    """One token of prompt is few operations, and all the weights."""
+    artifact = make_artifact()
+    found = predict(artifact, target(), prompt_tokens=1, depth_tokens=1)
+    assert found.first_token_ms is not None
+    assert found.decode_tokens_per_second is not None
+    assert found.first_token_ms.value >= 0.999e3 / found.decode_tokens_per_second.value
+
+
 def test_labels_alone_decode_nothing(make_artifact: Make) -> None:
     found = predict(make_artifact(labels_alone=True), target())
     assert found.decode_tokens_per_second is None
