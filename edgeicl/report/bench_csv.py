@@ -15,8 +15,8 @@ from edgeicl.specs.measurement import BenchResult
 COLUMNS = (
     "name", "fidelity", "device", "model", "soc", "processor", "system", "backend", "runtime_version",
     "artifact_sha256", "artifact_bytes", "n_threads", "kind", "test", "n_prompt", "n_gen", "n_depth",
-    "repetitions", "avg_ts", "stddev_ts", "avg_ms", "p50_ms", "p90_ms", "p99_ms", "peak_rss_bytes", "load_ms", "warm_load_ms",
-    "governor", "max_temperature_before_c", "max_temperature_after_c", "notes",
+    "repetitions", "avg_ts", "stddev_ts", "avg_ms", "p50_ms", "p90_ms", "p99_ms", "peak_rss_bytes",
+    "load_ms", "warm_load_ms", "governor", "max_temperature_before_c", "max_temperature_after_c", "notes",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import edgeicl.bench.prediction.predict as predict_module
 from edgeicl.bench.artifact import open_artifact
 from edgeicl.bench.prediction.holdout import hold_out
 from edgeicl.bench.prediction.predict import decode_ms, known_targets, method_for, predict
@@ -74,7 +75,8 @@ def test_what_a_probe_measured_is_all_that_counts(make_artifact: Make) -> None:
     assert found.first_token_ms.value == pytest.approx(2.0 + (many * 4 * 100 + one * 1000) * 1e-9, rel=0.01)
 
 
-def test_an_interval_is_that_of_the_held_out(make_artifact: Make) -> None:
+def test_an_interval_is_that_of_the_held_out(make_artifact: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict_module, "_least_bytes", lambda: 0.0)
     found = predict(make_artifact(), target(calibration=None), depth_tokens=8)
     known = hold_out("specification")
     assert found.fidelity == "predicted"
