@@ -86,7 +86,8 @@ def test_an_interval_is_that_of_the_held_out(make_artifact: Make, monkeypatch: p
     assert decode.low == pytest.approx(decode.value * known.low_factor)
     assert decode.high == pytest.approx(decode.value * known.high_factor)
     assert found.first_token_ms is not None
-    assert found.first_token_ms.low < found.first_token_ms.value < found.first_token_ms.high
+    first = found.first_token_ms
+    assert first.low <= first.value < first.high  # all three no less than what a token takes
 
 
 def test_formats_without_a_kernel_are_noted(make_artifact: Make) -> None:
