@@ -93,7 +93,7 @@ def bench(
             *noise,
             *disagreeing_tests({test.name: test.samples_ms for test in tests}),
             *run.get("told", ()),
-            *above_limit(run, device),
+            *limit_notes(run, device),
         ),
         fidelity=device.fidelity,
         address=device.address,
@@ -117,12 +117,16 @@ def bench(
     )
 
 
-def above_limit(run: dict[str, Any], device: Device) -> tuple[str, ...]:
-    """A note where the process held more than its limit: pages of files, which a limit may not count."""
+def limit_notes(run: dict[str, Any], device: Device) -> tuple[str, ...]:
+    """What a limit of memory means for the figures, and pages of files beyond it, which it may not count."""
     limit, peak = device.limits.memory_bytes, run["peak_rss_bytes"]
-    if not limit or not peak or peak <= limit:
+    if not limit:
         return ()
+    no_probe = "the memory's bandwidth is not probed within a limit of memory: no ceiling of decode"
+    if not peak or peak <= limit:
+        return (no_probe,)
     return (
+        no_probe,
         "peak resident memory is above the limit: pages of libraries and weights that were cached before "
         "are not counted by what holds it",
     )

@@ -49,7 +49,8 @@ class SshDevice(Device):
     def __post_init__(self) -> None:
         problems = memory_problems(self.limits)
         host, port = parse_host(self.address)
-        if not host or host.startswith("-") or (port is not None and not 0 < port < 65536):
+        no_port = port is None and host.count(":") == 1  # more of them are an address of IPv6
+        if not host or host.startswith("-") or no_port or (port is not None and not 0 < port < 65536):
             expected = "expected ssh:HOST, ssh:USER@HOST or ssh:HOST:PORT"
             problems.append(Problem("--on", f"found {self.address}", expected))
         if problems:

@@ -26,6 +26,7 @@ from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.catalog import load_target, shipped
 from edgeicl.specs.prediction import HoldOut, Interval, Method, Prediction
 from edgeicl.specs.target import Calibration, Target
+from edgeicl.store import digest_of
 
 RESOLVED = "target.resolved.yaml"
 
@@ -59,6 +60,7 @@ def predict(
         if method != "probe" and token_bytes < _least_bytes():
             decode = decode.model_copy(update={"low": 0.0, "high": decode.value})
     first, told = first_token(opened, target, method, prompt)
+    held, of_memory = resident_bytes(artifact, opened, target)
     return Prediction(
         target=target.name,
         artifact_sha256=opened.sha256,
@@ -69,8 +71,8 @@ def predict(
         decode_tokens_per_second=decode,
         prompt_tokens=prompt,
         first_token_ms=first,
-        resident_bytes=resident_bytes(artifact, opened, target),
-        notes=(*depth_cut, *prompt_cut, *notes, *told),
+        resident_bytes=held,
+        notes=(*depth_cut, *prompt_cut, *notes, *told, *of_memory),
     )
 
 
@@ -170,13 +172,18 @@ def _probed_first_token(opened: Artifact, target: Target, prompt_tokens: int) ->
     return Interval(value=value, low=value, high=value)
 
 
-def resident_bytes(artifact: Path, opened: Artifact, target: Target) -> int:
-    """The plan's, with this target's runtime instead of that which it was planned for."""
+def resident_bytes(artifact: Path, opened: Artifact, target: Target) -> tuple[int, tuple[str, ...]]:
+    """The plan's, with this target's runtime instead of that which it was planned for; or the plan's own.
+
+    The latter with a note, where the folder no longer has the target that it was planned for.
+    """
     planned = opened.manifest.plan.predicted_resident_bytes
     resolved = artifact / RESOLVED
-    if not resolved.is_file():
-        return planned
-    return planned - load_target(str(resolved)).runtime_overhead_bytes + target.runtime_overhead_bytes
+    own = load_target(str(resolved)) if resolved.is_file() else None
+    if own is None or digest_of(own.model_dump(mode="json")) != opened.manifest.target_digest:
+        why = "is not there" if own is None else "is another than it was compiled for"
+        return planned, (f"memory with the runtime of the artifact's own target: its {RESOLVED} {why}",)
+    return planned - own.runtime_overhead_bytes + target.runtime_overhead_bytes, ()
 
 
 def _within(value: float, known: HoldOut | None) -> Interval:

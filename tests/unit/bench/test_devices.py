@@ -26,7 +26,7 @@ def test_an_unknown_kind_is_named() -> None:
         device_at("telnet:host")
 
 
-@pytest.mark.parametrize("address", ["local:3", "ssh:host:99999", "ssh:host:0"])
+@pytest.mark.parametrize("address", ["local:3", "ssh:host:99999", "ssh:host:0", "ssh:host:abc"])
 def test_what_an_address_cannot_have(address: str) -> None:
     with pytest.raises(SpecError, match="--on"):
         device_at(address)

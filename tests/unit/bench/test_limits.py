@@ -17,7 +17,7 @@ from edgeicl.bench.devices.device import Limits
 from edgeicl.bench.devices.limited import CANNOT_LIMIT
 from edgeicl.bench.devices.local import LocalDevice
 from edgeicl.bench.devices.memory_group import GroupError, MemoryGroup, make_group, sweep
-from edgeicl.bench.stage import above_limit, bench
+from edgeicl.bench.stage import bench, limit_notes
 from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError, SpecError
 
@@ -70,10 +70,11 @@ def test_cores_hold_and_are_told(make_artifact: Make) -> None:
 
 def test_memory_above_the_limit_is_noted() -> None:
     device = LocalDevice("local", Limits(memory_bytes=30 * MB))
-    (note,) = above_limit({"peak_rss_bytes": 30 * MB + 1}, device)
+    no_probe, note = limit_notes({"peak_rss_bytes": 30 * MB + 1}, device)
     assert note.startswith("peak resident memory is above the limit")
-    assert above_limit({"peak_rss_bytes": 30 * MB}, device) == ()
-    assert above_limit({"peak_rss_bytes": 31 * MB}, LocalDevice("local")) == ()
+    assert "no ceiling of decode" in no_probe
+    assert limit_notes({"peak_rss_bytes": 30 * MB}, device) == (no_probe,)
+    assert limit_notes({"peak_rss_bytes": 31 * MB}, LocalDevice("local")) == ()
 
 
 def test_a_core_that_isn_t_there_is_refused() -> None:

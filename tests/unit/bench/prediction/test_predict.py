@@ -15,8 +15,10 @@ from edgeicl.bench.prediction.predict import decode_ms, known_targets, method_fo
 from edgeicl.errors import BenchError
 from edgeicl.specs.catalog import load_target
 from edgeicl.specs.format_cost import FormatCost
+from edgeicl.specs.loading import dump_yaml
 from edgeicl.specs.quant_plan import Format
 from edgeicl.specs.target import BitsBandwidth, Calibration, Target
+from edgeicl.store import digest_of
 from tests.unit.test_cli import exit_code
 
 Make = Callable[..., Path]
@@ -136,6 +138,26 @@ def test_a_prompt_takes_at_least_as_long_as_a_token(make_artifact: Make) -> None
     assert found.first_token_ms is not None
     assert found.decode_tokens_per_second is not None
     assert found.first_token_ms.value >= 0.999e3 / found.decode_tokens_per_second.value
+
+
+def test_memory_is_moved_to_another_runtime_from_the_target_that_was_planned_for(make_artifact: Make) -> None:
+    artifact = make_artifact()
+    made_for, other = load_target("tiny-cpu"), target(runtime_overhead_bytes=77_000_000)
+    manifest = json.loads((artifact / "edgeicl.json").read_text())
+    planned = manifest["plan"]["predicted_resident_bytes"]
+    assert predict(artifact, other).resident_bytes == planned
+    assert any("target.resolved.yaml is not there" in note for note in predict(artifact, other).notes)
+    manifest["target_digest"] = digest_of(made_for.model_dump(mode="json"))
+    (artifact / "edgeicl.json").write_text(json.dumps(manifest))
+    (artifact / "target.resolved.yaml").write_text(dump_yaml(made_for))
+    moved = predict(artifact, other)
+    assert moved.resident_bytes == planned - made_for.runtime_overhead_bytes + 77_000_000
+    assert not any("target.resolved.yaml" in note for note in moved.notes)
+    edited = made_for.model_copy(update={"runtime_overhead_bytes": 1000})
+    (artifact / "target.resolved.yaml").write_text(dump_yaml(edited))
+    found = predict(artifact, other)
+    assert found.resident_bytes == planned
+    assert any("target.resolved.yaml is another than it was compiled for" in note for note in found.notes)
 
 
 def test_labels_alone_decode_nothing(make_artifact: Make) -> None:
