@@ -12,7 +12,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from edgeicl.cache_lock import alone
-from edgeicl.models.model_folder import CONVERTED
 from edgeicl.store import RECORD, StageOutput, Store
 
 _PARTIAL = ".partial"
@@ -37,8 +36,7 @@ def stored(root: Path) -> list[Stored]:
             stage=folder.parent.name,
             digest=folder.name.removesuffix(_PARTIAL),
             bytes=sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()),
-            finished=not folder.name.endswith(_PARTIAL)
-            and (folder.parent.name == CONVERTED or (folder / RECORD).is_file()),
+            finished=not folder.name.endswith(_PARTIAL) and (folder / RECORD).is_file(),
         )
         for folder in sorted(_outputs(root))
     ]

@@ -12,12 +12,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from edgeicl.errors import DataError
+from edgeicl.kept import kept
 from edgeicl.specs.local_path import local_path
 from edgeicl.specs.model_name import is_local
-from edgeicl.store import cache_root, digest_of, file_sha256
+from edgeicl.store import digest_of, file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -131,16 +130,13 @@ def _complete(folder: Path) -> Path:
         return folder
     sources = [folder / "config.json", *binaries, *weight_files(folder)]
     sources += [folder / name for name in (*TOKENIZER_FILES, MODEL_CARD)]
-    digest = digest_of({path.name: file_sha256(path) for path in sources if path.is_file()})
-    final = cache_root() / CONVERTED / digest[:24]
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(final.with_name(f"{final.name}.lock")):
-        if not final.exists():
-            partial = final.with_name(f"{final.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            _convert(folder, binaries, partial)
-            partial.rename(final)
+    hashes = {path.name: file_sha256(path) for path in sources if path.is_file()}
+
+    def make(destination: Path) -> dict[str, dict[str, str]]:
+        _convert(folder, binaries, destination)
+        return {"sources": hashes}
+
+    final = kept(CONVERTED, hashes, make)
     log.info("%s: using its converted copy %s", folder, final)
     return final
 

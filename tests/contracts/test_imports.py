@@ -33,6 +33,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("artifact", "steps", "stored"),
     STAGES,
     ("tasks", "models", "replacement", "shared_cache", "checkpoint"),
+    ("kept",),
     ("store", "cache_lock"),
     ("numerics",),
     ("specs",),

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeicl.bench.devices.sysroot import Sysroot
-from edgeicl.bench.kept import kept
 from edgeicl.errors import BenchError
+from edgeicl.kept import kept
 
 LOADER = "lib/ld-linux-aarch64.so.1"
 PYTHON = "python"

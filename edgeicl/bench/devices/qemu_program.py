@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeicl.bench.devices.debian_packages import DebianPackages, own_architecture, release
-from edgeicl.bench.kept import kept, kept_place
 from edgeicl.errors import BenchError
+from edgeicl.kept import kept, kept_place
 
 PROGRAM = "qemu-aarch64"
 OLDEST = (10, 0)

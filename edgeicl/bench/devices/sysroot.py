@@ -14,8 +14,8 @@ from pathlib import Path
 
 from edgeicl.bench.devices.debian_packages import DebianPackages, release
 from edgeicl.bench.devices.wheels import PythonThere, fetch_wheels, requirements_like_here, unpack_wheels
-from edgeicl.bench.kept import kept, kept_place, kept_record
 from edgeicl.errors import BenchError
+from edgeicl.kept import kept, kept_place, kept_record
 from edgeicl.progress import track
 
 FOLDER = "aarch64"

@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edgeicl.bench.devices.output import last_lines
-from edgeicl.bench.kept import kept
 from edgeicl.errors import BenchError
+from edgeicl.kept import kept
 
 _TIMEOUT_S = 900
 _OLDEST_GLIBC_MINOR = 17  # manylinux2014

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeicl.bench.devices.output import last_lines
-from edgeicl.bench.kept import kept, kept_place
 from edgeicl.bench.rivals.rival import RivalEnvironment
 from edgeicl.errors import BenchError
+from edgeicl.kept import kept, kept_place
 from edgeicl.progress import track
 
 FOLDER = "rival-python"

@@ -1,4 +1,4 @@
-"""Folders of the cache with what was fetched or put together once: systems, bundles, wheels, environments.
+"""Folders of the cache with what was fetched or converted once: systems, wheels, environments, checkpoints.
 
 Unlike a stage's output, none depends on edgeicl's code. Whoever uses one holds `cache_lock.in_use`.
 """
