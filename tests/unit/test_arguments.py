@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeicl.arguments import columns_given, source_given
+from edgeicl.arguments import columns_given, file_to_write, limits_given, limits_like, source_given
+from edgeicl.bench.devices.device import Limits
 from edgeicl.errors import SpecError
 from edgeicl.specs.pattern import pattern_columns
 from edgeicl.specs.source import Source
@@ -65,3 +66,34 @@ def test_problems_name_the_options_and_come_together(tmp_path: Path, monkeypatch
         source("hub:some/data")
     with pytest.raises(SpecError, match=r"--split +'test'; expected none: a `file:` has no splits"):
         source("file:a.csv", split="test")
+
+
+def test_where_a_file_can_be_written_is_looked_at_first(tmp_path: Path) -> None:
+    file_to_write("--out", tmp_path / "a.json", command="bench")
+    (tmp_path / "there.json").touch()
+    file_to_write("--out", tmp_path / "there.json", command="bench")
+    for path, new, told in (
+        (tmp_path, False, "is a folder"),
+        (Path(), False, "is a folder"),
+        (tmp_path / "no" / "a.json", False, "no such folder"),
+        (tmp_path / "there.json", True, "exists"),
+        (Path("/proc/self/a.json"), False, "can't be written"),
+    ):
+        with pytest.raises(SpecError, match=told):
+            file_to_write("--out", path, command="bench", new=new)
+
+
+def test_a_target_s_size_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    found = limits_like("raspberry-pi-4", Limits())
+    assert (found.cores, found.like) == ((0, 1, 2, 3), "raspberry-pi-4")
+    fewer = limits_like("raspberry-pi-4", Limits(cores=(6, 7)))
+    assert (fewer.cores, fewer.like) == ((6, 7), "raspberry-pi-4, on 2 cores instead of 4")
+    with pytest.raises(SpecError, match="is a target for cuda"):
+        limits_like("cuda", Limits())
+
+
+@pytest.mark.parametrize(("cores", "memory"), [("", None), ("1,,2", None), (None, "0"), ("2-1", None)])
+def test_limits_that_are_none(cores: str | None, memory: str | None) -> None:
+    with pytest.raises(SpecError):
+        limits_given(cores, memory)

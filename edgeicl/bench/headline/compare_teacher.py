@@ -117,7 +117,7 @@ def headline(
         other_work=tuple(other_work),
         notes=(
             *_notes(opened, ours),
-            *_noise(pairings, other_work),
+            *doubts(pairings, other_work),
             *at_chance(answerers, labels=len(asked.labels)),
         ),
     )
@@ -172,7 +172,7 @@ def _notes(opened: Artifact, ours: Side) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _noise(pairings: Sequence[AgainstTeacher], other_work: Sequence[float]) -> list[str]:
+def doubts(pairings: Sequence[AgainstTeacher], other_work: Sequence[float]) -> list[str]:
     """What speaks against the times: other work, and rounds that disagree."""
     told = disquiet(other_work)
     notes = [] if told is None else [f"not quiet: {told}; times and their ratios may be far off"]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from edgeicl.bench.artifact import open_artifact
 from edgeicl.bench.classify import log_probabilities, probabilities
 from edgeicl.bench.headline.artifact_program import answer
-from edgeicl.bench.headline.compare_teacher import at_chance, headline
+from edgeicl.bench.headline.compare_teacher import at_chance, doubts, headline
 from edgeicl.bench.headline.query_cost import Pass, artifact_cost, passes_of, teacher_cost, weights_held
 from edgeicl.bench.headline.query_loop import label_scores
 from edgeicl.bench.headline.questions import Questions, Shown, questions
@@ -23,7 +23,8 @@ from edgeicl.bench.rivals.checkpoint import write_random_checkpoint
 from edgeicl.errors import DataError, SpecError
 from edgeicl.headline_commands import headline_app
 from edgeicl.report.headline_facts import headline_tables
-from edgeicl.specs.headline import Headline
+from edgeicl.specs.comparison import Ratio
+from edgeicl.specs.headline import AgainstTeacher, Headline
 from edgeicl.specs.source import Source
 from edgeicl.store import Store
 from tests.unit.bench.conftest import TINY, tiny_tokenizer
@@ -212,3 +213,22 @@ def test_the_command_says_what_is_missing(make_artifact: Make) -> None:
     assert isinstance(done.exception, SpecError)
     assert "'int8'" in str(done.exception)
     assert "'int4'" in str(done.exception)
+
+
+def test_what_speaks_against_the_times_is_told() -> None:
+    """On a busy computer times were off by factors of ten to a hundred, in favour of the artifact."""
+
+    def beside(teacher: str, *values: float) -> AgainstTeacher:
+        ratio = Ratio(
+            median=float(np.median(values)), low=min(values), high=max(values), confidence=0.0, values=values
+        )
+        return AgainstTeacher(
+            teacher=teacher, query=ratio, peak_rss=ratio, file_bytes=1.0, bytes_per_query=1.0,
+            flops_per_query=None, tests=(),
+        )  # fmt: skip
+
+    assert doubts([beside("fp32", 1.0, 1.05)], [0.01]) == []
+    busy, noisy = doubts([beside("fp32", 1.0, 1.05), beside("bf16", 0.001, 0.01)], [0.02, 0.7])
+    assert busy.startswith("not quiet: other processes took up to 70% of the cores' time")
+    assert "beside bf16, most beside bf16: between 0.001 and 0.01" in noisy
+    assert doubts([beside("fp32", 1.0)], []) == ["one round only: how far times vary is unknown"]
