@@ -6,14 +6,13 @@ Unlike a stage's output, none depends on edgeicl's code. Whoever uses one holds 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from edgeicl.store import RECORD, cache_root, digest_of
+from edgeicl.store import RECORD, cache_root, digest_of, empty_folder
 
 
 def kept_place(kind: str, about: object) -> Path:
@@ -31,8 +30,7 @@ def kept(kind: str, about: object, make: Callable[[Path], Mapping[str, Any]]) ->
     with FileLock(final.with_name(f"{final.name}.lock")):
         if not final.is_dir():
             partial = final.with_name(f"{final.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
+            empty_folder(partial, keep=None)
             record = make(partial)
             (partial / RECORD).write_text(json.dumps(dict(record), indent=1) + "\n")
             partial.rename(final)

@@ -15,13 +15,12 @@ from edgeicl.bench.noise import disagreeing_tests, objections
 from edgeicl.bench.procedure import Procedure
 from edgeicl.bench.quiet import busy_share
 from edgeicl.bench.workload import Workload
-from edgeicl.bench.workload_run import PlacedGraph, engine_on, place_graph, probed_bytes
+from edgeicl.bench.workload_run import PlacedGraph, engine_on, place_artifact, probed_bytes
 from edgeicl.errors import BenchError
 from edgeicl.models.flops import prompt_flops
 from edgeicl.models.model_folder import model_config
 from edgeicl.models.prefix_file import prefix_tokens
 from edgeicl.progress import track_seconds
-from edgeicl.specs.manifest import PREFIX_FILE
 from edgeicl.specs.measurement import BenchResult
 
 log = logging.getLogger(__name__)
@@ -62,13 +61,7 @@ def bench(
     if fitted.decode_tokens:
         bytes_per_token = opened.weight_bytes_per_token + opened.cache_bytes(depth_tokens)
     with device.open() as bench_:
-        placed = place_graph(
-            bench_,
-            graph=opened.graph,
-            engine=engine_on(device, opened.manifest.engine),
-            vocabulary=opened.vocabulary,
-            prefix=opened.path / PREFIX_FILE if before else None,
-        )
+        placed = place_artifact(bench_, opened, engine=engine_on(device, opened.manifest.engine))
         outside = [("before", bench_.state())]
         run, attempts, noise = quiet_run(
             placed,

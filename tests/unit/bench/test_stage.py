@@ -63,7 +63,7 @@ def measured(
             return run
 
     monkeypatch.setattr(stage, "busy_share", lambda: 0.0)
-    monkeypatch.setattr(stage, "place_graph", lambda bench, **placed: Placed())
+    monkeypatch.setattr(stage, "place_artifact", lambda bench, opened, **placed: Placed())
     result = bench(artifact, Workload(1, 6, decode_tokens, repetitions=3, warmup_repetitions=1))
     return result, asked
 
