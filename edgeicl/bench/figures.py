@@ -14,8 +14,8 @@ from edgeicl.bench.summary import (
     ceiling_tokens_per_second,
     percentiles,
     prefill_tokens_per_second,
-    speeds_of,
     spread_ratio,
+    timed_speeds,
     tokens_per_second,
 )
 from edgeicl.bench.workload import Workload
@@ -76,7 +76,7 @@ def summarize(
         ceiling_tokens_per_second=ceiling,
         first_token_samples_ms=tuple(run["first_token_ms"]),
         decode_samples_ms=tuple(tuple(row) for row in run["decode_ms"]),
-        spread_ratio=spread_ratio(speeds_of(run)),
+        spread_ratio=spread_ratio(next(iter(timed_speeds(run).values()))),
         baseline_rss_bytes=run["baseline_rss_bytes"],
         cooled_s=run["cooled_s"],
         device=DeviceFacts(address=address, limits=limits, **run["device"]),

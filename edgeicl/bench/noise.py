@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeicl.bench.quiet import disquiet
-from edgeicl.bench.summary import NOISY_SPREAD_RATIO, middle_spread, spread_ratio, tokens_per_second
+from edgeicl.bench.summary import NOISY_SPREAD_RATIO, middle_spread, spread_ratio, timed_speeds
 
 
 def objections(run: Mapping[str, Any], other_work: Sequence[float]) -> list[str]:
@@ -17,7 +17,7 @@ def objections(run: Mapping[str, Any], other_work: Sequence[float]) -> list[str]
     told = [
         f"{what} speed varied by {spread:.1%} in the middle half of the repetitions (above "
         f"{NOISY_SPREAD_RATIO:.0%})"
-        for what, speeds in _speeds(run).items()
+        for what, speeds in timed_speeds(run).items()
         if (spread := middle_spread(speeds) or 0.0) > NOISY_SPREAD_RATIO
     ]
     others = disquiet(other_work)
@@ -27,7 +27,7 @@ def objections(run: Mapping[str, Any], other_work: Sequence[float]) -> list[str]
 def remarks(run: Mapping[str, Any]) -> tuple[str, ...]:
     """What doesn't move a median and is told all the same: a lone slow repetition, or no second one."""
     notes = []
-    for what, speeds in _speeds(run).items():
+    for what, speeds in timed_speeds(run).items():
         spread, middle = spread_ratio(speeds), middle_spread(speeds)
         if spread is not None and middle is not None and middle <= NOISY_SPREAD_RATIO < spread:
             notes.append(
@@ -46,10 +46,3 @@ def disagreeing_tests(samples_ms: Mapping[str, Sequence[float]]) -> tuple[str, .
         if (spread := middle_spread([1.0 / value for value in taken]) or 0.0) > NOISY_SPREAD_RATIO
     ]
     return (f"noisy tests, varying in the middle half of their repetitions: {', '.join(noisy)}",) * bool(noisy)
-
-
-def _speeds(run: Mapping[str, Any]) -> dict[str, list[float]]:
-    """What is timed -> its speed in each repetition."""
-    found = {"prefill": [1e3 / first for first in run["first_token_ms"]]}
-    decoded = tokens_per_second(run["decode_ms"])
-    return {"decode": decoded, **found} if decoded else found

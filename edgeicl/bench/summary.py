@@ -38,9 +38,11 @@ def spread_ratio(speeds: Sequence[float]) -> float | None:
     return (max(speeds) - min(speeds)) / median(speeds)
 
 
-def speeds_of(run: Mapping[str, Any]) -> list[float]:
-    """Of decode in one answer of the runner, a repetition each, or of prefill where nothing was decoded."""
-    return tokens_per_second(run["decode_ms"]) or [1e3 / first for first in run["first_token_ms"]]
+def timed_speeds(run: Mapping[str, Any]) -> dict[str, list[float]]:
+    """What one answer of the runner timed -> its speed in each repetition; decode first, where there is any."""
+    decode = tokens_per_second(run["decode_ms"])
+    prefill = {"prefill": [1e3 / first for first in run["first_token_ms"]]}
+    return {"decode": decode, **prefill} if decode else prefill
 
 
 def middle_spread(speeds: Sequence[float]) -> float | None:
