@@ -131,6 +131,7 @@ def test_eval_agrees_with_the_build(program: Program, artifact: Path, manifest: 
     assert json.loads(done.stdout)["accuracy"] == pytest.approx(in_domain.artifact, abs=1e-9)
 
 
+@pytest.mark.alone
 def test_bench_measures_in_its_own_process(program: Program, artifact: Path) -> None:
     arguments = (
         "--threads",

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from edgeicl.bench.bandwidth import last_level_cache_bytes, memory_buffer_bytes, read_bandwidth
 
@@ -29,6 +30,7 @@ def test_caches_of_all_chips_count_and_shared_ones_once(tmp_path: Path) -> None:
     assert last_level_cache_bytes(tmp_path / "none") is None
 
 
+@pytest.mark.alone
 def test_probes_agree_with_one_timed_by_hand() -> None:
     """An independent timing of one pass over the same bytes; a factor of 8 allows for a busy machine."""
     count = 16 << 20

@@ -45,6 +45,7 @@ def test_layers_count_as_often_as_there_are(tmp_path: Path, monkeypatch: pytest.
     assert len(asked) == 2  # timed once
 
 
+@pytest.mark.alone
 def test_training_takes_longer_than_reading(tmp_path: Path) -> None:
     folder = make_model(tmp_path, "opt")
     assert pass_seconds(Passes(folder, 1000, trains=True)) > pass_seconds(Passes(folder, 1000))
