@@ -31,12 +31,17 @@ def _make_exact(graph: onnx.GraphProto) -> None:
             for attribute in node.attribute:
                 if attribute.name == "accuracy_level":
                     attribute.i = 0
-        if node.op_type == "QuantizeLinear":  # its input is a token's shares of its largest magnitude
+        if node.op_type == "QuantizeLinear":  # its input, or a token's shares of its largest magnitude
             _replace(node, "Identity", [node.input[0]])
         if node.op_type == "MatMulIntegerToFloat":
-            shares, codes, _, scales = node.input[:4]
+            inputs, codes, _, scales = node.input[:4]
             levels, values = f"{codes}.levels", f"{codes}.values"
-            _replace(node, "MatMul", [shares, values])
+            if bias := node.input[6:]:
+                product = f"{node.output[0]}.product"
+                place = list(graph.node).index(node)
+                graph.node.insert(place + 1, helper.make_node("Add", [product, *bias], [node.output[0]]))
+                node.output[0] = product
+            _replace(node, "MatMul", [inputs, values])
             # not DequantizeLinear: the runtime would make a product with rounded inputs of it again
             graph.node.insert(0, helper.make_node("Mul", [levels, scales], [values]))
             graph.node.insert(0, helper.make_node("Cast", [codes], [levels], to=TensorProto.FLOAT))

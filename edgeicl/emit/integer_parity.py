@@ -42,9 +42,10 @@ def check_integer_products(
     """
     random = np.random.default_rng(seed)
     checks = [
-        _compared(group, _run(model, model_path.parent, inputs), _expected(weights, group, inputs))
-        for group, model in _products(onnx.load(model_path, load_external_data=False))
-        for inputs in [_inputs(random, weights.shape(f"{group}.codes")[1])]
+        _compared(tensors, _run(model, model_path.parent, inputs), _expected(weights, tensors, inputs))
+        for tensors, model in _products(onnx.load(model_path, load_external_data=False))
+        for step in [weights.input_step(_group(tensors))]
+        for inputs in [_inputs(random, weights.shape(f"{tensors}.codes")[1], step)]
     ]
     failed = [check for check in checks if not check.max_abs_difference <= check.tolerance]
     if failed:
@@ -61,32 +62,46 @@ def check_integer_products(
     return tuple(sorted(checks, key=lambda check: check.max_abs_difference / check.reference_scale)[-1:])
 
 
-def _inputs(random: np.random.Generator, columns: int) -> NDArray[np.float32]:
-    """[1, 4, K] of very different magnitudes, the last token all zeros; none halfway between two codes."""
-    codes = random.integers(-_CODES, _CODES + 1, (_TOKENS, columns))
-    codes[:, 0] = _CODES
+def _inputs(random: np.random.Generator, columns: int, step: float | None) -> NDArray[np.float32]:
+    """[1, 4, K] for one step of all tokens, or None; the last token all zeros, none halfway between two codes.
+
+    With a step one token goes beyond what codes reach; without, magnitudes are very different.
+    """
+    codes = random.integers(-_CODES, _CODES + 1, (_TOKENS, columns)).astype(np.float64)
+    if step is None:
+        codes[:, 0] = _CODES
+        steps = np.array([1e-3, 1.0, 300.0, 0.0]) / _CODES
+    else:
+        codes = np.rint(codes * np.array([[0.1], [1.0], [1.5], [1.0]]))
+        steps = np.array([step, step, step, 0.0])
     between = random.uniform(-0.4, 0.4, codes.shape) * (np.abs(codes) < _CODES)
-    magnitudes = np.array([1e-3, 1.0, 300.0, 0.0])[:, None]
-    inputs: NDArray[np.float32] = ((codes + between) / _CODES * magnitudes)[None].astype(np.float32)
+    inputs: NDArray[np.float32] = ((codes + between) * steps[:, None])[None].astype(np.float32)
     return inputs
 
 
-def _expected(weights: QuantizedWeights, group: str, inputs: NDArray[np.float32]) -> Exact:
+def _expected(weights: QuantizedWeights, tensors: str, inputs: NDArray[np.float32]) -> Exact:
     """[1, T, N]: each token's codes times the stored weights, plus the bias."""
     rows = inputs[0].astype(np.float64)
-    steps = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-300) / _CODES
-    values = dequantize(weights.integer_matrix(group)).astype(np.float64)
-    outputs: Exact = np.rint(rows / steps) @ values.T * steps
-    bias = f"{group.removeprefix(prompt_tensors(''))}.bias"
+    of_all = weights.input_step(_group(tensors))
+    own = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-300) / _CODES
+    steps = own if of_all is None else np.full_like(own, of_all)
+    values = dequantize(weights.integer_matrix(tensors)).astype(np.float64)
+    outputs: Exact = np.clip(np.rint(rows / steps), -_CODES - 1, _CODES) @ values.T * steps
+    bias = f"{_group(tensors)}.bias"
     return (outputs + (weights.tensor(bias) if weights.has(bias) else 0.0))[None]
 
 
-def _compared(group: str, found: NDArray[np.float32], expected: Exact) -> ParityCheck:
+def _group(tensors: str) -> str:
+    """The group whose weights these are, or a copy of them."""
+    return tensors.removeprefix(prompt_tensors(""))
+
+
+def _compared(tensors: str, found: NDArray[np.float32], expected: Exact) -> ParityCheck:
     scale = float(np.abs(expected).max())
     # token by token, or the largest would hide what becomes of the others
     scales = np.maximum(np.abs(expected).max(axis=-1, keepdims=True), 1e-30)
     return ParityCheck(
-        name=f"integer product, {group}",
+        name=f"integer product, {tensors}",
         max_abs_difference=float((np.abs(found - expected) / scales).max()) * scale,
         tolerance=TOLERANCE * scale,
         reference_scale=scale,
@@ -106,7 +121,7 @@ def _products(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.ModelProto]]:
 
 def _alone(nodes: Sequence[onnx.NodeProto], output: str, whole: onnx.ModelProto) -> onnx.ModelProto:
     """The nodes as a model, with the tensors that they read."""
-    read = {name for node in nodes for name in node.input}
+    read = {name for node in nodes for name in node.input if name}
     tensors = [tensor for tensor in whole.graph.initializer if tensor.name in read]
     given = read - {tensor.name for tensor in tensors} - {name for node in nodes for name in node.output}
     ends = [

@@ -1,13 +1,17 @@
-"""A product in integers: int8 weights with a scale for each row, inputs rounded to 8 bits token by token.
+"""A product in integers: int8 weights with a scale for each row, inputs rounded to 8 bits.
 
-For inputs x [..., K] and weights of codes C [N, K] and scales s [N]:
+For inputs x [..., K] and weights of codes C [N, K] and scales s [N], either in one step d for all tokens, where
+the quantize stage found one,
+
+    q = round(x / d),   y = d * s * (q Cᵀ)
+
+or with a scale of each token's own (token-wise quantization: ZeroQuant, arXiv 2206.01861, section 4.1):
 
     m = max |x| of each token,   q = round(127 x / m),   y = m / 127 * s * (q Cᵀ)
 
-Each token has a scale of its own (token-wise quantization: ZeroQuant, arXiv 2206.01861, section 4.1), so that
-what comes out doesn't depend on what is read beside it: other rows of a batch, padding, or earlier tokens.
-DynamicQuantizeMatMul does all of it in one node, but has one scale for everything that is read at once, which
-one token with large activations spoils. Speeds are alike: docs/decisions/0014-integer-products.md.
+Either way what comes out doesn't depend on what is read beside a token: other rows of a batch, padding, or
+earlier tokens. DynamicQuantizeMatMul does the second in one node, but has one scale for everything that is read
+at once, which one token with large activations spoils: docs/decisions/0014-integer-products.md.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeicl.emit.opsets import FUSED
+from edgeicl.models.anatomy import input_step_name
 
 if TYPE_CHECKING:
     from edgeicl.emit.graph import GraphBuilder
@@ -45,8 +50,13 @@ def integer_product(
     scales = builder.data.add(
         f"{tensors}.scales", (n,), np.float32, lambda: weights.tensor(f"{tensors}.scales")[:, 0], group=group
     )
-    step = constant("input_step", 1 / _LARGEST_CODE, np.float32)
     zero = constant("input_zero", _ZERO_CODE, np.uint8)
+    if (input_step := weights.input_step(group)) is not None:
+        of_all = constant(input_step_name(group), input_step, np.float32)
+        node("QuantizeLinear", [source, of_all, zero], [f"{output}.inputs"])
+        inputs = [f"{output}.inputs", codes, of_all, scales, zero, *(["", bias] if bias else [])]
+        return node("MatMulIntegerToFloat", inputs, [output], domain=FUSED)
+    step = constant("input_step", 1 / _LARGEST_CODE, np.float32)
     node("Abs", [source], [f"{output}.magnitudes"])
     node("ReduceMax", [f"{output}.magnitudes", constant("last_axis", [-1])], [f"{output}.largest"])
     least = constant("smallest_maximum", _SMALLEST_MAXIMUM, np.float32)

@@ -19,6 +19,7 @@ from edgeicl.emit.data_file import DataFile
 from edgeicl.emit.graph import GraphBuilder
 from edgeicl.emit.opsets import FUSED
 from edgeicl.emit.weights import QuantizedWeights
+from edgeicl.models.anatomy import input_step_name
 from edgeicl.specs.manifest import MODEL_FILE, WEIGHTS_FILE
 from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
 
@@ -62,6 +63,8 @@ def write_products(folder: Path, shape: Shape, format_: Format) -> None:
             tensors[f"{name}.scales"] = np.full((n, k // format_.block_of(k)), 1e-3, np.float32)
             if not format_.symmetric:
                 tensors[f"{name}.zero_points"] = np.ones_like(tensors[f"{name}.scales"], np.uint8)
+            if format_.by_row and k == shape.hidden:  # behind a norm or attention all tokens have one step
+                tensors[input_step_name(name)] = np.array([1e-2], np.float32)
         else:
             tensors[f"{name}.weight"] = np.full((n, k), 1e-3, f"float{format_.bits}")
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from safetensors import safe_open
 
 from edgeicl.errors import DataError
-from edgeicl.models.anatomy import cache_scale_names, prompt_tensors
+from edgeicl.models.anatomy import cache_scale_names, input_step_name, prompt_tensors
 from edgeicl.numerics.affine import QuantizedMatrix, dequantize
 from edgeicl.specs.quant_plan import BY_ROW, Format, QuantPlan
 
@@ -92,6 +92,11 @@ class QuantizedWeights:
     def integer_matrix(self, tensors: str) -> QuantizedMatrix:
         """What an integer product reads, by what the names of its tensors begin with."""
         return self._matrix(tensors, BY_ROW)
+
+    def input_step(self, group: str) -> float | None:
+        """That an integer product rounds all tokens' inputs of the group in; None: each token has its own."""
+        name = input_step_name(group)
+        return float(self.tensor(name)[0]) if self.has(name) else None
 
     def cache_scales(self) -> list[tuple[Floats, Floats]] | None:
         """Of each layer's keys and values, [heads, head size] each; None where the cache is floating point."""

@@ -35,6 +35,11 @@ def prompt_tensors(group: str) -> str:
     return f"prompt.{group}"
 
 
+def input_step_name(group: str) -> str:
+    """Tensor [1] with the step that all tokens' inputs of the group are rounded in by an integer product."""
+    return f"{group}.input_step"
+
+
 @dataclass(frozen=True)
 class WeightGroup:
     """Matrices that are stored as one, stacked by rows.

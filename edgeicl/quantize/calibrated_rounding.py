@@ -21,7 +21,7 @@ from edgeicl.models.anatomy import EMBEDDING, HEAD, WeightGroup
 from edgeicl.numerics.affine import QuantizedMatrix, round_to_nearest
 from edgeicl.numerics.gptq import DAMPENING, gptq
 from edgeicl.quantize.decoder import CalibratedDecoder
-from edgeicl.quantize.rounded_inputs import Matrix, as_computed
+from edgeicl.quantize.rounded_inputs import Matrix
 from edgeicl.quantize.stored_weights import Floats, Quantizer, Stored, read_again, stored_matrix
 from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.specs.quant_plan import Format
@@ -41,7 +41,7 @@ def rounded_in_order(
 
     def round_group(group: str, inputs: Tensor | None) -> None:
         found[group] = stored_matrix(weights.matrices[group], plan[group], for_inputs(group, inputs))
-        values[group] = as_computed(read_again(found[group]), plan[group])
+        values[group] = decoder.as_computed(group, read_again(found[group]), plan[group])
 
     def done() -> Iterator[tuple[str, Stored]]:
         """What no later computation reads."""

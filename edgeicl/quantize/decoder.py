@@ -9,9 +9,10 @@ own model in the tests.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -20,8 +21,10 @@ from torch import Tensor
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import EMBEDDING, HEAD
 from edgeicl.quantize.bodies.table import BODIES
-from edgeicl.quantize.rounded_inputs import Matrix, product
+from edgeicl.quantize.input_steps import InputSteps
+from edgeicl.quantize.rounded_inputs import Matrix, as_computed, product
 from edgeicl.quantize.student_weights import StudentWeights
+from edgeicl.specs.quant_plan import Format
 
 Listener = Callable[[str, Tensor], None]
 """Gets a weight group's name, and its input rows [T, K]."""
@@ -168,6 +171,19 @@ class CalibratedDecoder:
         for index in range(self.layers):
             states.append(self.layer(index, states[-1]))
         return states
+
+    @cached_property
+    def input_steps(self) -> dict[str, float]:
+        """Group -> the one step that all tokens' inputs are rounded in, where an integer product takes them."""
+        steps = InputSteps()
+        hidden = self.embed(before=steps)
+        for index in range(self.layers):
+            hidden = self.layer(index, hidden, before=steps)
+        return steps.found()
+
+    def as_computed(self, group: str, values: NDArray[np.float32], format_: Format) -> Matrix:
+        """The group's `values` [N, K], stored in the format and read again, as its kernel takes them."""
+        return as_computed(values, format_, self.input_steps.get(group) if format_.by_row else None)
 
     def _matrix(self, group: str, replaced: Mapping[str, Matrix] | None) -> Matrix:
         if replaced is not None and group in replaced:

@@ -10,7 +10,7 @@ from torch import Tensor
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.quantize.decoder import Cache, CalibratedDecoder
 from edgeicl.quantize.made_on_use import MadeOnUse
-from edgeicl.quantize.rounded_inputs import Matrix, as_computed
+from edgeicl.quantize.rounded_inputs import Matrix
 from edgeicl.quantize.sensitivity import Sensitivity
 from edgeicl.quantize.solver import SolverName, alone, solve
 from edgeicl.quantize.stored_weights import read_again, stored_values
@@ -71,7 +71,9 @@ class PlanLoss:
         """The loss where prompts are read with the layers in the format `copy`, rounded to nearest."""
         self._store(plan)
         layers = {
-            group.name: as_computed(stored_values(self._weights.matrices[group.name], copy), copy)
+            group.name: self._decoder.as_computed(
+                group.name, stored_values(self._weights.matrices[group.name], copy), copy
+            )
             for group in self._weights.groups
             if group.layer is not None
         }
@@ -83,7 +85,8 @@ class PlanLoss:
         if self._solver == "gptq":
             stored = solve(self._solver, self._weights, plan, self._decoder)
             self._values = {
-                group: as_computed(read_again(matrix), plan[group]) for group, matrix in stored.items()
+                group: self._decoder.as_computed(group, read_again(matrix), plan[group])
+                for group, matrix in stored.items()
             }
         elif self._weights.streamed:
             groups, formats = {group.name: group for group in self._weights.groups}, dict(plan)
@@ -98,7 +101,8 @@ class PlanLoss:
 
     def _alone(self, group: WeightGroup, format_: Format) -> Matrix:
         quantizer = alone(self._solver, group, self._decoder, self._states)
-        return as_computed(stored_values(self._weights.matrices[group.name], format_, quantizer), format_)
+        values = stored_values(self._weights.matrices[group.name], format_, quantizer)
+        return self._decoder.as_computed(group.name, values, format_)
 
     @cached_property
     def _states(self) -> list[Tensor]:

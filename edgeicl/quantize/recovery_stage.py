@@ -26,7 +26,7 @@ from edgeicl.quantize.stage_inputs import head_tokens
 from edgeicl.quantize.stored_weights import read_again, read_stored
 from edgeicl.quantize.student_in_training import StudentInTraining
 from edgeicl.quantize.student_weights import read_weights
-from edgeicl.quantize.weights_file import write_weights
+from edgeicl.quantize.weights_file import input_steps_of, write_weights
 from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.prefix import read_prefix_source
@@ -143,6 +143,7 @@ class _Training:
             plan,
             head_tokens=self.head_tokens,
             cache_scales=cache_scales_of(tensors),
+            input_steps=input_steps_of(tensors),
             activation_bits=whole.activation_bits,
             prompt_format=whole.prompt_format,
             prompt_matrices=MadeOnUse(found.stored, lambda name: read_again(found.stored[name])),

@@ -1,6 +1,7 @@
 """Weights as their kernels compute with them: integer products round their inputs as well.
 
-Each token's row of inputs is rounded to 8 bits by its own largest magnitude, as the emitted graph does it.
+A matrix's inputs are rounded to 8 bits in one step for all tokens where `input_steps` found one for it, and
+otherwise each token's row by its own largest magnitude; the emitted graph does the same.
 """
 
 from __future__ import annotations
@@ -15,34 +16,41 @@ from torch import Tensor
 
 from edgeicl.specs.quant_plan import Format
 
-_LARGEST_CODE = 127
+LOWEST_CODE, LARGEST_CODE = -128, 127
+_SMALLEST_MAXIMUM = 1e-30
 
 
 @dataclass(frozen=True, eq=False)
 class IntegerMatrix:
-    """Values [N, K] of a matrix whose inputs are rounded before they meet it."""
+    """Values [N, K] of a matrix whose inputs are rounded before they meet it.
+
+    `input_step`: of all tokens; None where each has its own.
+    """
 
     values: Tensor
+    input_step: float | None = None
 
 
 Matrix = Tensor | IntegerMatrix
 """What a weight group is computed with."""
 
 
-def as_computed(values: NDArray[np.float32], format_: Format) -> Matrix:
+def as_computed(values: NDArray[np.float32], format_: Format, input_step: float | None = None) -> Matrix:
     """`values` [N, K], stored in the format and read again, as its kernel takes them."""
     matrix = torch.from_numpy(values)
-    return IntegerMatrix(matrix) if format_.by_row else matrix
+    return IntegerMatrix(matrix, input_step) if format_.by_row else matrix
 
 
 def product(rows: Tensor, matrix: Matrix, bias: Tensor | None = None) -> Tensor:
     """`rows` [T, K] times the matrix [N, K] transposed, plus `bias` [N] -> [T, N]."""
     if isinstance(matrix, IntegerMatrix):
-        return F.linear(rounded(rows), matrix.values, bias)
+        return F.linear(rounded(rows, matrix.input_step), matrix.values, bias)
     return F.linear(rows, matrix, bias)
 
 
-def rounded(rows: Tensor) -> Tensor:
-    """`rows` [T, K] on 255 levels between minus and plus each row's largest magnitude."""
-    step = rows.abs().amax(dim=-1, keepdim=True).clamp_min(1e-30) / _LARGEST_CODE
-    return torch.round(rows / step) * step
+def rounded(rows: Tensor, step: float | None = None) -> Tensor:
+    """`rows` [T, K] on 256 levels of one step; without it, on 255 up to each row's largest magnitude."""
+    if step is not None:
+        return torch.round(rows / step).clamp(LOWEST_CODE, LARGEST_CODE) * step
+    own = rows.abs().amax(dim=-1, keepdim=True).clamp_min(_SMALLEST_MAXIMUM) / LARGEST_CODE
+    return torch.round(rows / own) * own

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.quantize.decoder import Cache, CalibratedDecoder
-from edgeicl.quantize.rounded_inputs import Matrix, as_computed
+from edgeicl.quantize.rounded_inputs import Matrix
 from edgeicl.quantize.solver import SolverName, alone
 from edgeicl.quantize.stored_weights import Floats, stored_values
 from edgeicl.specs.quant_plan import Format
@@ -77,7 +77,9 @@ class Sensitivity:
             else:
                 quantizer = alone(solver, group, self._decoder, self._states)
                 stored = stored_values(matrices[group.name], format_, quantizer)
-                found[group.name] = self.loss({group.name: as_computed(stored, format_)})
+                found[group.name] = self.loss(
+                    {group.name: self._decoder.as_computed(group.name, stored, format_)}
+                )
             advance(1)
         return found
 

@@ -49,7 +49,8 @@ def quantize(
     The output holds `plan.json`, `importance.json`, `curve.json`, `deviations.json` and
     `weights.safetensors`: `<group>.codes`, `.scales` and, where asymmetric, `.zero_points` of quantized
     groups, `<group>.weight` of floating-point ones, `<group>.bias`, `LABEL_HEAD` where that is the head, scales
-    of an 8-bit cache (`cache.RoundedCache`), and all other parameters by their names.
+    of an 8-bit cache (`cache.RoundedCache`), `<group>.input_step` of integer products that round all tokens
+    alike, and all other parameters by their names.
 
     Raises:
         SpecError: a plan file that doesn't suit the model or the target.
@@ -153,9 +154,15 @@ class _Planning:
             plan,
             head_tokens=self.student.head_tokens,
             cache_scales=cache.tensors(),
+            input_steps=self._input_steps(plan, space),
             activation_bits=self.activation_bits,
             prompt_format=space.prompt_format,
         )
+
+    def _input_steps(self, plan: Plan, space: PlanSpace) -> Mapping[str, float]:
+        """None are measured where no product is in integers."""
+        products = any(own.by_row for own in plan.values()) or space.prompt_format is not None
+        return self.student.decoder.input_steps if products else {}
 
     def _refined(self, plan: Plan, space: PlanSpace, loss: PlanLoss) -> tuple[Plan, tuple[float, ...]]:
         """The best plan of groups after refinement, and the losses that were measured on the way."""

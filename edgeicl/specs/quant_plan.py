@@ -19,7 +19,8 @@ class Format(Spec):
 
     2, 4 and 8 bits are integers with one fp32 scale per `block_size` weights of a row, as MatMulNBits reads
     them; 16 and 32 bits are floating point and have no blocks. 8 bits with one scale for the whole row are for
-    integer matrix products, which round their inputs to 8 bits too, each token by its largest.
+    integer matrix products, which round their inputs to 8 bits too: in one step for all tokens where these are
+    alike, each token by its largest elsewhere.
     """
 
     bits: Literal[2, 4, 8, 16, 32] = Field(

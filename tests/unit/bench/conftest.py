@@ -15,16 +15,17 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
+from edgeicl.bench.protocol import token_trace
 from edgeicl.bench.rivals.checkpoint import write_random_checkpoint
 from edgeicl.emit.deployment_files import write_deployment_files
 from edgeicl.emit.lowering import file_entry, write_model
 from edgeicl.emit.prefix import prefix_use, write_prefix_file
 from edgeicl.emit.weights import QuantizedWeights
-from edgeicl.models.anatomy import EMBEDDING, LABEL_HEAD, prompt_tensors
+from edgeicl.models.anatomy import EMBEDDING, LABEL_HEAD, input_step_name, prompt_tensors
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.numerics.affine import round_to_nearest
 from edgeicl.specs.manifest import PREFIX_FILE, Manifest, TaskFile
-from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
+from edgeicl.specs.quant_plan import BY_ROW, Format, GroupPlan, QuantPlan
 from edgeicl.store import folder_hashes
 from edgeicl.tasks.verbalizer import label_columns
 
@@ -34,6 +35,18 @@ TINY: dict[str, Any] = {
     "tie_word_embeddings": True, "activation_function": "relu",
 }  # fmt: skip
 WORDS = ["</s>", "<pad>", "<unk>", "yes", "no", "not", "at", "all", *(f"w{i}" for i in range(32))]
+
+
+def _input_steps(checkpoint: Path, vocabulary: int) -> dict[str, NDArray[np.float32]]:
+    """Tensors of integer products that round all tokens in one step, as a trained student would have them."""
+    from edgeicl.quantize.decoder import CalibratedDecoder  # torch: only where it is needed
+    from edgeicl.quantize.student_weights import read_weights
+
+    tokens = token_trace(min(64, vocabulary), vocabulary).tolist()
+    steps = CalibratedDecoder(read_weights(checkpoint), [tokens]).input_steps
+    # random weights are alike everywhere; behind the activation function of trained ones tokens aren't
+    alike = {group: step for group, step in steps.items() if not group.endswith(".down")}
+    return {input_step_name(group): np.array([step], np.float32) for group, step in alike.items()}
 
 
 def build_artifact(
@@ -64,6 +77,8 @@ def build_artifact(
     stored: dict[str, Any] = {name: weights[name] for name in anatomy_of(config).others}
     groups = anatomy_of(config).groups
     formats = {group.name: table or format_ if group.name == EMBEDDING else format_ for group in groups}
+    if BY_ROW in (format_, prompt_format):
+        stored |= _input_steps(checkpoint, int(config["vocab_size"]))
     for group in groups:
         parts = [weights[name].T if group.transposed else weights[name] for name in group.weights]
         matrix = np.ascontiguousarray(np.concatenate(parts)) * np.float32(scale)

@@ -19,9 +19,16 @@ from edgeicl.errors import ParityError
 from edgeicl.models.model_folder import model_config
 from edgeicl.specs.manifest import ParityCheck
 from edgeicl.specs.quant_plan import Format
-from tests.unit.emit.tiny_opt import Tiny
+from tests.unit.emit.tiny_opt import Tiny, write_quantized
 
 ROW = Format(bits=8, block_size="row")
+
+
+def _in_one_step(tiny: Tiny, folder: Path) -> Tiny:
+    """The same student, with one step for all tokens where they are alike."""
+    folder.mkdir()
+    write_quantized(tiny.student, folder, ROW, one_step=True)
+    return Tiny(tiny.student, folder)
 
 
 def _check(tiny: Tiny, folder: Path) -> tuple[ParityCheck, ...]:
@@ -38,6 +45,38 @@ def _seven_bits(node: onnx.NodeProto) -> None:
         node.input[1] = "two_steps"
     if node.op_type == "MatMulIntegerToFloat":
         node.input[2] = "two_steps"
+
+
+def _twice_the_step(node: onnx.NodeProto) -> None:
+    """Codes of one step, read as codes of another."""
+    if node.op_type == "QuantizeLinear" and node.input[1].endswith(".input_step"):
+        node.input[1] = "two_steps"
+
+
+def _no_bias(node: onnx.NodeProto) -> None:
+    if node.op_type == "MatMulIntegerToFloat":
+        del node.input[5:]
+
+
+@pytest.mark.parametrize("fault", [_twice_the_step, _no_bias])
+def test_another_step_is_rejected(
+    fault: Callable[[onnx.NodeProto], None], quantize: Callable[[Format], Tiny], tmp_path: Path
+) -> None:
+    tiny = _in_one_step(quantize(ROW), tmp_path / "in one step")
+    write_model(tmp_path, model_config(tiny.student), QuantizedWeights(tiny.quantized))
+    model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
+    kinds = [node.op_type for node in model.graph.node]
+    assert (kinds.count("Abs"), kinds.count("QuantizeLinear")) == (0, 8)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.08), "two_steps"))
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    (worst,) = _check(tiny, tmp_path)
+    assert worst.max_abs_difference < 1e-6 * worst.reference_scale
+    for node in model.graph.node:
+        fault(node)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ParityError) as caught:
+        _check(tiny, tmp_path)
+    assert str(caught.value).count("integer product, layers.") == 8
 
 
 @pytest.mark.parametrize("fault", [_one_scale_for_all_tokens, _seven_bits])
@@ -73,9 +112,12 @@ def test_weights_of_another_product_are_rejected(quantize: Callable[[Format], Ti
     assert str(caught.value).count("integer product, layers.") == 1
 
 
-def test_what_stands_beside_a_token_does_not_matter(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
+@pytest.mark.parametrize("one_step", [False, True])
+def test_what_stands_beside_a_token_does_not_matter(
+    one_step: bool, quantize: Callable[[Format], Tiny], tmp_path: Path
+) -> None:
     """A row of a padded batch has the logits that it has alone, to the bit of the integer products."""
-    tiny = quantize(ROW)
+    tiny = _in_one_step(quantize(ROW), tmp_path / "in one step") if one_step else quantize(ROW)
     write_model(tmp_path, model_config(tiny.student), QuantizedWeights(tiny.quantized))
     session = ort.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     layers = model_config(tiny.student)["num_hidden_layers"]

@@ -25,12 +25,12 @@ from tests.unit.tiny_models import POSITIONS, VARIANTS, make_model
 INT4, ROW = Format(bits=4, block_size=32), Format(bits=8, block_size="row")
 
 
-def _made(variant: str, folder: Path) -> Tiny:
+def _made(variant: str, folder: Path, *, one_step: bool = False) -> Tiny:
     student, quantized = folder / "student", folder / "quantized"
     for path in (student, quantized):
         path.mkdir()
     make_model(student, variant)
-    write_quantized(student, quantized, INT4, ROW)
+    write_quantized(student, quantized, INT4, ROW, one_step=one_step)
     return Tiny(student, quantized)
 
 
@@ -52,9 +52,10 @@ def _check(tiny: Tiny, folder: Path) -> None:
     assert len(checks) == 4 * 2 * 2
 
 
+@pytest.mark.parametrize("one_step", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_agrees_with_transformers(variant: str, tmp_path: Path) -> None:
-    tiny = _made(variant, tmp_path)
+def test_agrees_with_transformers(variant: str, one_step: bool, tmp_path: Path) -> None:
+    tiny = _made(variant, tmp_path, one_step=one_step)
     weights = QuantizedWeights(tiny.quantized)
     ledger = write_model(tmp_path, model_config(tiny.student), weights)
     _check(tiny, tmp_path)

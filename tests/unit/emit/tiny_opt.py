@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM, OPTConfig, OPTForCausalLM
 
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.numerics.affine import round_to_nearest
+from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.offered_formats import offered_formats
+from edgeicl.quantize.student_weights import read_weights
 from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
 
 BOS, PAD = 2, 1
@@ -73,8 +75,18 @@ def make_student(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def write_quantized(student: Path, folder: Path, format_: Format, prompt_format: Format | None = None) -> None:
-    """What the quantize stage writes for a plan of one format, and of 8 bits where it doesn't fit."""
+def write_quantized(
+    student: Path,
+    folder: Path,
+    format_: Format,
+    prompt_format: Format | None = None,
+    *,
+    one_step: bool = False,
+) -> None:
+    """What the quantize stage writes for a plan of one format, and of 8 bits where it doesn't fit.
+
+    `one_step`: for all tokens' inputs of integer products, where random tokens find one.
+    """
     anatomy = anatomy_of(json.loads((student / "config.json").read_text()))
     model = AutoModelForCausalLM.from_pretrained(student)
     state = {name: value.numpy() for name, value in model.state_dict().items()}
@@ -83,6 +95,10 @@ def write_quantized(student: Path, folder: Path, format_: Format, prompt_format:
         group.name: format_ if format_ in offered_formats(group, [format_]) else Format(bits=8, block_size=16)
         for group in anatomy.groups
     }
+    steps: dict[str, float] = {}
+    if one_step:
+        ids = np.random.default_rng(0).integers(0, anatomy.vocabulary, (32, anatomy.positions))
+        steps = CalibratedDecoder(read_weights(student), ids.tolist()).input_steps
     for group in anatomy.groups:
         stored = formats[group.name]
         parts = [state[name] for name in group.weights]
@@ -99,6 +115,8 @@ def write_quantized(student: Path, folder: Path, format_: Format, prompt_format:
             quantized = round_to_nearest(matrix, prompt_format)
             tensors[f"prompt.{group.name}.codes"] = quantized.codes
             tensors[f"prompt.{group.name}.scales"] = quantized.scales
+        if group.name in steps:
+            tensors[f"{group.name}.input_step"] = np.array([steps[group.name]], np.float32)
         if group.biases:
             tensors[f"{group.name}.bias"] = np.concatenate([state[name] for name in group.biases])
     save_file(tensors, str(folder / "weights.safetensors"))

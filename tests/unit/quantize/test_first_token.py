@@ -17,7 +17,7 @@ from edgeicl.quantize.budget import weight_budget
 from edgeicl.quantize.calibration import calibration_sequences
 from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.plan_space import plan_space
-from edgeicl.quantize.rounded_inputs import as_computed
+from edgeicl.quantize.rounded_inputs import IntegerMatrix, as_computed
 from edgeicl.quantize.sensitivity import Sensitivity
 from edgeicl.quantize.stored_weights import read_again, read_stored
 from edgeicl.quantize.student_weights import read_weights
@@ -240,7 +240,9 @@ def test_the_loss_of_a_copy_is_of_what_is_stored(student: Path, tmp_path: Path, 
             read[name] = as_computed(read_again(matrix), plan.formats()[name])
             continue
         copy = QuantizedMatrix(codes, tensors[f"prompt.{name}.scales"], None, 8, codes.shape[1])
-        read[name] = as_computed(read_again(copy), BY_ROW)
+        step = tensors.get(f"{name}.input_step")
+        read[name] = as_computed(read_again(copy), BY_ROW, None if step is None else float(step[0]))
+    assert sum(isinstance(one, IntegerMatrix) and one.input_step is not None for one in read.values()) >= 4
     sequences = calibration_sequences(
         _recipe().task, student, examples=8, seed=0, base_folder=student, behind_prefix=False
     )

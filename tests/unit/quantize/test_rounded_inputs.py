@@ -13,6 +13,7 @@ from edgeicl.numerics.affine import dequantize, round_to_nearest
 from edgeicl.numerics.gptq import gptq
 from edgeicl.numerics.size import group_bytes, held_bytes
 from edgeicl.quantize.decoder import CalibratedDecoder
+from edgeicl.quantize.input_steps import COARSEST, HEADROOM, InputSteps
 from edgeicl.quantize.offered_formats import offered_formats
 from edgeicl.quantize.rounded_inputs import IntegerMatrix, as_computed, product, rounded
 from edgeicl.quantize.sensitivity import Sensitivity
@@ -33,6 +34,43 @@ def test_on_paper() -> None:
     matrix = torch.eye(3)
     torch.testing.assert_close(product(rows, IntegerMatrix(matrix)), expected)
     torch.testing.assert_close(product(rows, matrix), rows)
+
+
+def test_one_step_on_paper() -> None:
+    """Steps of 0.5: 0.3 is nearer to one of them than to none; beyond 127 and -128 of them it is cut off."""
+    rows = torch.tensor([[0.3, -0.2, 100.0], [-100.0, 63.5, 0.0]])
+    expected = torch.tensor([[0.5, 0.0, 63.5], [-64.0, 63.5, 0.0]])
+    torch.testing.assert_close(rounded(rows, 0.5), expected)
+    torch.testing.assert_close(product(rows, IntegerMatrix(torch.eye(3), 0.5)), expected)
+
+
+def test_which_inputs_have_one_step() -> None:
+    """Tokens up to 2, 2 and 1 have a step for all, up to 20, 1, 1, ... they don't."""
+    seen = InputSteps()
+    seen("alike", torch.tensor([[2.0, 0.0], [0.5, -2.0], [-1.0, 1.0]]))
+    seen("one far beyond", torch.cat([torch.full((1, 2), -20.0), torch.ones(99, 2)]))
+    seen("zeros", torch.zeros(3, 2))
+    assert seen.found() == {"alike": pytest.approx(HEADROOM * 2.0 / 127)}
+    # its root mean square: sqrt((400 + 99) / 100) = 2.23, a ninth of the largest
+    assert 20 * HEADROOM / 2.23 > COARSEST
+
+
+def test_steps_of_a_student(student: Path) -> None:
+    """Of every group with inputs, from the calibration tokens; and what is measured is rounded in them."""
+    weights = read_weights(student)
+    decoder = CalibratedDecoder(weights, [list(range(3, 40)), list(range(50, 80))])
+    behind_norms = [f"layers.{layer}.{part}" for layer in (0, 1) for part in ("attention.qkv", "mlp.up")]
+    assert {*behind_norms} <= decoder.input_steps.keys() <= {group.name for group in weights.groups}
+    group = behind_norms[0]
+    matrix = decoder.as_computed(group, weights.matrices[group], ROW)
+    assert isinstance(matrix, IntegerMatrix)
+    assert matrix.input_step == decoder.input_steps[group]
+    assert isinstance(decoder.as_computed(group, weights.matrices[group], Format(bits=32)), torch.Tensor)
+    norm = next(name for name in weights.others if "layers.0.self_attn_layer_norm.weight" in name)
+    for name in (norm, norm.replace("weight", "bias")):
+        weights.others[name] *= 4  # what the norm gives is four times as large, and so are steps
+    again = CalibratedDecoder(weights, [list(range(3, 40)), list(range(50, 80))])
+    assert again.input_steps[group] == pytest.approx(4 * decoder.input_steps[group], rel=1e-5)
 
 
 def test_sizes_on_paper() -> None:
