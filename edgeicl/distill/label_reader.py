@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from edgeicl.distill.label_batch import LabelBatch, LabelPass
@@ -47,6 +46,10 @@ class LabelReader(nn.Module):
     @property
     def is_sharded(self) -> bool:
         """Whether this process has a part of the weights only, so that all must run it at the same time."""
+        if not torch.distributed.is_initialized():
+            return False
+        from torch.distributed.tensor import DTensor  # a second to import, which one process need not spend
+
         return any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
 
     def forward(

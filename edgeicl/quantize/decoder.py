@@ -20,6 +20,7 @@ from torch import Tensor
 
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import EMBEDDING, HEAD
+from edgeicl.quantize.bodies.body import ALL_ROWS, Rows
 from edgeicl.quantize.bodies.table import BODIES
 from edgeicl.quantize.input_steps import InputSteps
 from edgeicl.quantize.rounded_inputs import Matrix, as_computed, product
@@ -113,8 +114,9 @@ class CalibratedDecoder:
         *,
         before: Listener = lambda group, inputs: None,
         cache: Cache | None = None,
+        rows: Rows = ALL_ROWS,
     ) -> Tensor:
-        """Output of one decoder layer for its input [T, H].
+        """Output [T, H] of one decoder layer for its input [T, H], or those `rows` of it.
 
         `before` gets the name and the input rows [T, K] of each group before it is computed; what it puts into
         `replaced` then counts.
@@ -130,7 +132,7 @@ class CalibratedDecoder:
             kept = cache(index, projected[:, queries:])
             return self._attend(torch.cat([projected[:, :queries], kept], dim=-1))
 
-        return self._body.layer(index, hidden, linear, attend)
+        return self._body.layer(index, hidden, linear, attend, rows)
 
     @torch.inference_mode()
     def logits(

@@ -5,8 +5,9 @@ of, the mean over read positions of the calibration sequences, with that group q
 The losses of a plan are added up as if groups didn't interact; what a whole plan really loses is measured by
 `loss`.
 
-The state before each layer is kept, so a change in layer i costs the layers from i on, and logits are computed
-at a few positions of each sequence: the last one, where a label is read, and some before it.
+The state before each layer is kept, so a change in layer i costs the layers from i on. Logits are computed at a
+few positions of each sequence, the last one, where a label is read, and some before it; of the last layer no
+others are computed than what these read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from edgeicl.models.anatomy import WeightGroup
+from edgeicl.quantize.bodies.body import ALL_ROWS
 from edgeicl.quantize.decoder import Cache, CalibratedDecoder
 from edgeicl.quantize.rounded_inputs import Matrix
 from edgeicl.quantize.solver import SolverName, alone
@@ -36,7 +38,8 @@ class Sensitivity:
         self._rows = decoder.read_positions(read_positions_per_sequence)
         self._states = decoder.layer_inputs()
         self._first_layer = {group.name: group.layer for group in decoder.groups}
-        reference = self._log_probabilities(self._states[-1], None)
+        last = max(decoder.layers - 1, 0)
+        reference = self._log_probabilities(self._states[last], last, {})
         self._probabilities = reference.exp()
         self._negative_entropy = (self._probabilities * reference).sum(-1)
 
@@ -52,9 +55,7 @@ class Sensitivity:
             hidden = self._decoder.embed(replaced)
         else:
             hidden = self._states[start]
-        for index in range(start, self._decoder.layers):
-            hidden = self._decoder.layer(index, hidden, replaced, cache=cache)
-        other = self._log_probabilities(hidden, replaced)
+        other = self._log_probabilities(hidden, start, replaced, cache)
         return float((self._negative_entropy - (self._probabilities * other).sum(-1)).mean())
 
     def losses(
@@ -83,6 +84,15 @@ class Sensitivity:
             advance(1)
         return found
 
-    def _log_probabilities(self, hidden: Tensor, replaced: Mapping[str, Matrix] | None) -> Tensor:
+    def _log_probabilities(
+        self, hidden: Tensor, start: int, replaced: Mapping[str, Matrix], cache: Cache | None = None
+    ) -> Tensor:
+        """At the read positions [M, V], for the input [T, H] of layer `start`."""
+        layers = self._decoder.layers
+        for index in range(start, layers):
+            rows = self._rows if index == layers - 1 else ALL_ROWS
+            hidden = self._decoder.layer(index, hidden, replaced, cache=cache, rows=rows)
+        if start == layers:
+            hidden = hidden[self._rows]
         # fp64: an 8-bit group moves a prediction by 1e-6 nats, which fp32 sums over a vocabulary would hide
-        return torch.log_softmax(self._decoder.predictions(hidden[self._rows], replaced).double(), dim=-1)
+        return torch.log_softmax(self._decoder.predictions(hidden, replaced).double(), dim=-1)

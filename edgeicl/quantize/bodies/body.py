@@ -17,6 +17,9 @@ Linear = Callable[[str, Tensor], Tensor]
 Attend = Callable[[Tensor], Tensor]
 """Packed queries, keys and values [T, Q] -> what the heads found [T, heads * head_size]."""
 Others = Mapping[str, Tensor]
+Rows = Tensor | slice
+"""Numbers of rows [M] of a state."""
+ALL_ROWS = slice(None)
 
 
 class Body(Protocol):
@@ -27,8 +30,8 @@ class Body(Protocol):
     def embed(self, tokens: Tensor, linear: Linear) -> Tensor:
         """[T, E] token embeddings -> input of the first layer, [T, H]."""
 
-    def layer(self, index: int, hidden: Tensor, linear: Linear, attend: Attend) -> Tensor:
-        """Output of one layer for its input [T, H]; `linear` takes names within the layer."""
+    def layer(self, index: int, hidden: Tensor, linear: Linear, attend: Attend, rows: Rows) -> Tensor:
+        """Those `rows` of one layer's output for its input [T, H]; `linear` takes names within the layer."""
 
     def finish(self, hidden: Tensor, linear: Linear, *, norm: bool) -> Tensor:
         """[M, H] rows of a hidden state -> what the head reads, [M, E]; `norm`: with the last norm."""

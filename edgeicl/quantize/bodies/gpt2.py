@@ -7,7 +7,7 @@ from torch import Tensor
 
 from edgeicl.models.anatomy import Anatomy
 from edgeicl.models.architectures.gpt2 import DECODER
-from edgeicl.quantize.bodies.body import Attend, Linear, Others
+from edgeicl.quantize.bodies.body import Attend, Linear, Others, Rows
 
 
 class Gpt2Body:
@@ -21,10 +21,10 @@ class Gpt2Body:
     def embed(self, tokens: Tensor, linear: Linear) -> Tensor:
         return tokens + self._others[f"{DECODER}.wpe.weight"][self._positions]
 
-    def layer(self, index: int, hidden: Tensor, linear: Linear, attend: Attend) -> Tensor:
+    def layer(self, index: int, hidden: Tensor, linear: Linear, attend: Attend, rows: Rows) -> Tensor:
         at = f"{DECODER}.h.{index}"
         projected = linear("attention.qkv", self._norm(f"{at}.ln_1", hidden))
-        hidden = hidden + linear("attention.output", attend(projected))
+        hidden = hidden[rows] + linear("attention.output", attend(projected)[rows])
         inner = F.gelu(linear("mlp.up", self._norm(f"{at}.ln_2", hidden)), approximate="tanh")
         return hidden + linear("mlp.down", inner)
 

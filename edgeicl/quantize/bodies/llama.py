@@ -8,7 +8,7 @@ from torch import Tensor
 
 from edgeicl.models.anatomy import Anatomy
 from edgeicl.models.rotary import inverse_frequencies
-from edgeicl.quantize.bodies.body import Attend, Linear, Others
+from edgeicl.quantize.bodies.body import Attend, Linear, Others, Rows
 
 
 class LlamaBody:
@@ -25,13 +25,14 @@ class LlamaBody:
     def embed(self, tokens: Tensor, linear: Linear) -> Tensor:
         return tokens
 
-    def layer(self, index: int, hidden: Tensor, linear: Linear, attend: Attend) -> Tensor:
+    def layer(self, index: int, hidden: Tensor, linear: Linear, attend: Attend, rows: Rows) -> Tensor:
         at = f"model.layers.{index}"
         projected = linear("attention.qkv", self._norm(f"{at}.input_layernorm", hidden))
         query, key, value = torch.split(projected, self._widths, dim=-1)
         query = self._turned(query, f"{at}.self_attn.q_norm")
         key = self._turned(key, f"{at}.self_attn.k_norm")
-        hidden = hidden + linear("attention.output", attend(torch.cat([query, key, value], dim=-1)))
+        found = attend(torch.cat([query, key, value], dim=-1))
+        hidden = hidden[rows] + linear("attention.output", found[rows])
         gate, up = linear("mlp.gate_up", self._norm(f"{at}.post_attention_layernorm", hidden)).chunk(2, dim=-1)
         return hidden + linear("mlp.down", F.silu(gate) * up)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from edgeicl.models.anatomy import PROJECT_IN, PROJECT_OUT, Anatomy
 from edgeicl.models.architectures.opt import DECODER, POSITION_OFFSET, has_last_norm
-from edgeicl.quantize.bodies.body import Attend, Linear, Others
+from edgeicl.quantize.bodies.body import Attend, Linear, Others, Rows
 
 
 class OptBody:
@@ -24,11 +24,11 @@ class OptBody:
         wide = linear(PROJECT_IN, tokens) if self._projected else tokens
         return wide + self._others[f"{DECODER}.embed_positions.weight"][self._positions]
 
-    def layer(self, index: int, hidden: Tensor, linear: Linear, attend: Attend) -> Tensor:
+    def layer(self, index: int, hidden: Tensor, linear: Linear, attend: Attend, rows: Rows) -> Tensor:
         at = f"{DECODER}.layers.{index}"
         attention_norm, mlp_norm = f"{at}.self_attn_layer_norm", f"{at}.final_layer_norm"
         source = self._norm(attention_norm, hidden) if self._norm_first else hidden
-        hidden = hidden + linear("attention.output", attend(linear("attention.qkv", source)))
+        hidden = hidden[rows] + linear("attention.output", attend(linear("attention.qkv", source))[rows])
         if not self._norm_first:
             hidden = self._norm(attention_norm, hidden)
         source = self._norm(mlp_norm, hidden) if self._norm_first else hidden

@@ -46,6 +46,14 @@ def test_logits_are_those_of_transformers(student: Path, weights: StudentWeights
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+def test_rows_of_a_layer_are_those_of_all_of_it(weights: StudentWeights) -> None:
+    decoder = CalibratedDecoder(weights, SEQUENCES)
+    states, rows = decoder.layer_inputs(), decoder.read_positions(2)
+    found = decoder.layer(1, states[1], rows=rows)
+    torch.testing.assert_close(found, states[2][rows], rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(found[1:], found[:-1], atol=1e-3)  # negative control: rows differ
+
+
 def test_matrices_lie_as_they_are_written(weights: StudentWeights) -> None:
     """safetensors writes memory as it lies, whatever the strides say."""
     assert all(matrix.flags.c_contiguous for matrix in weights.matrices.values())
