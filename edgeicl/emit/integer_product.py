@@ -10,8 +10,8 @@ or with a scale of each token's own (token-wise quantization: ZeroQuant, arXiv 2
     m = max |x| of each token,   q = round(127 x / m),   y = m / 127 * s * (q Cᵀ)
 
 Either way what comes out doesn't depend on what is read beside a token: other rows of a batch, padding, or
-earlier tokens. DynamicQuantizeMatMul does the second in one node, but has one scale for everything that is read
-at once, which one token with large activations spoils: docs/decisions/0014-integer-products.md.
+earlier tokens. DynamicQuantizeMatMul is one node for it, but has one scale for whatever is read at once, which
+one token with large activations spoils: docs/decisions/0014-integer-products.md.
 """
 
 from __future__ import annotations

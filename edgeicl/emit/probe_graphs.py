@@ -52,7 +52,11 @@ class Shape:
 
 
 def write_products(folder: Path, shape: Shape, format_: Format) -> None:
-    """Every product of the layers, of `stream` [1, T, H] or `inner` [1, T, F]; one output of each is summed."""
+    """Every product of the layers, of `stream` [1, T, H] or `inner` [1, T, F]; one output of each is summed.
+
+    Integer products round all tokens of `stream` in one step, and each of `inner` in its own, as those of
+    trained students mostly do.
+    """
     random = np.random.default_rng(0)
     tensors: dict[str, NDArray[Any]] = {}
     for name, n, k in shape.matrices:
@@ -63,7 +67,7 @@ def write_products(folder: Path, shape: Shape, format_: Format) -> None:
             tensors[f"{name}.scales"] = np.full((n, k // format_.block_of(k)), 1e-3, np.float32)
             if not format_.symmetric:
                 tensors[f"{name}.zero_points"] = np.ones_like(tensors[f"{name}.scales"], np.uint8)
-            if format_.by_row and k == shape.hidden:  # behind a norm or attention all tokens have one step
+            if format_.by_row and k == shape.hidden:
                 tensors[input_step_name(name)] = np.array([1e-2], np.float32)
         else:
             tensors[f"{name}.weight"] = np.full((n, k), 1e-3, f"float{format_.bits}")

@@ -41,7 +41,7 @@ def rounded_in_order(
 
     def round_group(group: str, inputs: Tensor | None) -> None:
         found[group] = stored_matrix(weights.matrices[group], plan[group], for_inputs(group, inputs))
-        values[group] = decoder.as_computed(group, read_again(found[group]), plan[group])
+        values[group] = decoder.matrix_of(group, read_again(found[group]), plan[group])
 
     def done() -> Iterator[tuple[str, Stored]]:
         """What no later computation reads."""

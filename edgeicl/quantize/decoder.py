@@ -176,14 +176,24 @@ class CalibratedDecoder:
 
     @cached_property
     def input_steps(self) -> dict[str, float]:
-        """Group -> the one step that all tokens' inputs are rounded in, where an integer product takes them."""
-        steps = InputSteps()
-        hidden = self.embed(before=steps)
+        """Group -> the one step that an integer product rounds all tokens' inputs in, where these are alike.
+
+        Of the student as it is, whatever groups before this one become.
+        """
+        return self.input_steps_with(None)
+
+    def input_steps_with(self, replaced: Mapping[str, Matrix] | None) -> dict[str, float]:
+        """The same of the student with some groups replaced."""
+        steps = InputSteps(self.prefix_tokens)
+        hidden = self.embed(replaced, before=steps)
         for index in range(self.layers):
-            hidden = self.layer(index, hidden, before=steps)
+            hidden = self.layer(index, hidden, replaced, before=steps)
+        inputs = self.head_inputs(hidden, replaced, before=steps)
+        if self.head == HEAD:
+            steps(HEAD, inputs)
         return steps.found()
 
-    def as_computed(self, group: str, values: NDArray[np.float32], format_: Format) -> Matrix:
+    def matrix_of(self, group: str, values: NDArray[np.float32], format_: Format) -> Matrix:
         """The group's `values` [N, K], stored in the format and read again, as its kernel takes them."""
         return as_computed(values, format_, self.input_steps.get(group) if format_.by_row else None)
 

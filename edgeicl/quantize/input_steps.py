@@ -1,38 +1,55 @@
 """Which inputs of integer products are rounded in one step for all tokens, and in which.
 
 One step for all (static quantization: SmoothQuant, arXiv 2211.10438, section 3) spares the artifact the search
-for each token's largest input and the scaling of what comes out, a sixth of a prompt's time. It is as coarse as
-the largest token wants it: behind a norm, where tokens are alike, that costs little, and behind an activation
-function, where one token is ten times another, most of their digits. So it is taken where it is hardly coarser:
+for each token's largest input and the scaling of what comes out. It is as coarse as the largest token wants it:
+behind a norm, where tokens are alike, that costs little, and behind an activation function, where one token is
+ten times another, most of their digits. So it is taken where tokens are alike, and only there:
 docs/decisions/0014-integer-products.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from torch import Tensor
 
+from edgeicl.models.anatomy import WeightGroup
 from edgeicl.quantize.rounded_inputs import LARGEST_CODE
+from edgeicl.specs.quant_plan import Format
 
-COARSEST = 3.0
-"""One step for all over the steps of the tokens, as the root of their mean square: of the rounding's error."""
-# Inputs of other texts beyond the largest seen are cut off there.
-HEADROOM = 1.1
+FARTHEST_TOKEN = 2.7
+"""Tokens are alike if the largest is at most so many times the root mean square of all: as much coarser is one
+step for all than each token's own."""
+INPUT_HEADROOM = 1.1
+"""Steps reach so much farther than the largest input that was seen: what other texts have beyond is cut off."""
 
 
 class InputSteps:
-    """A `decoder.Listener`: sees inputs [T, K] of weight groups at the calibration tokens, each group once."""
+    """A `decoder.Listener`: sees inputs [P + T, K] of weight groups, each group once.
 
-    def __init__(self) -> None:
+    The first `prefix_tokens` rows are left out: an artifact has what became of them in its cache.
+    """
+
+    def __init__(self, prefix_tokens: int = 0) -> None:
+        self._prefix_tokens = prefix_tokens
         self._largest: dict[str, Tensor] = {}
 
     def __call__(self, group: str, inputs: Tensor) -> None:
-        self._largest[group] = inputs.abs().amax(dim=-1)  # of each token: [T]
+        self._largest[group] = inputs[self._prefix_tokens :].abs().amax(dim=-1)  # of each token: [T]
 
     def found(self) -> dict[str, float]:
-        """Group -> the step of all tokens' inputs; without the groups where it would be too coarse."""
+        """Group -> the step of all tokens' inputs; without the groups whose tokens aren't alike."""
         steps: dict[str, float] = {}
         for group, largest in self._largest.items():
-            of_all = HEADROOM * float(largest.max())
-            if 0.0 < of_all <= COARSEST * float(largest.square().mean().sqrt()):
-                steps[group] = of_all / LARGEST_CODE
+            of_all = float(largest.max())
+            if 0.0 < of_all <= FARTHEST_TOKEN * float(largest.square().mean().sqrt()):
+                steps[group] = INPUT_HEADROOM * of_all / LARGEST_CODE
         return steps
+
+
+def integer_products(
+    groups: Iterable[WeightGroup], plan: Mapping[str, Format], prompt_format: Format | None
+) -> set[str]:
+    """The groups of a plan that an integer product reads, for every token or for those of prompts."""
+    copied = prompt_format is not None
+    return {group.name for group in groups if plan[group.name].by_row or (copied and group.layer is not None)}

@@ -71,7 +71,7 @@ class PlanLoss:
         """The loss where prompts are read with the layers in the format `copy`, rounded to nearest."""
         self._store(plan)
         layers = {
-            group.name: self._decoder.as_computed(
+            group.name: self._decoder.matrix_of(
                 group.name, stored_values(self._weights.matrices[group.name], copy), copy
             )
             for group in self._weights.groups
@@ -85,7 +85,7 @@ class PlanLoss:
         if self._solver == "gptq":
             stored = solve(self._solver, self._weights, plan, self._decoder)
             self._values = {
-                group: self._decoder.as_computed(group, read_again(matrix), plan[group])
+                group: self._decoder.matrix_of(group, read_again(matrix), plan[group])
                 for group, matrix in stored.items()
             }
         elif self._weights.streamed:
@@ -102,7 +102,7 @@ class PlanLoss:
     def _alone(self, group: WeightGroup, format_: Format) -> Matrix:
         quantizer = alone(self._solver, group, self._decoder, self._states)
         values = stored_values(self._weights.matrices[group.name], format_, quantizer)
-        return self._decoder.as_computed(group.name, values, format_)
+        return self._decoder.matrix_of(group.name, values, format_)
 
     @cached_property
     def _states(self) -> list[Tensor]:

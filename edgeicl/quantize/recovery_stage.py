@@ -17,16 +17,18 @@ from edgeicl.checkpoint import is_kept, keep_file
 from edgeicl.models.loading import load_model
 from edgeicl.progress import track
 from edgeicl.quantize.cache import cache_scales_of
+from edgeicl.quantize.decoder import CalibratedDecoder
+from edgeicl.quantize.input_steps import integer_products
 from edgeicl.quantize.lessons import Lesson
 from edgeicl.quantize.made_on_use import MadeOnUse
 from edgeicl.quantize.own_texts import own_texts
-from edgeicl.quantize.recovery import recover
+from edgeicl.quantize.recovery import Recovered, recover
 from edgeicl.quantize.recovery_material import RecoveryMaterial
 from edgeicl.quantize.stage_inputs import head_tokens
 from edgeicl.quantize.stored_weights import read_again, read_stored
 from edgeicl.quantize.student_in_training import StudentInTraining
 from edgeicl.quantize.student_weights import read_weights
-from edgeicl.quantize.weights_file import input_steps_of, write_weights
+from edgeicl.quantize.weights_file import write_weights
 from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.prefix import read_prefix_source
@@ -37,6 +39,7 @@ from edgeicl.store import CHECKPOINT, StageOutput, Store, digest_of, file_sha256
 from edgeicl.tasks.label_targets import LabelTargets
 
 _OWN_TEXTS = "own_texts.json"
+_ROWS_FOR_STEPS = 64  # of each lesson
 
 
 def recovered(
@@ -143,7 +146,7 @@ class _Training:
             plan,
             head_tokens=self.head_tokens,
             cache_scales=cache_scales_of(tensors),
-            input_steps=input_steps_of(tensors),
+            input_steps=self._input_steps(found, whole, lessons, sets),
             activation_bits=whole.activation_bits,
             prompt_format=whole.prompt_format,
             prompt_matrices=MadeOnUse(found.stored, lambda name: read_again(found.stored[name])),
@@ -152,9 +155,22 @@ class _Training:
         (self.folder / "plan.json").write_text(unmeasured.model_dump_json(indent=1) + "\n")
         return self._computed_otherwise(whole)
 
+    def _input_steps(
+        self, found: Recovered, plan: QuantPlan, lessons: Sequence[Lesson], sets: Sequence[NDArray[Any]]
+    ) -> dict[str, float]:
+        """Of the trained student, as it is stored, at what it learned from."""
+        products = integer_products(found.weights.groups, plan.formats(), plan.prompt_format)
+        if not products:
+            return {}
+        rows = [row for lesson in lessons for row in lesson.rows[:_ROWS_FOR_STEPS]]
+        stored = {name: torch.from_numpy(read_again(matrix)) for name, matrix in found.stored.items()}
+        decoder = CalibratedDecoder(found.weights, rows, sets[0] if sets else None)
+        return {group: step for group, step in decoder.input_steps_with(stored).items() if group in products}
+
     def _computed_otherwise(self, plan: QuantPlan) -> list[Deviation]:
         """What the artifact rounds that training doesn't."""
-        rounds = ["inputs of integer products"] * any(group.format.by_row for group in plan.groups)
+        products = any(group.format.by_row for group in plan.groups) or plan.prompt_format is not None
+        rounds = ["inputs of integer products"] * products
         rounds += ["keys and values"] * (plan.cache_bits != 32)
         rounds += ["activations"] * (plan.activation_bits != 32)
         if not rounds:

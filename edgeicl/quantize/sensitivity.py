@@ -79,7 +79,7 @@ class Sensitivity:
                 quantizer = alone(solver, group, self._decoder, self._states)
                 stored = stored_values(matrices[group.name], format_, quantizer)
                 found[group.name] = self.loss(
-                    {group.name: self._decoder.as_computed(group.name, stored, format_)}
+                    {group.name: self._decoder.matrix_of(group.name, stored, format_)}
                 )
             advance(1)
         return found

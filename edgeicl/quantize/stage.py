@@ -14,6 +14,7 @@ from edgeicl.quantize.block_losses import importance
 from edgeicl.quantize.cache import HEADROOM, RoundedCache, rounded_cache
 from edgeicl.quantize.cache_choice import Choice, PlanSpaces, best_choice, candidates
 from edgeicl.quantize.curve import size_curve
+from edgeicl.quantize.input_steps import integer_products
 from edgeicl.quantize.measured_importance import Student, importance_table
 from edgeicl.quantize.plan_loss import PlanLoss
 from edgeicl.quantize.plan_space import Plan, PlanSpace
@@ -160,9 +161,13 @@ class _Planning:
         )
 
     def _input_steps(self, plan: Plan, space: PlanSpace) -> Mapping[str, float]:
-        """None are measured where no product is in integers."""
-        products = any(own.by_row for own in plan.values()) or space.prompt_format is not None
-        return self.student.decoder.input_steps if products else {}
+        """Of the groups that an integer product reads; nothing is measured where there is none."""
+        products = integer_products(self.student.groups, plan, space.prompt_format)
+        steps = self.student.decoder.input_steps if products else {}
+        found = {group: step for group, step in steps.items() if group in products}
+        if products:
+            log.info("%d of %d integer products round all tokens in one step", len(found), len(products))
+        return found
 
     def _refined(self, plan: Plan, space: PlanSpace, loss: PlanLoss) -> tuple[Plan, tuple[float, ...]]:
         """The best plan of groups after refinement, and the losses that were measured on the way."""

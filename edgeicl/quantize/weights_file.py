@@ -36,7 +36,7 @@ def write_weights(
     Args:
         head_tokens: Those whose rows of the table are the head, as they are in `weights`.
         cache_scales: Tensors of a cache of integers, by name.
-        input_steps: Of groups whose inputs an integer product rounds in one step for all tokens, if it does.
+        input_steps: Of groups whose inputs an integer product rounds in one step for all tokens.
         activation_bits: Also of what stands beside the weights.
         prompt_format: Of a second copy of the layers' groups, rounded to nearest, to read prompts with.
         prompt_matrices: What the copy is of; the student's own matrices unless given.
@@ -51,12 +51,7 @@ def write_weights(
         unchanged[LABEL_HEAD] = weights.matrices[EMBEDDING][list(head_tokens)]
     copies = weights.matrices if prompt_matrices is None else prompt_matrices
     copied = [] if prompt_format is None else [group for group in weights.groups if group.layer is not None]
-    integer_products = {group.name for group in copied} | {name for name, own in plan.items() if own.by_row}
-    unchanged |= {
-        input_step_name(group): np.array([step], np.float32)
-        for group, step in input_steps.items()
-        if group in integer_products
-    }
+    unchanged |= {input_step_name(group): np.array([step], np.float32) for group, step in input_steps.items()}
     tensors: dict[str, Announced] = {
         name: (f"F{8 * values.itemsize}", values.shape) for name, values in unchanged.items()
     }
@@ -76,9 +71,3 @@ def write_weights(
             copy = round_to_nearest(copies[group.name], prompt_format)
             for tensor, values in tensors_of(prompt_tensors(group.name), copy).items():
                 file.write(tensor, values)
-
-
-def input_steps_of(tensors: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-    """The `input_steps` that were given to `write_weights`, of the tensors that it wrote."""
-    end = input_step_name("")
-    return {name.removesuffix(end): float(values[0]) for name, values in tensors.items() if name.endswith(end)}

@@ -1,4 +1,4 @@
-"""A small build, made once for all tests that only look at it."""
+"""A small build, made once for the tests of a process that only look at it."""
 
 from __future__ import annotations
 

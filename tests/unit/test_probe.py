@@ -61,6 +61,7 @@ def test_times_in_turn() -> None:
     assert all(0 < one < 1000 for each in times for one in each)
 
 
+@pytest.mark.alone
 def test_a_target_is_measured() -> None:
     given = load_target("tiny-cpu").model_copy(update={"formats": (Format(bits=4, block_size=32), BY_ROW)})
     found = probe(given, threads=1, shape=LARGER, seconds=0.05)

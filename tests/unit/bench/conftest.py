@@ -1,4 +1,4 @@
-"""Small real artifacts: random weights, quantized and lowered by edgeicl's own code, without torch."""
+"""Small real artifacts: random weights, quantized and lowered by edgeicl's own code."""
 
 from __future__ import annotations
 
@@ -78,6 +78,7 @@ def build_artifact(
     groups = anatomy_of(config).groups
     formats = {group.name: table or format_ if group.name == EMBEDDING else format_ for group in groups}
     if BY_ROW in (format_, prompt_format):
+        assert scale == 1.0, "steps are measured on the checkpoint as it is"
         stored |= _input_steps(checkpoint, int(config["vocab_size"]))
     for group in groups:
         parts = [weights[name].T if group.transposed else weights[name] for name in group.weights]

@@ -211,6 +211,7 @@ def test_a_link_that_breaks_while_the_phone_is_made_ready(phone: Phone) -> None:
     assert phone.left() == []
 
 
+@pytest.mark.alone
 def test_a_probe_knows_all_cores_and_uses_the_big_ones(phone: Phone) -> None:
     base = load_target("host-cpu").model_copy(update={"formats": (Format(bits=4, block_size=32),)})
     shape = Shape(layers=1, hidden=512, inner=1024, heads=8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,9 +94,12 @@ def test_a_depth_is_read_by_every_later_token(make_artifact: Make) -> None:
     np.testing.assert_array_equal(decoder.prefill(ids), plain)
 
 
-def test_windows_of_a_sustained_load() -> None:
+def test_windows_of_a_sustained_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(sustained_module.time, "perf_counter", lambda: now[0])
+
     def repetition() -> tuple[float, list[float]]:
-        time.sleep(0.01)
+        now[0] += 0.01
         return 2.0, [1.0, 3.0]
 
     windows = sustain(repetition, seconds=0.2, window_s=0.05)

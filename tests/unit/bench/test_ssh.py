@@ -89,6 +89,7 @@ def test_answers_are_those_of_this_computer(
     assert (found["device"], found["same_answers"]) == ("ssh:board", 1.0)
 
 
+@pytest.mark.alone
 def test_a_host_is_probed(board: Board) -> None:
     """Graphs are written here, sent, and timed there; the target says where its figures come from."""
     larger = Shape(layers=2, hidden=512, inner=1024, heads=8)

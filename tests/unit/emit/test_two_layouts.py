@@ -57,6 +57,8 @@ def _check(tiny: Tiny, folder: Path) -> None:
 def test_agrees_with_transformers(variant: str, one_step: bool, tmp_path: Path) -> None:
     tiny = _made(variant, tmp_path, one_step=one_step)
     weights = QuantizedWeights(tiny.quantized)
+    groups = [group.name for group in anatomy_of(model_config(tiny.student)).groups if group.layer is not None]
+    assert any(weights.input_step(group) is not None for group in groups) == one_step
     ledger = write_model(tmp_path, model_config(tiny.student), weights)
     _check(tiny, tmp_path)
     (product,) = check_integer_products(tmp_path / "model.onnx", weights, seed=0)

@@ -13,7 +13,7 @@ from edgeicl.numerics.affine import dequantize, round_to_nearest
 from edgeicl.numerics.gptq import gptq
 from edgeicl.numerics.size import group_bytes, held_bytes
 from edgeicl.quantize.decoder import CalibratedDecoder
-from edgeicl.quantize.input_steps import COARSEST, HEADROOM, InputSteps
+from edgeicl.quantize.input_steps import InputSteps
 from edgeicl.quantize.offered_formats import offered_formats
 from edgeicl.quantize.rounded_inputs import IntegerMatrix, as_computed, product, rounded
 from edgeicl.quantize.sensitivity import Sensitivity
@@ -45,27 +45,32 @@ def test_one_step_on_paper() -> None:
 
 
 def test_which_inputs_have_one_step() -> None:
-    """Tokens up to 2, 2 and 1 have a step for all, up to 20, 1, 1, ... they don't."""
+    """One token of 2.78 beside 99 of 1 is 2.69 times the root mean square of all; one of 2.80 2.71 times."""
     seen = InputSteps()
     seen("alike", torch.tensor([[2.0, 0.0], [0.5, -2.0], [-1.0, 1.0]]))
-    seen("one far beyond", torch.cat([torch.full((1, 2), -20.0), torch.ones(99, 2)]))
+    seen("just alike", torch.cat([torch.full((1, 2), -2.78), torch.ones(99, 2)]))
+    seen("one too far", torch.cat([torch.full((1, 2), -2.80), torch.ones(99, 2)]))
     seen("zeros", torch.zeros(3, 2))
-    assert seen.found() == {"alike": pytest.approx(HEADROOM * 2.0 / 127)}
-    # its root mean square: sqrt((400 + 99) / 100) = 2.23, a ninth of the largest
-    assert 20 * HEADROOM / 2.23 > COARSEST
+    steps = {"alike": pytest.approx(2.2 / 127), "just alike": pytest.approx(3.058 / 127)}
+    assert seen.found() == steps  # a tenth farther than what was seen
+
+
+def test_a_prefix_has_no_part_in_it() -> None:
+    seen = InputSteps(prefix_tokens=1)
+    seen("group", torch.tensor([[100.0, 0.0], [1.0, 0.0], [0.0, -1.0]]))
+    assert seen.found() == {"group": pytest.approx(1.1 / 127)}
 
 
 def test_steps_of_a_student(student: Path) -> None:
-    """Of every group with inputs, from the calibration tokens; and what is measured is rounded in them."""
+    """Of every group with inputs, as random weights are alike everywhere; and that is what is computed with."""
     weights = read_weights(student)
     decoder = CalibratedDecoder(weights, [list(range(3, 40)), list(range(50, 80))])
-    behind_norms = [f"layers.{layer}.{part}" for layer in (0, 1) for part in ("attention.qkv", "mlp.up")]
-    assert {*behind_norms} <= decoder.input_steps.keys() <= {group.name for group in weights.groups}
-    group = behind_norms[0]
-    matrix = decoder.as_computed(group, weights.matrices[group], ROW)
+    assert decoder.input_steps.keys() == {group.name for group in weights.groups} - {"embedding"}
+    group = "layers.0.attention.qkv"
+    matrix = decoder.matrix_of(group, weights.matrices[group], ROW)
     assert isinstance(matrix, IntegerMatrix)
     assert matrix.input_step == decoder.input_steps[group]
-    assert isinstance(decoder.as_computed(group, weights.matrices[group], Format(bits=32)), torch.Tensor)
+    assert isinstance(decoder.matrix_of(group, weights.matrices[group], Format(bits=32)), torch.Tensor)
     norm = next(name for name in weights.others if "layers.0.self_attn_layer_norm.weight" in name)
     for name in (norm, norm.replace("weight", "bias")):
         weights.others[name] *= 4  # what the norm gives is four times as large, and so are steps
