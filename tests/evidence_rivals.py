@@ -38,7 +38,7 @@ FORMATS: dict[str, tuple[Format, dict[str, Any]]] = {
     "int4-block128-labels": (Format(bits=4, block_size=128), {"labels_alone": True}),
     "int2-block128-labels": (Format(bits=2, block_size=128), {"labels_alone": True}),
 }
-"""Artifact -> format of its weights, and what else it has; the table of `int8-row` and `int2-block64` is int4."""
+"""Artifact -> format of its weights, and more; the table of `int8-row` and `int2-block64` is int4."""
 
 
 def main() -> None:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from edgeicl.emit import stage
+from edgeicl.emit import emission
 from edgeicl.emit.checked_examples import checked_examples
+from edgeicl.emit.emission import CHECKS_FILE
 from edgeicl.emit.model_card import base_license, model_card
-from edgeicl.emit.stage import CHECKS_FILE, emit
+from edgeicl.emit.stage import emit
 from edgeicl.errors import BudgetError, DataError, QualityError
 from edgeicl.specs.manifest import EmitChecks, Manifest
 from edgeicl.specs.quant_plan import Format, QuantPlan
@@ -120,7 +121,7 @@ def test_what_a_killed_run_left_does_not_matter(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "check_parity", killed)
+        patch.setattr(emission, "check_parity", killed)
         with pytest.raises(KeyboardInterrupt):
             run(tiny, tmp_path, recipe, target)
     (partial,) = (tmp_path / "store" / "emit").glob("*.partial")
@@ -148,7 +149,7 @@ def test_an_artifact_worse_than_its_student_is_refused(
     """The student is right on every example; the artifact always says the first label."""
     tiny = quantize(INT8)
     answers = iter([np.arange(24) % 2, np.zeros(24, np.int64)])
-    monkeypatch.setattr(stage, "predict", lambda *_, **__: next(answers))
+    monkeypatch.setattr(emission, "predict", lambda *_, **__: next(answers))
     with pytest.raises(QualityError, match=r"in_domain: the artifact is right on 50\.00% of 24 examples"):
         run(tiny, tmp_path, make_recipe(tmp_path), make_target())
 
