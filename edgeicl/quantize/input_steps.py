@@ -18,8 +18,8 @@ from edgeicl.quantize.rounded_inputs import LARGEST_CODE
 from edgeicl.specs.quant_plan import Format
 
 FARTHEST_TOKEN = 2.7
-"""Tokens are alike if the largest is at most so many times the root mean square of all: as much coarser is one
-step for all than each token's own."""
+"""Tokens are alike if the largest is at most so many times the root mean square of all: as much coarser, and by
+the headroom, is one step for all than each token's own."""
 INPUT_HEADROOM = 1.1
 """Steps reach so much farther than the largest input that was seen: what other texts have beyond is cut off."""
 

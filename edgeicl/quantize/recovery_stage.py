@@ -153,7 +153,7 @@ class _Training:
         )
         unmeasured = whole.model_copy(update={"prompt_loss": None})  # the copy is of other weights now
         (self.folder / "plan.json").write_text(unmeasured.model_dump_json(indent=1) + "\n")
-        return self._computed_otherwise(whole)
+        return computed_otherwise(whole)
 
     def _input_steps(
         self, found: Recovered, plan: QuantPlan, lessons: Sequence[Lesson], sets: Sequence[NDArray[Any]]
@@ -166,24 +166,6 @@ class _Training:
         stored = {name: torch.from_numpy(read_again(matrix)) for name, matrix in found.stored.items()}
         decoder = CalibratedDecoder(found.weights, rows, sets[0] if sets else None)
         return {group: step for group, step in decoder.input_steps_with(stored).items() if group in products}
-
-    def _computed_otherwise(self, plan: QuantPlan) -> list[Deviation]:
-        """What the artifact rounds that training doesn't."""
-        products = any(group.format.by_row for group in plan.groups) or plan.prompt_format is not None
-        rounds = ["inputs of integer products"] * products
-        rounds += ["keys and values"] * (plan.cache_bits != 32)
-        rounds += ["activations"] * (plan.activation_bits != 32)
-        if not rounds:
-            return []
-        return [
-            Deviation(
-                what="recovery",
-                where="quantize.recover",
-                asked="training as the artifact computes",
-                got=f"training without the rounding of {', '.join(rounds)}",
-                why="only weights are rounded while the student is trained; its losses are of that student",
-            )
-        ]
 
     def _own_texts(self, leading: Sequence[int], tokens: int) -> list[list[int]]:
         """Written once, and kept for a run after a kill."""
@@ -223,3 +205,22 @@ class _Training:
 
 def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value))
+
+
+def computed_otherwise(plan: QuantPlan) -> list[Deviation]:
+    """What the artifact rounds that training doesn't."""
+    products = any(group.format.by_row for group in plan.groups) or plan.prompt_format is not None
+    rounds = ["inputs of integer products"] * products
+    rounds += ["keys and values"] * (plan.cache_bits != 32)
+    rounds += ["activations"] * (plan.activation_bits != 32)
+    if not rounds:
+        return []
+    return [
+        Deviation(
+            what="recovery",
+            where="quantize.recover",
+            asked="training as the artifact computes",
+            got=f"training without the rounding of {', '.join(rounds)}",
+            why="only weights are rounded while the student is trained; its losses are of that student",
+        )
+    ]

@@ -6,8 +6,8 @@ The losses of a plan are added up as if groups didn't interact; what a whole pla
 `loss`.
 
 The state before each layer is kept, so a change in layer i costs the layers from i on. Logits are computed at a
-few positions of each sequence, the last one, where a label is read, and some before it; of the last layer no
-others are computed than what these read.
+few positions of each sequence, the last one, where a label is read, and some before it; so is what follows
+attention in the last layer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Sensitivity:
         self._rows = decoder.read_positions(read_positions_per_sequence)
         self._states = decoder.layer_inputs()
         self._first_layer = {group.name: group.layer for group in decoder.groups}
-        last = max(decoder.layers - 1, 0)
+        last = max(decoder.layers - 1, 0)  # computed once more, at the same rows as with replaced groups
         reference = self._log_probabilities(self._states[last], last, {})
         self._probabilities = reference.exp()
         self._negative_entropy = (self._probabilities * reference).sum(-1)

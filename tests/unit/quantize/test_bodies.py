@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from edgeicl.quantize import input_steps
 from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.sensitivity import Sensitivity
 from edgeicl.quantize.stored_weights import stored_values
@@ -52,6 +53,29 @@ def test_rows_of_a_layer_are_those_of_all_of_it(weights: StudentWeights) -> None
     found = decoder.layer(1, states[1], rows=rows)
     torch.testing.assert_close(found, states[2][rows], rtol=1e-5, atol=1e-6)
     assert not torch.allclose(found[1:], found[:-1], atol=1e-3)  # negative control: rows differ
+
+
+def test_steps_are_of_every_group_that_reads_inputs(
+    weights: StudentWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An untied head and projections too."""
+    monkeypatch.setattr(input_steps, "FARTHEST_TOKEN", np.inf)
+    found = CalibratedDecoder(weights, SEQUENCES).input_steps
+    assert found.keys() == {group.name for group in weights.groups} - {"embedding"}
+
+
+def test_a_prefix_has_no_part_in_steps(weights: StudentWeights, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(input_steps, "FARTHEST_TOKEN", np.inf)
+    spikes = np.zeros((2, weights.anatomy.embedding_width), np.float32)
+    spikes[:, 0] = 1000.0
+    decoder = CalibratedDecoder(weights, SEQUENCES, spikes)
+    rows: dict[str, torch.Tensor] = {}
+    decoder.layer(0, decoder.embed(), before=rows.__setitem__)
+    inputs = rows["layers.0.attention.qkv"].abs()
+    # negative control; a projection into the layers' width spreads a spike
+    assert weights.anatomy.projected or inputs[:2].max() > 1.2 * inputs[2:].max()
+    found = decoder.input_steps["layers.0.attention.qkv"]
+    assert found == pytest.approx(1.1 * float(inputs[2:].max()) / 127, rel=1e-5)
 
 
 def test_matrices_lie_as_they_are_written(weights: StudentWeights) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,14 @@ from edgeicl.quantize.calibrated_rounding import rounded_in_order
 from edgeicl.quantize.calibration import calibration_sequences
 from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.input_steps import integer_products
+from edgeicl.quantize.recovery_stage import computed_otherwise
 from edgeicl.quantize.rounded_inputs import IntegerMatrix, Matrix, as_computed
 from edgeicl.quantize.sensitivity import Sensitivity
 from edgeicl.quantize.stored_weights import read_again, read_stored
 from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.specs.curve import SizeCurve
 from edgeicl.specs.importance import ImportanceTable
+from edgeicl.specs.prefix import write_prefix_source
 from edgeicl.specs.quant_plan import BY_ROW, Format, QuantPlan
 from edgeicl.store import StageOutput
 from tests.unit.quantize.test_quantize_stage import INT2, LARGEST_BYTES, _recipe, _run, _target
@@ -107,15 +109,40 @@ def test_no_step_without_an_integer_product(student: Path, weights: StudentWeigh
 def test_steps_follow_what_training_made_of_the_student(
     student: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Measured with the weights of the files, behind what stands before queries."""
+    asked: list[tuple[CalibratedDecoder, Mapping[str, Matrix] | None]] = []
+    measure = CalibratedDecoder.input_steps_with
+
+    def noted(self: CalibratedDecoder, replaced: Mapping[str, Matrix] | None) -> dict[str, float]:
+        asked.append((self, replaced))
+        return measure(self, replaced)
+
+    monkeypatch.setattr(CalibratedDecoder, "input_steps_with", noted)
     monkeypatch.setattr("tests.unit.quantize.test_recovery_stage._target", lambda _, **b: _target(ROWS, **b))
-    plan, found = run(student, data, tmp_path, recipe(recover={"learning_rate": 0.02}))
+    prefix = tmp_path / "prefix.safetensors"
+    write_prefix_source(prefix, [np.array([3, 4, 5])])
+    plan, found = run(student, data, tmp_path, recipe(recover={"learning_rate": 0.02}), prefix=prefix)
     before, after = _steps(plan), _steps(found)
     assert before.keys() == after.keys() != set()
-    norm = "model.decoder.layers.1.self_attn_layer_norm.weight"
-    trained = [load_file(output.path / "weights.safetensors")[norm] for output in (plan, found)]
-    assert not np.array_equal(*trained)
     assert all(before[group] != after[group] for group in before)
     assert all(0.5 < after[group] / before[group] < 2 for group in before)
+    (unquantized, nothing), (trained, stored) = asked
+    assert nothing is None
+    assert unquantized.prefix_tokens == trained.prefix_tokens == 3
+    tensors = load_file(found.path / "weights.safetensors")
+    written = QuantPlan.model_validate_json((found.path / "plan.json").read_bytes()).formats()
+    assert stored is not None
+    assert stored.keys() == written.keys()
+    for name, matrix in read_stored(tensors, written).items():
+        np.testing.assert_array_equal(np.asarray(stored[name]), read_again(matrix))
+    assert after == {name: pytest.approx(step) for name, step in measure(trained, stored).items()}
     (told,) = [entry for entry in deviations(found) if entry["what"] == "recovery"]
     assert "inputs of integer products" in told["got"]
-    assert json.loads((found.path / "plan.json").read_text())["prompt_format"] is None
+
+
+def test_a_copy_for_prompts_rounds_inputs_too(student: Path, tmp_path: Path) -> None:
+    output = _run(student, tmp_path, _target([INT2], artifact_bytes=LARGEST_BYTES))
+    plan = QuantPlan.model_validate_json((output.path / "plan.json").read_bytes())
+    assert computed_otherwise(plan) == []
+    (told,) = computed_otherwise(plan.model_copy(update={"prompt_format": BY_ROW}))
+    assert told.got == "training without the rounding of inputs of integer products"
