@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from transformers import AutoModelForCausalLM
 from edgeicl.bench.artifact import open_artifact
 from edgeicl.emit.genai_process import run_genai
 from edgeicl.models.loading import load_tokenizer
+from edgeicl.models.model_folder import model_config, model_folder
 from edgeicl.specs.manifest import Manifest
-from tests.e2e.small_build import Program
-from tests.unit.tiny_models import make_model
+from tests.e2e.small_build import Program, small_compile
+from tests.unit.tiny_models import make_model, write_model
 
 STORIES = Path(__file__).parents[3] / "shared" / "data" / "models" / "TinyStories-656K"
 
@@ -70,6 +72,25 @@ def test_every_architecture_compiles_within_its_budget(program: Program, tmp_pat
     assert {check.name.split(",")[0] for check in manifest.parity} == {"exact", "shipped"}
     # what could not be checked with genai would be a deviation of this name
     assert not [d for d in manifest.deviations if d.asked.startswith("onnxruntime-genai generates")]
+
+
+def test_a_llama_learns_from_an_opt(program: Program, tmp_path: Path) -> None:
+    """Method context, whose teacher is the built-in OPT; the two share a tokenizer and nothing else."""
+    student = tmp_path / "student"
+    student.mkdir()
+    teacher = model_folder("builtin:nli-teacher")
+    sizes = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True}
+    write_model(student, {**sizes, **heads, "vocab_size": model_config(teacher)["vocab_size"]})
+    for file in teacher.glob("*token*.json"):
+        shutil.copy(file, student)
+    done = program.run(*small_compile(tmp_path / "artifact", "--set", f"distill.student.model={student}"))
+    assert done.returncode == 0, done.stderr
+    manifest = Manifest.model_validate_json((tmp_path / "artifact" / "edgeicl.json").read_bytes())
+    assert manifest.evaluation is not None
+    assert "context distillation" in {row.method for row in manifest.evaluation.rows}
+    assert json.loads((tmp_path / "artifact" / "config.json").read_text())["model_type"] == "llama"
+    assert {check.name.split(",")[0] for check in manifest.parity} == {"exact", "shipped"}
 
 
 @pytest.mark.skipif(not STORIES.exists(), reason="shared/data/models/TinyStories-656K is absent")
