@@ -49,14 +49,14 @@ def write_weights(
     unchanged |= cache_scales
     if head_tokens is not None:
         unchanged[LABEL_HEAD] = weights.matrices[EMBEDDING][list(head_tokens)]
-    copies = weights.matrices if prompt_matrices is None else prompt_matrices
-    copied = [] if prompt_format is None else [group for group in weights.groups if group.layer is not None]
     unchanged |= {input_step_name(group): np.array([step], np.float32) for group, step in input_steps.items()}
     tensors: dict[str, Announced] = {
         name: (f"F{8 * values.itemsize}", values.shape) for name, values in unchanged.items()
     }
     for group in weights.groups:
         tensors |= announced(group, plan[group.name], activation_bits=activation_bits)
+    copies = weights.matrices if prompt_matrices is None else prompt_matrices
+    copied = [] if prompt_format is None else [group for group in weights.groups if group.layer is not None]
     for group in copied:
         assert prompt_format is not None
         tensors |= announced(replace(group, name=prompt_tensors(group.name)), prompt_format)

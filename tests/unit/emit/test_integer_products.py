@@ -58,25 +58,31 @@ def _no_bias(node: onnx.NodeProto) -> None:
         del node.input[5:]
 
 
+def _all_are_rejected(tiny: Tiny, folder: Path, fault: Callable[[onnx.NodeProto], None], step: float) -> None:
+    """Each of the eight products once every node has the fault, which may read `two_steps`; none before."""
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(step), "two_steps"))
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    (worst,) = _check(tiny, folder)
+    assert worst.max_abs_difference < 1e-6 * worst.reference_scale
+    for node in model.graph.node:
+        fault(node)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ParityError) as caught:
+        _check(tiny, folder)
+    assert str(caught.value).count("integer product, layers.") == 8
+
+
 @pytest.mark.parametrize("fault", [_twice_the_step, _no_bias])
 def test_another_step_is_rejected(
     fault: Callable[[onnx.NodeProto], None], quantize: Callable[[Format], Tiny], tmp_path: Path
 ) -> None:
     tiny = _in_one_step(quantize(ROW), tmp_path / "in one step")
     write_model(tmp_path, model_config(tiny.student), QuantizedWeights(tiny.quantized))
-    model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
-    kinds = [node.op_type for node in model.graph.node]
+    graph = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph
+    kinds = [node.op_type for node in graph.node]
     assert (kinds.count("Abs"), kinds.count("QuantizeLinear")) == (0, 8)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.08), "two_steps"))
-    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    (worst,) = _check(tiny, tmp_path)
-    assert worst.max_abs_difference < 1e-6 * worst.reference_scale
-    for node in model.graph.node:
-        fault(node)
-    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ParityError) as caught:
-        _check(tiny, tmp_path)
-    assert str(caught.value).count("integer product, layers.") == 8
+    _all_are_rejected(tiny, tmp_path, fault, 0.08)
 
 
 @pytest.mark.parametrize("fault", [_one_scale_for_all_tokens, _seven_bits])
@@ -85,16 +91,7 @@ def test_another_rounding_is_rejected(
 ) -> None:
     tiny = quantize(ROW)
     write_model(tmp_path, model_config(tiny.student), QuantizedWeights(tiny.quantized))
-    model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(2 / 127), "two_steps"))
-    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    _check(tiny, tmp_path)
-    for node in model.graph.node:
-        fault(node)
-    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ParityError) as caught:
-        _check(tiny, tmp_path)
-    assert str(caught.value).count("integer product, layers.") == 8
+    _all_are_rejected(tiny, tmp_path, fault, 2 / 127)
 
 
 def test_weights_of_another_product_are_rejected(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
