@@ -190,7 +190,12 @@ class Emission:
                 decoder=self.graph.decoder,
             )
 
-        products = check_integer_products(self.folder / MODEL_FILE, self.weights, seed=self.recipe.seed)
+        products = check_integer_products(
+            self.folder / MODEL_FILE,
+            self.weights,
+            rectified={group.name for group in self.anatomy.groups if group.rectified},
+            seed=self.recipe.seed,
+        )
         checks = products + check("", None, None)
         if self.target.provider == "cuda" and cuda_available():
             checks += check_on_provider(

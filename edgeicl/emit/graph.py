@@ -85,14 +85,18 @@ class GraphBuilder:
             lambda: self.weights.tensor(name)[first_row:].astype(self.activations),
         )
 
-    def linear(self, source: str, group: str, output: str) -> str:
+    def linear_of_relu(self, source: str, group: str, output: str) -> str:
+        """The same of `source` through a ReLU, which the rounding of an integer product's inputs is as well."""
+        if self._read(group)[0].by_row:
+            return self.linear(source, group, output, rectified=True)
+        return self.linear(self.node("Relu", [source], [f"{output}.relu"]), group, output)
+
+    def linear(self, source: str, group: str, output: str, *, rectified: bool = False) -> str:
         """`source` [..., K] times the group's weights [N, K] transposed, plus its bias if any -> [..., N]."""
-        format_, tensors = self.weights.format(group), group
-        if self.branch == PROMPT:
-            format_, tensors = self.weights.prompt_format, prompt_tensors(group)
+        format_, tensors = self._read(group)
         bias = self.parameter(f"{group}.bias") if self.weights.has(f"{group}.bias") else None
         if format_.by_row:
-            return integer_product(self, source, group, output, bias, tensors=tensors)
+            return integer_product(self, source, group, output, bias, tensors=tensors, rectified=rectified)
         if format_.quantized:
             rows, columns = self.weights.shape(f"{group}.codes")
             shape = matmul_shape(rows, columns, format_.bits, format_.block_of(columns))
@@ -204,6 +208,12 @@ class GraphBuilder:
             producer_name="edgeicl",
             producer_version=__version__,
         )
+
+    def _read(self, group: str) -> tuple[Format, str]:
+        """What is read of the group here: a format, and what the names of its tensors start with."""
+        if self.branch == PROMPT:
+            return self.weights.prompt_format, prompt_tensors(group)
+        return self.weights.format(group), group
 
     def _quantized(self, group: str, format_: Format, codes_shape: tuple[int, ...]) -> list[str]:
         """Stores codes in that shape, scales and zero points; their names, as both operators take them."""

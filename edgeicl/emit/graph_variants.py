@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
+from edgeicl.emit.integer_product import RECTIFIED_ZERO
 from edgeicl.errors import ParityError
 
 EMBEDDED = "tokens"
@@ -32,7 +33,8 @@ def _make_exact(graph: onnx.GraphProto) -> None:
                 if attribute.name == "accuracy_level":
                     attribute.i = 0
         if node.op_type == "QuantizeLinear":  # its input, or a token's shares of its largest magnitude
-            _replace(node, "Identity", [node.input[0]])
+            of_relu = node.input[2] == RECTIFIED_ZERO
+            _replace(node, "Relu" if of_relu else "Identity", [node.input[0]])
         if node.op_type == "MatMulIntegerToFloat":
             inputs, codes, _, scales = node.input[:4]
             levels, values = f"{codes}.levels", f"{codes}.values"

@@ -8,7 +8,7 @@ layers of such decisions two correct computations differ by as much as rounding 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,24 +28,26 @@ Exact = NDArray[np.float64]
 
 TOLERANCE = 1e-5
 """Of the largest output of each product. Seen: 2e-7."""
-_CODES = 127
+_CODES, _RECTIFIED_CODES = 127, 255
 _TOKENS = 4
 
 
 def check_integer_products(
-    model_path: Path, weights: QuantizedWeights, *, seed: int
+    model_path: Path, weights: QuantizedWeights, *, rectified: Collection[str], seed: int
 ) -> tuple[ParityCheck, ...]:
     """The product of the largest difference, relative to its largest output; nothing where there is none.
+
+    `rectified`: groups that read what a ReLU makes of their inputs.
 
     Raises:
         ParityError: products that differ by more than the tolerance, all of them named.
     """
     random = np.random.default_rng(seed)
     checks = [
-        _compared(tensors, _run(model, model_path.parent, inputs), _expected(weights, tensors, inputs))
+        _compared(tensors, _run(model, model_path.parent, inputs), _expected(weights, tensors, inputs, of_relu))
         for tensors, model in _products(onnx.load(model_path, load_external_data=False))
-        for step in [weights.input_step(_group(tensors))]
-        for inputs in [_inputs(random, weights.shape(f"{tensors}.codes")[1], step)]
+        for step, of_relu in [(weights.input_step(_group(tensors)), _group(tensors) in rectified)]
+        for inputs in [_inputs(random, weights.shape(f"{tensors}.codes")[1], step, of_relu)]
     ]
     failed = [check for check in checks if not check.max_abs_difference <= check.tolerance]
     if failed:
@@ -62,31 +64,39 @@ def check_integer_products(
     return tuple(sorted(checks, key=lambda check: check.max_abs_difference / check.reference_scale)[-1:])
 
 
-def _inputs(random: np.random.Generator, columns: int, step: float | None) -> NDArray[np.float32]:
+def _inputs(
+    random: np.random.Generator, columns: int, step: float | None, of_relu: bool
+) -> NDArray[np.float32]:
     """[1, 4, K] for one step of all tokens, or None; the last token all zeros, none halfway between two codes.
 
-    With a step one token goes beyond what codes reach; without, magnitudes are very different.
+    With a step one token goes beyond what codes reach; without, magnitudes are very different. What a ReLU will
+    remove is larger than all that stays.
     """
-    codes = random.integers(-_CODES, _CODES + 1, (_TOKENS, columns)).astype(np.float64)
+    largest = _RECTIFIED_CODES if of_relu else _CODES
+    codes = random.integers(-largest, largest + 1, (_TOKENS, columns)).astype(np.float64)
     if step is None:
-        codes[:, 0] = _CODES
-        steps = np.array([1e-3, 1.0, 300.0, 0.0]) / _CODES
+        codes[:, 0] = largest
+        steps = np.array([1e-3, 1.0, 300.0, 0.0]) / largest
     else:
         codes = np.rint(codes * np.array([[0.1], [1.0], [1.5], [1.0]]))
         steps = np.array([step, step, step, 0.0])
-    between = random.uniform(-0.4, 0.4, codes.shape) * (np.abs(codes) < _CODES)
+    if of_relu:
+        codes[:, 1] = -2 * largest
+    between = random.uniform(-0.4, 0.4, codes.shape) * (np.abs(codes) < largest)
     inputs: NDArray[np.float32] = ((codes + between) * steps[:, None])[None].astype(np.float32)
     return inputs
 
 
-def _expected(weights: QuantizedWeights, tensors: str, inputs: NDArray[np.float32]) -> Exact:
+def _expected(weights: QuantizedWeights, tensors: str, inputs: NDArray[np.float32], of_relu: bool) -> Exact:
     """[1, T, N]: each token's codes times the stored weights, plus the bias."""
     rows = inputs[0].astype(np.float64)
+    lowest, largest = (0, _RECTIFIED_CODES) if of_relu else (-_CODES - 1, _CODES)
+    rows = np.maximum(rows, 0.0) if of_relu else rows
     of_all = weights.input_step(_group(tensors))
-    own = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-300) / _CODES
+    own = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-300) / largest
     steps = own if of_all is None else np.full_like(own, of_all)
     values = dequantize(weights.integer_matrix(tensors)).astype(np.float64)
-    outputs: Exact = np.clip(np.rint(rows / steps), -_CODES - 1, _CODES) @ values.T * steps
+    outputs: Exact = np.clip(np.rint(rows / steps), lowest, largest) @ values.T * steps
     bias = f"{_group(tensors)}.bias"
     return (outputs + (weights.tensor(bias) if weights.has(bias) else 0.0))[None]
 

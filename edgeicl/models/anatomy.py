@@ -52,6 +52,7 @@ class WeightGroup:
         shape: (N, K) of the stacked matrix: outputs and inputs (embedding: vocabulary and width).
         parts: Rows of each of `weights`; they add up to N.
         transposed: Whether the parameters are [inputs, outputs], as GPT-2 has them.
+        rectified: Whether its inputs come out of a ReLU, so that none is negative.
     """
 
     name: str
@@ -60,6 +61,7 @@ class WeightGroup:
     shape: tuple[int, int]
     parts: tuple[int, ...]
     transposed: bool = False
+    rectified: bool = False
 
     @property
     def layer(self) -> int | None:
@@ -86,11 +88,12 @@ def weight_group(
     *,
     bias: bool = False,
     transposed: bool = False,
+    rectified: bool = False,
 ) -> WeightGroup:
     """The group of `modules`, each with `.weight` and, where there is a `bias`, `.bias`."""
     weights = tuple(f"{module}.weight" for module in modules)
     biases = tuple(f"{module}.bias" for module in modules) if bias else ()
-    return WeightGroup(name, weights, biases, (sum(rows), columns), rows, transposed)
+    return WeightGroup(name, weights, biases, (sum(rows), columns), rows, transposed, rectified)
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,18 @@ docs/decisions/0014-integer-products.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from torch import Tensor
 
 from edgeicl.models.anatomy import WeightGroup
-from edgeicl.quantize.rounded_inputs import LARGEST_CODE
+from edgeicl.quantize.rounded_inputs import LARGEST_CODE, LARGEST_RECTIFIED_CODE
 from edgeicl.specs.quant_plan import Format
 
 FARTHEST_TOKEN = 2.7
 """Tokens are alike if the largest is at most so many times the root mean square of all: as much coarser, and by
-the headroom, is one step for all than each token's own."""
+the headroom, is one step for all than each token's own. Twice as many where inputs come out of a ReLU: their
+steps are half as wide."""
 INPUT_HEADROOM = 1.1
 """Steps reach so much farther than the largest input that was seen: what other texts have beyond is cut off."""
 
@@ -27,11 +28,12 @@ INPUT_HEADROOM = 1.1
 class InputSteps:
     """A `decoder.Listener`: sees inputs [P + T, K] of weight groups, each group once.
 
-    The first `prefix_tokens` rows are left out: an artifact has what became of them in its cache.
+    The first `prefix_tokens` rows are left out: an artifact has what became of them in its cache. `rectified`:
+    the groups whose inputs come out of a ReLU.
     """
 
-    def __init__(self, prefix_tokens: int = 0) -> None:
-        self._prefix_tokens = prefix_tokens
+    def __init__(self, prefix_tokens: int = 0, rectified: Collection[str] = ()) -> None:
+        self._prefix_tokens, self._rectified = prefix_tokens, rectified
         self._largest: dict[str, Tensor] = {}
 
     def __call__(self, group: str, inputs: Tensor) -> None:
@@ -41,9 +43,10 @@ class InputSteps:
         """Group -> the step of all tokens' inputs; without the groups whose tokens aren't alike."""
         steps: dict[str, float] = {}
         for group, largest in self._largest.items():
-            of_all = float(largest.max())
-            if 0.0 < of_all <= FARTHEST_TOKEN * float(largest.square().mean().sqrt()):
-                steps[group] = INPUT_HEADROOM * of_all / LARGEST_CODE
+            code = LARGEST_RECTIFIED_CODE if group in self._rectified else LARGEST_CODE
+            step = float(largest.max()) / code
+            if 0.0 < step <= FARTHEST_TOKEN * float(largest.square().mean().sqrt()) / LARGEST_CODE:
+                steps[group] = INPUT_HEADROOM * step
         return steps
 
 

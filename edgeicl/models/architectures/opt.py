@@ -91,7 +91,7 @@ def _groups(full: Mapping[str, Any]) -> tuple[WeightGroup, ...]:
                 f"{name}.attention.output", (f"{at}.self_attn.out_proj",), (hidden,), hidden, bias=bias
             ),
             weight_group(f"{name}.mlp.up", (f"{at}.fc1",), (inner,), hidden, bias=bias),
-            weight_group(f"{name}.mlp.down", (f"{at}.fc2",), (hidden,), inner, bias=bias),
+            weight_group(f"{name}.mlp.down", (f"{at}.fc2",), (hidden,), inner, bias=bias, rectified=True),
         ]
     width = int(full.get("word_embed_proj_dim") or hidden)
     if width != hidden:

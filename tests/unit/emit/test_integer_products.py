@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from edgeicl.emit.integer_parity import check_integer_products
+from edgeicl.emit.integer_product import RECTIFIED_ZERO
 from edgeicl.emit.lowering import write_model
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import ParityError
@@ -22,6 +23,7 @@ from edgeicl.specs.quant_plan import Format
 from tests.unit.emit.tiny_opt import Tiny, write_quantized
 
 ROW = Format(bits=8, block_size="row")
+RECTIFIED = {"layers.0.mlp.down", "layers.1.mlp.down"}
 
 
 def _in_one_step(tiny: Tiny, folder: Path) -> Tiny:
@@ -32,7 +34,8 @@ def _in_one_step(tiny: Tiny, folder: Path) -> Tiny:
 
 
 def _check(tiny: Tiny, folder: Path) -> tuple[ParityCheck, ...]:
-    return check_integer_products(folder / "model.onnx", QuantizedWeights(tiny.quantized), seed=0)
+    weights = QuantizedWeights(tiny.quantized)
+    return check_integer_products(folder / "model.onnx", weights, rectified=RECTIFIED, seed=0)
 
 
 def _one_scale_for_all_tokens(node: onnx.NodeProto) -> None:
@@ -58,10 +61,25 @@ def _no_bias(node: onnx.NodeProto) -> None:
         del node.input[5:]
 
 
-def _all_are_rejected(tiny: Tiny, folder: Path, fault: Callable[[onnx.NodeProto], None], step: float) -> None:
-    """Each of the eight products once every node has the fault, which may read `two_steps`; none before."""
+def _no_relu(node: onnx.NodeProto) -> None:
+    """Inputs that should go through a ReLU, rounded as others are: the kernel reads codes of 128 as zero."""
+    for place in {"QuantizeLinear": [2], "MatMulIntegerToFloat": [4]}.get(node.op_type, []):
+        if node.input[place] == RECTIFIED_ZERO:
+            node.input[place] = "middle"
+
+
+def _largest_of_what_a_relu_removes(node: onnx.NodeProto) -> None:
+    if node.op_type == "ReduceMax" and ".magnitudes" not in node.input[0]:
+        node.op_type = "ReduceL2"
+
+
+def _all_are_rejected(
+    tiny: Tiny, folder: Path, fault: Callable[[onnx.NodeProto], None], step: float, products: int = 8
+) -> None:
+    """Each of so many products once every node has the fault, which may read `two_steps`; none before."""
     model = onnx.load(folder / "model.onnx", load_external_data=False)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(step), "two_steps"))
+    for name, value in {"two_steps": np.float32(step), "middle": np.uint8(128)}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     (worst,) = _check(tiny, folder)
     assert worst.max_abs_difference < 1e-6 * worst.reference_scale
@@ -70,7 +88,22 @@ def _all_are_rejected(tiny: Tiny, folder: Path, fault: Callable[[onnx.NodeProto]
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ParityError) as caught:
         _check(tiny, folder)
-    assert str(caught.value).count("integer product, layers.") == 8
+    assert str(caught.value).count("integer product, layers.") == products
+
+
+@pytest.mark.parametrize("one_step", [False, True])
+def test_what_no_relu_removes_is_rejected(
+    one_step: bool, quantize: Callable[[Format], Tiny], tmp_path: Path
+) -> None:
+    tiny = _in_one_step(quantize(ROW), tmp_path / "in one step") if one_step else quantize(ROW)
+    write_model(tmp_path, model_config(tiny.student), QuantizedWeights(tiny.quantized))
+    _all_are_rejected(tiny, tmp_path, _no_relu, 1.0, products=2)
+
+
+def test_a_step_by_what_a_relu_removes_is_rejected(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
+    tiny = quantize(ROW)
+    write_model(tmp_path, model_config(tiny.student), QuantizedWeights(tiny.quantized))
+    _all_are_rejected(tiny, tmp_path, _largest_of_what_a_relu_removes, 1.0, products=2)
 
 
 @pytest.mark.parametrize("fault", [_twice_the_step, _no_bias])
@@ -81,7 +114,7 @@ def test_another_step_is_rejected(
     write_model(tmp_path, model_config(tiny.student), QuantizedWeights(tiny.quantized))
     graph = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph
     kinds = [node.op_type for node in graph.node]
-    assert (kinds.count("Abs"), kinds.count("QuantizeLinear")) == (0, 8)
+    assert (kinds.count("Abs"), kinds.count("Relu"), kinds.count("QuantizeLinear")) == (0, 0, 8)
     _all_are_rejected(tiny, tmp_path, fault, 0.08)
 
 

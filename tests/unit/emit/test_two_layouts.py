@@ -57,13 +57,15 @@ def _check(tiny: Tiny, folder: Path) -> None:
 def test_agrees_with_transformers(variant: str, one_step: bool, tmp_path: Path) -> None:
     tiny = _made(variant, tmp_path, one_step=one_step)
     weights = QuantizedWeights(tiny.quantized)
-    groups = [group.name for group in anatomy_of(model_config(tiny.student)).groups if group.layer is not None]
+    anatomy = anatomy_of(model_config(tiny.student))
+    groups = [group.name for group in anatomy.groups if group.layer is not None]
     assert any(weights.input_step(group) is not None for group in groups) == one_step
     ledger = write_model(tmp_path, model_config(tiny.student), weights)
     _check(tiny, tmp_path)
-    (product,) = check_integer_products(tmp_path / "model.onnx", weights, seed=0)
+    rectified = {group.name for group in anatomy.groups if group.rectified}
+    (product,) = check_integer_products(tmp_path / "model.onnx", weights, rectified=rectified, seed=0)
     assert product.name.startswith("integer product, prompt.layers.")
-    anatomy, formats = anatomy_of(model_config(tiny.student)), weights.plan.formats()
+    formats = weights.plan.formats()
     stored = sum(group_bytes(*group.shape, formats[group.name]) for group in anatomy.groups)
     again = sum(group_bytes(*group.shape, ROW) for group in anatomy.groups if group.layer is not None)
     data = sum(row.bytes for row in ledger if row.file == "model.onnx.data")

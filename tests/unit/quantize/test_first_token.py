@@ -241,7 +241,9 @@ def test_the_loss_of_a_copy_is_of_what_is_stored(student: Path, tmp_path: Path, 
             continue
         copy = QuantizedMatrix(codes, tensors[f"prompt.{name}.scales"], None, 8, codes.shape[1])
         step = tensors.get(f"{name}.input_step")
-        read[name] = as_computed(read_again(copy), BY_ROW, None if step is None else float(step[0]))
+        of_relu = name.endswith(".down")
+        one_step = None if step is None else float(step[0])
+        read[name] = as_computed(read_again(copy), BY_ROW, one_step, rectified=of_relu)
     assert sum(isinstance(one, IntegerMatrix) and one.input_step is not None for one in read.values()) >= 4
     sequences = calibration_sequences(
         _recipe().task, student, examples=8, seed=0, base_folder=student, behind_prefix=False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def _stored(output: StageOutput) -> dict[str, Matrix]:
     plan = QuantPlan.model_validate_json((output.path / "plan.json").read_bytes()).formats()
     tensors, steps = load_file(output.path / "weights.safetensors"), _steps(output)
     return {
-        name: as_computed(read_again(matrix), plan[name], steps.get(name))
+        name: as_computed(read_again(matrix), plan[name], steps.get(name), rectified=name.endswith(".down"))
         for name, matrix in read_stored(tensors, plan).items()
     }
 
@@ -67,7 +68,7 @@ def test_the_loss_of_a_plan_is_of_what_is_written(
     (chosen,) = [point for point in curve.points if point.kind == "chosen"]
     assert chosen.measured_loss == pytest.approx(sensitivity.loss(_stored(output)), rel=1e-4)
     token_by_token = {
-        name: IntegerMatrix(matrix.values) if isinstance(matrix, IntegerMatrix) else matrix
+        name: replace(matrix, input_step=None) if isinstance(matrix, IntegerMatrix) else matrix
         for name, matrix in _stored(output).items()
     }
     other = sensitivity.loss(token_by_token)

@@ -44,6 +44,17 @@ def test_one_step_on_paper() -> None:
     torch.testing.assert_close(product(rows, IntegerMatrix(torch.eye(3), 0.5)), expected)
 
 
+def test_inputs_out_of_a_relu_on_paper() -> None:
+    """255 steps up to the largest, of 2 / 255 and of 1: 0.5 becomes 64 of the first. 255 of 0.5 end at 127.5."""
+    rows = torch.tensor([[2.0, 0.5, 0.0], [255.0, 0.6, 0.4], [0.0, 0.0, 0.0]])
+    expected = torch.tensor([[2.0, 64 * 2 / 255, 0.0], [255.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(rounded(rows, rectified=True), expected)
+    torch.testing.assert_close(product(rows, IntegerMatrix(torch.eye(3), rectified=True)), expected)
+    expected = torch.tensor([[2.0, 0.5, 0.0], [127.5, 0.5, 0.5], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(rounded(rows, 0.5, rectified=True), expected)
+    torch.testing.assert_close(product(rows, IntegerMatrix(torch.eye(3), 0.5, rectified=True)), expected)
+
+
 def test_which_inputs_have_one_step() -> None:
     """One token of 2.78 beside 99 of 1 is 2.69 times the root mean square of all; one of 2.80 2.71 times."""
     seen = InputSteps()
@@ -53,6 +64,15 @@ def test_which_inputs_have_one_step() -> None:
     seen("zeros", torch.zeros(3, 2))
     steps = {"alike": pytest.approx(2.2 / 127), "just alike": pytest.approx(3.058 / 127)}
     assert seen.found() == steps  # a tenth farther than what was seen
+
+
+def test_which_inputs_out_of_a_relu_have_one_step() -> None:
+    """A token of 6.41 beside 99 of 1 is 5.414 times the root mean square; 2.7 times 255 / 127 are 5.421."""
+    seen = InputSteps(rectified={"just alike", "one too far"})
+    seen("just alike", torch.cat([torch.full((1, 2), 6.41), torch.ones(99, 2)]))
+    seen("one too far", torch.cat([torch.full((1, 2), 6.43), torch.ones(99, 2)]))
+    seen("of no relu", torch.cat([torch.full((1, 2), 6.41), torch.ones(99, 2)]))
+    assert seen.found() == {"just alike": pytest.approx(7.051 / 255)}
 
 
 def test_a_prefix_has_no_part_in_it() -> None:
@@ -70,7 +90,11 @@ def test_steps_of_a_student(student: Path) -> None:
     matrix = decoder.matrix_of(group, weights.matrices[group], ROW)
     assert isinstance(matrix, IntegerMatrix)
     assert matrix.input_step == decoder.input_steps[group]
+    assert not matrix.rectified
     assert isinstance(decoder.matrix_of(group, weights.matrices[group], Format(bits=32)), torch.Tensor)
+    of_relu = decoder.matrix_of("layers.0.mlp.down", weights.matrices["layers.0.mlp.down"], ROW)
+    assert isinstance(of_relu, IntegerMatrix)
+    assert of_relu.rectified
     norm = next(name for name in weights.others if "layers.0.self_attn_layer_norm.weight" in name)
     for name in (norm, norm.replace("weight", "bias")):
         weights.others[name] *= 4  # what the norm gives is four times as large, and so are steps
