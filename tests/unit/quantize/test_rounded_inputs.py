@@ -45,7 +45,7 @@ def test_one_step_on_paper() -> None:
 
 
 def test_inputs_out_of_a_relu_on_paper() -> None:
-    """255 steps up to the largest, of 2 / 255 and of 1: 0.5 becomes 64 of the first. 255 of 0.5 end at 127.5."""
+    """255 steps up to the largest, of 2 / 255 and of 1: 0.5 is 64 of the first. 255 of 0.5 end at 127.5."""
     rows = torch.tensor([[2.0, 0.5, 0.0], [255.0, 0.6, 0.4], [0.0, 0.0, 0.0]])
     expected = torch.tensor([[2.0, 64 * 2 / 255, 0.0], [255.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
     torch.testing.assert_close(rounded(rows, rectified=True), expected)
