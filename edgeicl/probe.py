@@ -88,7 +88,7 @@ def _probed(
         costs=tuple(costs),
         **rest,
         disturbance=_significant(busy),
-        measurements=2 * len(costs) + 4,
+        measurements=2 * len(costs) + 6,
         source=f"edgeicl probe, {device.fidelity}: {name}, {used} threads, onnxruntime {version}; "
         f"{shape.layers} layers of {shape.hidden}, prompts of {PROMPT_TOKENS} tokens; least of the times "
         f"within {seconds:g} s, whose median was {busy:.2g} times as long",
@@ -167,16 +167,18 @@ class _Runner:
         with tempfile.TemporaryDirectory() as named:
             folder = Path(named)
             write_activations(folder / "activations", shape)
-            write_attention(folder / "attention", shape)
+            write_attention(folder / "attention", shape, "tiled")
+            write_attention(folder / "whole", shape, "whole")
             write_products(folder / "few", few, Format(bits=4, block_size=32))
             graphs = [
                 _graph(
                     folder / "activations", {"stream": shape.hidden, "inner": shape.inner}, [1, PROMPT_TOKENS]
                 ),
                 _graph(folder / "attention", {"qkv": 3 * shape.hidden}, [1, PROMPT_TOKENS]),
+                _graph(folder / "whole", {"qkv": 3 * shape.hidden}, [1, PROMPT_TOKENS]),
                 _graph(folder / "few", {"stream": few.hidden, "inner": few.inner}, [1]),
             ]
-            one_active, active, one_attended, attended, few_products = self._times(graphs)
+            one_active, active, one_attended, attended, one_whole, whole, few_products = self._times(graphs)
         fixed = one_active + one_attended + few_products
         products = 2 * shape.layers * shape.hidden * PROMPT_TOKENS**2
         return {
@@ -186,6 +188,7 @@ class _Runner:
                 max(active - one_active, 0.0) * 1e9 / (shape.numbers * PROMPT_TOKENS)
             ),
             "attention_ps_per_product": _significant(max(attended - one_attended, 0.0) * 1e9 / products),
+            "whole_attention_ps_per_product": _significant(max(whole - one_whole, 0.0) * 1e9 / products),
         }
 
     def _times(self, graphs: list[dict[str, Any]]) -> list[float]:

@@ -126,7 +126,8 @@ def describe(opened: Artifact) -> str:
     plan = opened.manifest.plan
     formats = sorted({str(entry.format) for entry in plan.groups})
     copy = f", layers once more in {plan.prompt_format} for prompts" if plan.prompt_format else ""
-    return f"{opened.manifest.name} for {opened.manifest.target}: {', '.join(formats)}{copy}"
+    whole = ", whole attention to prompts" if plan.prompt_attention == "whole" else ""
+    return f"{opened.manifest.name} for {opened.manifest.target}: {', '.join(formats)}{copy}{whole}"
 
 
 def round_of(run: Mapping[str, Any], prompt_tokens: int) -> Round:

@@ -85,18 +85,17 @@ class GraphBuilder:
             lambda: self.weights.tensor(name)[first_row:].astype(self.activations),
         )
 
-    def linear_of_relu(self, source: str, group: str, output: str) -> str:
-        """The same of `source` through a ReLU, which the rounding of an integer product's inputs is as well."""
-        if self._read(group)[0].by_row:
-            return self.linear(source, group, output, rectified=True)
-        return self.linear(self.node("Relu", [source], [f"{output}.relu"]), group, output)
-
     def linear(self, source: str, group: str, output: str, *, rectified: bool = False) -> str:
-        """`source` [..., K] times the group's weights [N, K] transposed, plus its bias if any -> [..., N]."""
+        """`source` [..., K] times the group's weights [N, K] transposed, plus its bias if any -> [..., N].
+
+        `rectified`: of what a ReLU makes of `source`.
+        """
         format_, tensors = self._read(group)
         bias = self.parameter(f"{group}.bias") if self.weights.has(f"{group}.bias") else None
         if format_.by_row:
             return integer_product(self, source, group, output, bias, tensors=tensors, rectified=rectified)
+        if rectified:
+            source = self.node("Relu", [source], [f"{output}.relu"])
         if format_.quantized:
             rows, columns = self.weights.shape(f"{group}.codes")
             shape = matmul_shape(rows, columns, format_.bits, format_.block_of(columns))

@@ -52,4 +52,4 @@ class OptGraph(DecoderGraph):
     def _mlp(self, layer: int, source: str) -> str:
         name = f"layers.{layer}"
         widened = self._builder.linear(source, f"{name}.mlp.up", f"{name}.up")
-        return self._builder.linear_of_relu(widened, f"{name}.mlp.down", f"{name}.down")
+        return self._builder.linear(widened, f"{name}.mlp.down", f"{name}.down", rectified=True)

@@ -19,9 +19,10 @@ from edgeicl.emit.data_file import DataFile
 from edgeicl.emit.graph import GraphBuilder
 from edgeicl.emit.opsets import FUSED
 from edgeicl.emit.weights import QuantizedWeights
+from edgeicl.emit.whole_attention import with_scores
 from edgeicl.models.anatomy import input_step_name
 from edgeicl.specs.manifest import MODEL_FILE, WEIGHTS_FILE
-from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
+from edgeicl.specs.quant_plan import Format, GroupPlan, PromptAttention, QuantPlan
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Shape:
 def write_products(folder: Path, shape: Shape, format_: Format) -> None:
     """Every product of the layers, of `stream` [1, T, H] or `inner` [1, T, F]; one output of each is summed.
 
-    Integer products round all tokens of `stream` in one step, and each of `inner` in its own, as those of
-    trained students mostly do.
+    Integer products round all tokens in one step, and are a ReLU's of `inner` as well, as those of trained OPT
+    models mostly do and are.
     """
     random = np.random.default_rng(0)
     tensors: dict[str, NDArray[Any]] = {}
@@ -67,7 +68,7 @@ def write_products(folder: Path, shape: Shape, format_: Format) -> None:
             tensors[f"{name}.scales"] = np.full((n, k // format_.block_of(k)), 1e-3, np.float32)
             if not format_.symmetric:
                 tensors[f"{name}.zero_points"] = np.ones_like(tensors[f"{name}.scales"], np.uint8)
-            if format_.by_row and k == shape.hidden:
+            if format_.by_row:
                 tensors[input_step_name(name)] = np.array([1e-2], np.float32)
         else:
             tensors[f"{name}.weight"] = np.full((n, k), 1e-3, f"float{format_.bits}")
@@ -77,11 +78,13 @@ def write_products(folder: Path, shape: Shape, format_: Format) -> None:
         taken = [
             builder.node(
                 "Gather",
-                [builder.linear("inner" if k == shape.inner else "stream", name, f"{name}.out"), column],
+                [builder.linear(source, name, f"{name}.out", rectified=of_relu), column],
                 [f"{name}.first"],
                 axis=-1,
             )
             for name, _, k in shape.matrices
+            for source in ["inner" if k == shape.inner else "stream"]
+            for of_relu in [format_.by_row and k == shape.inner]
         ]
         builder.node("Sum", taken, ["result"])
 
@@ -110,7 +113,7 @@ def write_activations(folder: Path, shape: Shape) -> None:
     _write(folder, tensors, {"none": Format(bits=32)}, inputs, build)
 
 
-def write_attention(folder: Path, shape: Shape) -> None:
+def write_attention(folder: Path, shape: Shape, attention: PromptAttention) -> None:
     """Attention of every layer to packed queries, keys and values `qkv` [1, T, 3 H], with an empty cache."""
 
     def build(builder: GraphBuilder) -> None:
@@ -118,10 +121,11 @@ def write_attention(folder: Path, shape: Shape) -> None:
         builder.node("Cast", ["tokens"], ["total"], to=TensorProto.INT32)
         builder.node("Sub", ["total", builder.constant("one", [1], np.int32)], ["lengths"])
         past = builder.constant("past", np.zeros((1, shape.heads, 0, shape.hidden // shape.heads)), np.float32)
+        scores = with_scores(builder, shape.heads, [])
         ends = []
         for layer in range(shape.layers):
             outputs = [f"attended.{layer}", f"keys.{layer}", f"values.{layer}"]
-            inputs = ["qkv", "", "", past, past, "lengths", "total"]
+            inputs = ["qkv", "", "", past, past, "lengths", "total", *scores]
             builder.node(
                 "GroupQueryAttention", inputs, outputs, domain=FUSED,
                 num_heads=shape.heads, kv_num_heads=shape.heads,
@@ -129,7 +133,7 @@ def write_attention(folder: Path, shape: Shape) -> None:
             ends.append(outputs[0])
         builder.node("Sum", ends, ["result"])
 
-    _write(folder, {}, {"none": Format(bits=32)}, {"qkv": 3 * shape.hidden}, build)
+    _write(folder, {}, {"none": Format(bits=32)}, {"qkv": 3 * shape.hidden}, build, attention)
 
 
 def _write(
@@ -138,6 +142,7 @@ def _write(
     formats: dict[str, Format],
     inputs: Mapping[str, int],
     build: Callable[[GraphBuilder], None],
+    attention: PromptAttention = "tiled",
 ) -> None:
     """The graph that `build` adds nodes to, from `inputs` (name -> width of [1, T, width]) to `result`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,6 +150,7 @@ def _write(
     plan = QuantPlan(
         model_digest="none",
         importance="none",
+        prompt_attention=attention,
         groups=tuple(GroupPlan(group=name, format=format_) for name, format_ in formats.items()),
         predicted_weight_bytes=0,
         predicted_artifact_bytes=0,

@@ -6,6 +6,7 @@ from math import ceil
 
 from edgeicl.models.anatomy import PROJECT_IN, Anatomy, WeightGroup
 from edgeicl.specs.format_cost import FormatCost
+from edgeicl.specs.quant_plan import PromptAttention
 from edgeicl.specs.target import Calibration
 
 
@@ -17,13 +18,14 @@ def product_nanoseconds(group: WeightGroup, cost: FormatCost, anatomy: Anatomy, 
     return ceil(weights * prompt_tokens * cost.prompt_ps_per_weight * 1e-3)
 
 
-def rest_of_prompt_ms(anatomy: Anatomy, calibration: Calibration, tokens: int) -> float:
+def rest_of_prompt_ms(
+    anatomy: Anatomy, calibration: Calibration, tokens: int, attention: PromptAttention
+) -> float:
     """Of all but the products: nodes, activations, attention."""
     numbers = tokens * sum(sum(group.shape) for group in anatomy.groups if group.layer is not None)
     products = 2 * anatomy.layers * anatomy.heads * anatomy.head_size * tokens**2
-    picoseconds = (
-        numbers * calibration.activation_ps_per_number + products * calibration.attention_ps_per_product
-    )
+    between = products * calibration.attention_ps(attention)
+    picoseconds = numbers * calibration.activation_ps_per_number + between
     return calibration.fixed_prompt_ms + picoseconds * 1e-9
 
 

@@ -104,6 +104,11 @@ def prefix_file_bytes(layers: int, kv_width: int, set_tokens: Sequence[int], *, 
     return numbers + len(set_tokens) * (2 * layers + ids) * _TENSOR_NAME_BYTES
 
 
+def attention_score_bytes(heads: int, tokens: int) -> int:
+    """Bytes of the scores between all tokens of a prompt in one layer, in fp32."""
+    return 4 * heads * tokens**2
+
+
 def prefill_bytes(width: int, widest: int, prompt_tokens: int, *, gated: bool = False) -> int:
     """Bytes of activations while a prompt is read, at their peak: the widest product twice, six widths.
 

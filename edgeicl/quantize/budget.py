@@ -82,6 +82,10 @@ class WeightBudget:
         graph = layers * _GRAPH_BYTES_OF_PROMPT_LAYER
         return replace(self, prompt_copy_bytes=copy_bytes, other_file_bytes=self.other_file_bytes + graph)
 
+    def with_whole_attention(self, score_bytes: int) -> WeightBudget:
+        """The same when all scores of a layer, so many bytes, are in memory at once."""
+        return replace(self, prefill_bytes=self.prefill_bytes + score_bytes)
+
     def limits(self, stored: SizeTable, held: SizeTable) -> list[Limit]:
         """What is left for the groups under each limit given; may be negative."""
         limits = []

@@ -84,7 +84,6 @@ class CalibratedDecoder:
         if head_tokens is not None:
             self._label_head = torch.from_numpy(self._matrices[EMBEDDING][list(head_tokens)])
         self.head = None if head_tokens is not None else EMBEDDING if anatomy.tied else HEAD
-        self._rectified = {group.name for group in anatomy.groups if group.rectified}
 
     def read_positions(self, per_sequence: int) -> Tensor:
         """Rows [M] of `per_sequence` tokens of each sequence, evenly spaced; its last token is one of them."""
@@ -185,7 +184,7 @@ class CalibratedDecoder:
 
     def input_steps_with(self, replaced: Mapping[str, Matrix] | None) -> dict[str, float]:
         """The same of the student with some groups replaced."""
-        steps = InputSteps(self.prefix_tokens, self._rectified)
+        steps = InputSteps(self.prefix_tokens, self._rectified())
         hidden = self.embed(replaced, before=steps)
         for index in range(self.layers):
             hidden = self.layer(index, hidden, replaced, before=steps)
@@ -197,7 +196,11 @@ class CalibratedDecoder:
     def matrix_of(self, group: str, values: NDArray[np.float32], format_: Format) -> Matrix:
         """The group's `values` [N, K], stored in the format and read again, as its kernel takes them."""
         step = self.input_steps.get(group) if format_.by_row else None
-        return as_computed(values, format_, step, rectified=group in self._rectified)
+        return as_computed(values, format_, step, rectified=group in self._rectified())
+
+    def _rectified(self) -> set[str]:
+        """The groups whose inputs come out of a ReLU."""
+        return {group.name for group in self.groups if group.rectified}
 
     def _matrix(self, group: str, replaced: Mapping[str, Matrix] | None) -> Matrix:
         if replaced is not None and group in replaced:

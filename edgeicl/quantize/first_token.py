@@ -17,7 +17,7 @@ from edgeicl.errors import BudgetError
 from edgeicl.models.anatomy import Anatomy, WeightGroup
 from edgeicl.models.prompt_time import product_nanoseconds, rest_of_prompt_ms
 from edgeicl.quantize.allocation import Limit, SizeTable, plan_bytes, smallest_bytes
-from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.quant_plan import Format, PromptAttention
 from edgeicl.specs.target import Calibration
 
 _LIMIT_STEPS = 100_000  # in which a limit is divided: the solver of the allocation needs small numbers
@@ -97,6 +97,7 @@ def first_token_time(
     multiplied: Callable[[WeightGroup], bool],
     prompt_format: Format | None = None,
     copy_advised: bool = False,
+    attention: PromptAttention = "tiled",
 ) -> FirstTokenTime | None:
     """The time of a prompt; None where the calibration lacks the cost of a format, or layers aren't known.
 
@@ -104,6 +105,7 @@ def first_token_time(
         offered: The formats that each group may have.
         multiplied: Whether a group is multiplied with; tokens are looked up in the others, in no time.
         prompt_format, copy_advised: As in `FirstTokenTime`.
+        attention: How it goes through the prompt's scores.
     """
 
     def read(group: WeightGroup, format_: Format) -> Format:
@@ -125,5 +127,5 @@ def first_token_time(
         if len(known) < len(costs):
             return None
         table[group.name] = known
-    rest_ms = rest_of_prompt_ms(anatomy, calibration, prompt_tokens)
+    rest_ms = rest_of_prompt_ms(anatomy, calibration, prompt_tokens, attention)
     return FirstTokenTime(target, prompt_tokens, table, rest_ms, limit_ms, prompt_format, copy_advised)

@@ -25,7 +25,7 @@ from edgeicl.quantize.budget import WeightBudget
 from edgeicl.quantize.first_token import FirstTokenTime, first_token_time
 from edgeicl.quantize.latency import DecodeTime
 from edgeicl.quantize.offered_formats import offered_formats
-from edgeicl.specs.quant_plan import ActivationBits, Format
+from edgeicl.specs.quant_plan import ActivationBits, Format, PromptAttention
 from edgeicl.specs.target import Calibration
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,10 @@ class PlanSpace:
         units: Group -> what it shares its format with.
         budget: What the target leaves for the groups.
         decode: How long a token takes; None where that can't be predicted, or nothing is decoded.
+        first: How long a prompt takes; None where that can't be predicted.
+        prompt_format: Of the layers' second copy, if there is one.
+        prompt_attention: How attention to a prompt goes through its scores.
+        others: The same plans with other ways to read prompts.
     """
 
     formats: Sequence[Format]
@@ -53,12 +57,13 @@ class PlanSpace:
     decode: DecodeTime | None = None
     first: FirstTokenTime | None = None
     prompt_format: Format | None = None
-    with_prompt_copy: PlanSpace | None = None
+    prompt_attention: PromptAttention = "tiled"
+    others: tuple[PlanSpace, ...] = ()
 
     def chosen(self, losses: LossTable) -> tuple[PlanSpace, Plan]:
-        """The best plan, and the space it is of: this one, or the one with a second copy for prompts.
+        """The best plan, and the space it is of: this one, or one with another way to read prompts.
 
-        The latter only where a limit of the first token's time makes the plans without a copy lose more.
+        One with a second copy only where a limit of the first token's time makes the plans without lose more.
         """
         found: list[tuple[PlanSpace, Plan]] = []
         errors: list[BudgetError] = []
@@ -69,11 +74,17 @@ class PlanSpace:
                 errors.append(error)
         if not found:
             raise errors[0]
-        return min(found, key=lambda each: plan_loss(each[1], losses))
 
-    def reading_prompts_in(self, prompt_format: Format | None) -> PlanSpace | None:
-        """This space, or the one with a copy of this format; None where the target offers no such copy."""
-        return next((space for space in self.alternatives if space.prompt_format == prompt_format), None)
+        def order(each: tuple[PlanSpace, Plan]) -> tuple[float, bool, float]:
+            space, plan = each
+            return plan_loss(plan, losses), space.prompt_format is not None, space.first_token_ms(plan) or 0.0
+
+        return min(found, key=order)
+
+    def reading_prompts(self, in_format: Format | None, attention: PromptAttention) -> PlanSpace | None:
+        """This space, or the one that reads prompts so; None where the target has none."""
+        so = (in_format, attention)
+        return next((s for s in self.alternatives if (s.prompt_format, s.prompt_attention) == so), None)
 
     @property
     def smallest_stored_bytes(self) -> int:
@@ -108,8 +119,8 @@ class PlanSpace:
 
     @property
     def alternatives(self) -> tuple[PlanSpace, ...]:
-        """This space, and the one with a second copy for prompts where there is one."""
-        return (self,) if self.with_prompt_copy is None else (self, self.with_prompt_copy)
+        """This space and all others."""
+        return self, *self.others
 
     def require_smallest(self) -> None:
         """BudgetError unless some plan keeps each limit of bytes; names the smallest size that would."""
@@ -186,6 +197,7 @@ def plan_space(
     first_token_limit_ms: float | None = None,
     prompt_format: Format | None = None,
     copy_advised: bool = False,
+    score_bytes: int | None = None,
 ) -> PlanSpace:
     """The plans of a model's groups in `formats`.
 
@@ -201,6 +213,8 @@ def plan_space(
         first_token_limit_ms: The most that it may take.
         prompt_format: Of a second copy of the layers' weights that may be stored to keep that limit.
         copy_advised: Whether the target should be told to offer one where the limit can't be kept.
+        score_bytes: Of attention to the whole context at once, where that is possible. It is offered where it
+            is faster, and where there is such a limit or nothing but prompts.
 
     Raises:
         DataError: a group that none of the formats fits.
@@ -241,7 +255,7 @@ def plan_space(
             limit_ms=decode_limit_ms,
         )
 
-    def first(copy: Format | None) -> FirstTokenTime | None:
+    def first(copy: Format | None, attention: PromptAttention) -> FirstTokenTime | None:
         if calibration is None:
             return None
         return first_token_time(
@@ -254,6 +268,7 @@ def plan_space(
             multiplied=multiplied,
             prompt_format=copy,
             copy_advised=copy_advised,
+            attention=attention,
         )
 
     space = PlanSpace(
@@ -269,13 +284,24 @@ def plan_space(
         },
         budget=budget,
         decode=decode,
-        first=first(None),
+        first=first(None, "tiled"),
     )
-    if prompt_format is None or first_token_limit_ms is None:
-        return space
-    layers = [group for group in anatomy.groups if group.layer is not None]
-    copied = budget.with_prompt_copy(
-        anatomy.layers, sum(group_bytes(*group.shape, prompt_format) for group in layers)
-    )
-    with_copy = replace(space, budget=copied, first=first(prompt_format), prompt_format=prompt_format)
-    return replace(space, with_prompt_copy=with_copy)
+    spaces = [space]
+    if prompt_format is not None and first_token_limit_ms is not None:
+        layers = [group for group in anatomy.groups if group.layer is not None]
+        copy_bytes = sum(group_bytes(*group.shape, prompt_format) for group in layers)
+        copied = budget.with_prompt_copy(anatomy.layers, copy_bytes)
+        with_copy = first(prompt_format, "tiled")
+        spaces.append(replace(space, budget=copied, first=with_copy, prompt_format=prompt_format))
+    matters = first_token_limit_ms is not None or label_head
+    if matters and score_bytes is not None and calibration and calibration.whole_attention_is_faster:
+        spaces += [
+            replace(
+                each,
+                budget=each.budget.with_whole_attention(score_bytes),
+                first=first(each.prompt_format, "whole"),
+                prompt_attention="whole",
+            )
+            for each in spaces
+        ]
+    return replace(space, others=tuple(spaces[1:]))

@@ -84,7 +84,7 @@ def quantize(
         "refine": settings.refine,
         "rules": [settings.top_k, settings.lsaq.model_dump()],  # of the curve's point of LSAQ
         "plan": {name: f.model_dump(mode="json") for name, f in edited.plan.items()} if edited else None,
-        "plan_reads_prompts_in": edited and str(edited.space.prompt_format),
+        "plan_reads_prompts": edited and [str(edited.space.prompt_format), edited.space.prompt_attention],
         "cache": [edited and edited.cache_bits, target.cache_bits, HEADROOM],
         "device": [target.provider, target.activation_bits],
         "formats": [f.model_dump(mode="json") for f in target.formats],
@@ -199,6 +199,7 @@ class _Planning:
             predicted_weight_bytes=stored_bytes + budget.other_tensor_bytes + budget.prompt_copy_bytes,
             predicted_artifact_bytes=budget.artifact_bytes(stored_bytes),
             prompt_format=space.prompt_format,
+            prompt_attention=space.prompt_attention,
             prompt_loss=reads_prompts,
             predicted_first_token_ms=space.first_token_ms(plan),
             predicted_decode_ms=space.decode_ms(plan),

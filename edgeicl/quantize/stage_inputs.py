@@ -9,7 +9,7 @@ from edgeicl.errors import DataError, Problem, SpecError
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.models.model_folder import model_config
-from edgeicl.numerics.size import prefix_file_bytes
+from edgeicl.numerics.size import attention_score_bytes, prefix_file_bytes
 from edgeicl.quantize.budget import predicted_prompt, require_room, task_file_bytes, weight_budget
 from edgeicl.quantize.cache_choice import Choice, PlanSpaces, require_any
 from edgeicl.quantize.calibration import calibration_sequences, calibration_text
@@ -127,7 +127,9 @@ def _sized(
     # Only sensitivity tells groups apart: the other methods rate whole blocks, whose groups share one format.
     by_block = recipe.quantize.importance != "sensitivity"
     prompt_tokens, shortened = predicted_prompt(target, anatomy.positions)
-    copies = (cache_bits, target.activation_bits) == (32, 32)
+    in_fp32 = (cache_bits, target.activation_bits) == (32, 32)
+    context = min(target.context_tokens, anatomy.positions)
+    whole_attention = in_fp32 and target.provider == "cpu" and not anatomy.exported
     space = plan_space(
         anatomy,
         target.formats,
@@ -140,8 +142,9 @@ def _sized(
         activation_bits=target.activation_bits,
         prompt_tokens=prompt_tokens,
         first_token_limit_ms=target.budget.first_token_ms,
-        prompt_format=target.prompt_format if copies else None,
-        copy_advised=copies and target.prompt_format is None,
+        prompt_format=target.prompt_format if in_fp32 else None,
+        copy_advised=in_fp32 and target.prompt_format is None,
+        score_bytes=attention_score_bytes(anatomy.heads, context) if whole_attention else None,
     )
     return space, (*clamped, *shortened)
 
@@ -246,9 +249,15 @@ def given_plan(
         cache_bits=target.cache_bits,
         activation_bits=target.activation_bits,
     )
-    asked = load_spec(path, QuantPlan).prompt_format
-    space = spaces[cache_bits].reading_prompts_in(asked)
-    if space is None:
+    asked = load_spec(path, QuantPlan)
+    space = spaces[cache_bits].reading_prompts(asked.prompt_format, asked.prompt_attention)
+    if space is not None:
+        return Choice(cache_bits, plan, space)
+    if spaces[cache_bits].reading_prompts(asked.prompt_format, "tiled") is None:
         expected = "expected null, or prompt_format and budget.first_token_ms in the target"
-        raise SpecError(str(path), [Problem("prompt_format", f"found {asked}", expected)])
-    return Choice(cache_bits, plan, space)
+        raise SpecError(str(path), [Problem("prompt_format", f"found {asked.prompt_format}", expected)])
+    expected = (
+        "expected tiled, or a calibration in which whole attention is faster, and budget.first_token_ms or a "
+        "head of the labels alone"
+    )
+    raise SpecError(str(path), [Problem("prompt_attention", "found whole", expected)])

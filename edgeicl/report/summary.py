@@ -34,6 +34,8 @@ def summary_facts(manifest: Manifest, curve: SizeCurve) -> Facts:
     rows.append(("resident memory, predicted", resident))
     if manifest.plan.prompt_format is not None:
         rows.append(("second copy of the layers, to read prompts with", str(manifest.plan.prompt_format)))
+    if manifest.plan.prompt_attention == "whole":
+        rows.append(("attention to prompts", "all scores of a layer at once, not in tiles"))
     if manifest.plan.predicted_first_token_ms is not None:
         first = f"{manifest.plan.predicted_first_token_ms:.3g} ms"
         rows.append(("a prompt of the target's length, predicted", first))

@@ -12,6 +12,8 @@ BLOCK_SIZES = (16, 32, 64, 128, 256)
 CacheBits = Literal[8, 16, 32]
 """Of a key or a value: 16 and 32 are floating point, 8 integers with a scale for each channel of a head."""
 ActivationBits = Literal[16, 32]
+PromptAttention = Literal["tiled", "whole"]
+"""How attention to a prompt goes through its scores: a tile after the other, or all of a layer at once."""
 
 
 class Format(Spec):
@@ -92,6 +94,11 @@ class QuantPlan(Spec):
     activation_bits: ActivationBits = Field(
         32, description="Of what the layers compute: floating point; with 16, scales and norms have 16 too."
     )
+    prompt_attention: PromptAttention = Field(
+        "tiled",
+        description="How attention to a prompt goes through its scores: tiled, a few at a time, or whole, all "
+        "of a layer at once, which takes more memory.",
+    )
     predicted_weight_bytes: int = Field(description="Of the file of weights.")
     predicted_artifact_bytes: int = Field(description="Of every file that the budget counts; an upper bound.")
     predicted_resident_bytes: int = Field(description="Of the running process, as the budget counts it.")
@@ -120,6 +127,10 @@ class QuantPlan(Spec):
         if self.prompt_format is not None and (self.cache_bits, self.activation_bits) != (32, 32):
             raise ValueError(
                 f"prompt_format with {self.numbers}; expected 32 bits for both, or no prompt_format"
+            )
+        if self.prompt_attention == "whole" and (self.cache_bits, self.activation_bits) != (32, 32):
+            raise ValueError(
+                f"prompt_attention is whole with {self.numbers}; expected 32 bits for both, or tiled"
             )
         return self
 

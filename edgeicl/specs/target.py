@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from edgeicl.specs.byte_size import ByteSize
 from edgeicl.specs.format_cost import FormatCost
-from edgeicl.specs.quant_plan import ActivationBits, CacheBits, Format
+from edgeicl.specs.quant_plan import ActivationBits, CacheBits, Format, PromptAttention
 from edgeicl.specs.spec import Name, Spec
 
 VNNI = ("avx512_vnni", "avx_vnni")
@@ -83,6 +83,12 @@ class Calibration(Spec):
         ge=0.0,
         description="Picoseconds of each product of two numbers between tokens of a prompt, in attention.",
     )
+    whole_attention_ps_per_product: float | None = Field(
+        None,
+        ge=0.0,
+        description="The same where all scores of a layer are computed at once; null: unknown. Where it is "
+        "less, artifacts whose prompts are to be fast do so.",
+    )
     disturbance: float | None = Field(
         None,
         ge=1.0,
@@ -95,6 +101,17 @@ class Calibration(Spec):
     def disturbed(self) -> bool:
         """Whether the computer was busy while it was measured."""
         return self.disturbance is not None and self.disturbance > _BUSY
+
+    @property
+    def whole_attention_is_faster(self) -> bool:
+        """Whether that was measured."""
+        whole = self.whole_attention_ps_per_product
+        return whole is not None and whole < self.attention_ps_per_product
+
+    def attention_ps(self, attention: PromptAttention) -> float:
+        """Picoseconds of a product between tokens of a prompt."""
+        whole = self.whole_attention_ps_per_product
+        return self.attention_ps_per_product if attention == "tiled" or whole is None else whole
 
     def cost(self, format_: Format) -> FormatCost | None:
         """Of products in the format, if it was measured; weights of 16 bits are held in 32."""

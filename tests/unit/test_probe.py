@@ -44,11 +44,13 @@ def test_every_product_is_computed(tmp_path: Path) -> None:
 
 def test_the_other_parts_run(tmp_path: Path) -> None:
     write_activations(tmp_path / "activations", SMALL)
-    write_attention(tmp_path / "attention", SMALL)
+    for attention in ("tiled", "whole"):
+        write_attention(tmp_path / attention, SMALL, attention)
     random = np.random.default_rng(0)
     stream, inner, qkv = (random.standard_normal((1, 5, n), dtype=np.float32) for n in (256, 512, 768))
     assert np.isfinite(_ran(tmp_path / "activations", stream=stream, inner=inner)).all()
-    attended = _ran(tmp_path / "attention", qkv=qkv)
+    attended = _ran(tmp_path / "tiled", qkv=qkv)
+    np.testing.assert_allclose(_ran(tmp_path / "whole", qkv=qkv), attended, rtol=1e-4, atol=1e-6)
     assert attended.shape == (1, 5, 256)
     np.testing.assert_allclose(attended[0, 0], qkv[0, 0, 512:], rtol=1e-5)  # the first token sees itself
 
@@ -72,6 +74,7 @@ def test_a_target_is_measured() -> None:
     assert all(0.01 < cost.prompt_ps_per_weight < 1e6 for cost in calibration.costs)
     assert calibration.bandwidth_bytes_per_second > 1e8
     assert calibration.fixed_decode_ms > 0
+    assert calibration.whole_attention_ps_per_product is not None
     assert "1 threads" in calibration.source
     assert found.description == f"{processor()}, 1 threads, measured by edgeicl probe, from tiny-cpu"
     if {*VNNI} & {*found.instruction_features}:

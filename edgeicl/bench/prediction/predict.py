@@ -168,7 +168,7 @@ def _probed_first_token(opened: Artifact, target: Target, prompt_tokens: int) ->
         if cost is None:
             return None
         total_ns += product_nanoseconds(group, cost, anatomy, prompt_tokens)
-    value = total_ns * 1e-6 + rest_of_prompt_ms(anatomy, calibration, prompt_tokens)
+    value = total_ns * 1e-6 + rest_of_prompt_ms(anatomy, calibration, prompt_tokens, plan.prompt_attention)
     return Interval(value=value, low=value, high=value)
 
 

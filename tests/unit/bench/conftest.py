@@ -25,7 +25,7 @@ from edgeicl.models.anatomy import EMBEDDING, LABEL_HEAD, input_step_name, promp
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.numerics.affine import round_to_nearest
 from edgeicl.specs.manifest import PREFIX_FILE, Manifest, TaskFile
-from edgeicl.specs.quant_plan import BY_ROW, Format, GroupPlan, QuantPlan
+from edgeicl.specs.quant_plan import BY_ROW, Format, GroupPlan, PromptAttention, QuantPlan
 from edgeicl.store import folder_hashes
 from edgeicl.tasks.verbalizer import label_columns
 
@@ -43,10 +43,13 @@ def _input_steps(checkpoint: Path, vocabulary: int) -> dict[str, NDArray[np.floa
     from edgeicl.quantize.student_weights import read_weights
 
     tokens = token_trace(min(64, vocabulary), vocabulary).tolist()
-    steps = CalibratedDecoder(read_weights(checkpoint), [tokens]).input_steps
-    # random weights are alike everywhere; behind the activation function of trained ones tokens aren't
-    alike = {group: step for group, step in steps.items() if not group.endswith(".down")}
-    return {input_step_name(group): np.array([step], np.float32) for group, step in alike.items()}
+    weights = read_weights(checkpoint)
+    steps = CalibratedDecoder(weights, [tokens]).input_steps
+    # random weights are alike everywhere; of trained ones behind a ReLU, not behind other activation functions
+    alike = [
+        g.name for g in weights.groups if g.name in steps and (g.rectified or not g.name.endswith(".down"))
+    ]
+    return {input_step_name(group): np.array([steps[group]], np.float32) for group in alike}
 
 
 def build_artifact(
@@ -63,6 +66,7 @@ def build_artifact(
     context_tokens: int = 64,
     table: Format | None = None,
     prompt_format: Format | None = None,
+    prompt_attention: PromptAttention = "tiled",
 ) -> Path:
     """An artifact folder as the pipeline leaves it, without what people read.
 
@@ -106,6 +110,7 @@ def build_artifact(
         importance="none",
         groups=tuple(GroupPlan(group=group.name, format=formats[group.name]) for group in groups),
         prompt_format=prompt_format,
+        prompt_attention=prompt_attention,
         predicted_weight_bytes=1,
         predicted_artifact_bytes=1,
         predicted_resident_bytes=1,

@@ -17,7 +17,7 @@ from edgeicl.numerics.affine import round_to_nearest
 from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.offered_formats import offered_formats
 from edgeicl.quantize.student_weights import read_weights
-from edgeicl.specs.quant_plan import Format, GroupPlan, QuantPlan
+from edgeicl.specs.quant_plan import Format, GroupPlan, PromptAttention, QuantPlan
 
 BOS, PAD = 2, 1
 TEXTS = ["the cat sat near the dog question: the cat sat? answer: Yes", "no dog was by the cat No\n"] * 4
@@ -82,6 +82,7 @@ def write_quantized(
     prompt_format: Format | None = None,
     *,
     one_step: bool = False,
+    prompt_attention: PromptAttention = "tiled",
 ) -> None:
     """What the quantize stage writes for a plan of one format, and of 8 bits where it doesn't fit.
 
@@ -125,6 +126,7 @@ def write_quantized(
         importance="none",
         groups=tuple(GroupPlan(group=group.name, format=formats[group.name]) for group in anatomy.groups),
         prompt_format=prompt_format,
+        prompt_attention=prompt_attention,
         predicted_weight_bytes=0,
         predicted_artifact_bytes=0,
         predicted_resident_bytes=0,

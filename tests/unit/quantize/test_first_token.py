@@ -51,13 +51,15 @@ def _calibration(formats: list[Format]) -> Calibration:
     )
 
 
-def _timed(*, copy: bool = True, **budget: Any) -> Target:
+def _timed(*, copy: bool = True, whole_ps: float | None = None, **budget: Any) -> Target:
+    """`whole_ps`: of attention's products where all scores are computed at once; in tiles they take 5."""
     plain = _target(ALL, artifact_bytes=10**6)
+    timed = _calibration([*plain.formats, BY_ROW]).model_dump()
     return Target.model_validate(
         plain.model_dump()
         | {
             "budget": {"artifact_bytes": 10**6, **budget},
-            "calibration": _calibration([*plain.formats, BY_ROW]).model_dump(),
+            "calibration": timed | {"whole_attention_ps_per_product": whole_ps},
             "prompt_tokens": 10,
             "prompt_format": BY_ROW.model_dump() if copy else None,
         }
@@ -86,6 +88,13 @@ def test_opt_125m_on_paper() -> None:
     (plan,) = space.uniform().values()
     expected = 101.9215872 + 0.87834624 + 0.18874368 + 1.50994944 + 0.001
     assert space.first_token_ms(plan) == pytest.approx(expected, rel=1e-6)
+    calibration = calibration.model_copy(update={"whole_attention_ps_per_product": 2.0})
+    told = {"prompt_tokens": 128, "first_token_limit_ms": 1e3, "score_bytes": 1000}
+    space = plan_space(anatomy, [INT4], budget, by_block=False, calibration=calibration, **told)
+    (whole,) = space.others
+    assert space.first_token_ms(plan) == pytest.approx(expected, rel=1e-6)
+    assert whole.first_token_ms(plan) == pytest.approx(expected - 1.50994944 * 3 / 5, rel=1e-6)
+    assert whole.budget.resident_bytes(0) - space.budget.resident_bytes(0) == 1000
     other = plan_space(
         anatomy,
         [Format(bits=8, block_size=32)],
@@ -110,6 +119,49 @@ def test_the_limit_is_kept(student: Path, tmp_path: Path) -> None:
         assert said.best is not None
         assert said.best.first_token_ms == pytest.approx(times[-1], rel=0.1)
     assert times[0] > times[1] > times[2]
+
+
+def test_whole_attention_where_it_is_faster_and_asked_for(student: Path, tmp_path: Path) -> None:
+    def attention(**told: Any) -> str:
+        return _plan(student, tmp_path, _timed(copy=False, **told)).prompt_attention
+
+    assert attention(whole_ps=1.0, first_token_ms=1000.0) == "whole"
+    assert attention(whole_ps=1.0) == "tiled"  # decoding comes first
+    assert attention(whole_ps=5.0, first_token_ms=1000.0) == "tiled"
+    assert attention(first_token_ms=1000.0) == "tiled"
+    target = _timed(copy=False, whole_ps=1.0).model_dump() | {"provider": "cuda", "instruction_features": []}
+    target["budget"]["first_token_ms"] = 1000.0
+    assert _plan(student, tmp_path, Target.model_validate(target)).prompt_attention == "tiled"
+
+
+def test_scores_of_whole_attention_are_in_the_budget(student: Path, tmp_path: Path) -> None:
+    """The student has 4 heads, the target a context of 16 tokens: 4 * 4 * 16² bytes."""
+    tiled = _plan(student, tmp_path, _timed(copy=False, first_token_ms=1000.0))
+    limits = {"first_token_ms": 1000.0, "resident_bytes": tiled.predicted_resident_bytes}
+    both = _timed(copy=False, whole_ps=1.0, first_token_ms=1000.0)
+    whole = _plan(student, tmp_path, both)
+    assert whole.prompt_attention == "whole"
+    assert whole.groups == tiled.groups
+    assert whole.predicted_resident_bytes - tiled.predicted_resident_bytes == 4 * 4 * 16**2
+    # weights that lose less are worth more than the time
+    tight = _plan(student, tmp_path, _timed(copy=False, whole_ps=1.0, **limits))
+    assert (tight.prompt_attention, tight.groups) == ("tiled", tiled.groups)
+    said, _ = foreseen(student, tmp_path, both)
+    assert said.best is not None
+    assert said.best.resident_bytes == pytest.approx(whole.predicted_resident_bytes, rel=0.05)
+
+
+def test_whole_attention_beside_a_copy(student: Path, tmp_path: Path) -> None:
+    fastest = 0.26 * (_plan(student, tmp_path, _timed()).predicted_first_token_ms or 0.0)
+    target = _timed(whole_ps=1.0, first_token_ms=fastest)
+    output = _run(student, tmp_path, target)
+    plan = QuantPlan.model_validate_json((output.path / "plan.json").read_bytes())
+    assert (plan.prompt_format, plan.prompt_attention) == (BY_ROW, "whole")
+    assert _plan(student, tmp_path, target, plan=str(output.path / "plan.json")) == plan
+    with pytest.raises(SpecError, match=r"prompt_attention +found whole"):
+        _run(student, tmp_path, _timed(first_token_ms=fastest), plan=str(output.path / "plan.json"))
+    with pytest.raises(ValidationError, match="prompt_attention is whole with"):
+        QuantPlan.model_validate(plan.model_dump() | {"prompt_format": None, "cache_bits": 8})
 
 
 def test_a_second_copy_is_bought_by_the_limit_alone(student: Path, tmp_path: Path) -> None:
