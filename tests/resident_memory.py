@@ -16,8 +16,8 @@ from edgeicl.bench.workload import Workload
 from edgeicl.bench.workload_run import run_workload
 from edgeicl.models.anatomy import EMBEDDING
 from edgeicl.models.architectures.table import anatomy_of
-from edgeicl.numerics.size import group_bytes, held_bytes, kv_cache_bytes
-from edgeicl.specs.quant_plan import Format
+from edgeicl.numerics.size import attention_score_bytes, group_bytes, held_bytes, kv_cache_bytes
+from edgeicl.specs.quant_plan import Format, PromptAttention
 from tests.unit.bench.conftest import TINY, build_artifact, tiny_task, tiny_tokenizer
 
 FORMATS = (
@@ -84,6 +84,7 @@ def memory(
     prompt_tokens: int,
     folder: Path,
     labels_alone: bool = False,
+    attention: PromptAttention = "tiled",
 ) -> Memory:
     """Builds an artifact of random weights in `folder` and runs it once on one thread.
 
@@ -91,7 +92,13 @@ def memory(
     """
     task = tiny_task({"entailment": "yes", "contradiction": "no"})
     artifact = build_artifact(
-        folder / "artifact", config, format_, tiny_tokenizer(), task, labels_alone=labels_alone
+        folder / "artifact",
+        config,
+        format_,
+        tiny_tokenizer(),
+        task,
+        labels_alone=labels_alone,
+        prompt_attention=attention,
     )
     workload = Workload(1, prompt_tokens, 0 if labels_alone else 4, repetitions=1, warmup_repetitions=0)
     run = run_workload(
@@ -119,6 +126,7 @@ def memory(
         rest=tables
         + labels_alone * 4 * len(task.verbalizers) * anatomy.embedding_width
         + cache
+        + (attention == "whole") * attention_score_bytes(anatomy.heads, prompt_tokens)
         + anatomy.activation_bytes(prompt_tokens),
         peak=run["peak_rss_bytes"] - run["baseline_rss_bytes"],
     )
@@ -127,28 +135,38 @@ def memory(
 def main() -> None:
     """Prints the table, in megabytes of 10^6."""
     write = sys.stdout.write
-    write(
-        "| shape | prompt | head | format | stored | held | cache, activations, others | peak | left over |\n"
-    )
+    write("| shape | prompt, attention | head | format | stored | held | cache, activations, others | peak ")
+    write("| left over |\n")
     write("|---|---|---|---|---|---|---|---|---|\n")
 
     def opt(hidden: int, layers: int, vocabulary: int) -> tuple[str, dict[str, Any]]:
         config = shape(hidden=hidden, layers=layers, vocabulary=vocabulary, positions=2048)
         return f"{layers} x {hidden}, {vocabulary} words", config
 
-    rows = [(*opt(*sizes), 64, format_, False) for sizes in _SHAPES for format_ in FORMATS]
-    rows += [(*opt(*_SHAPES[1]), prompt, FORMATS[1], False) for prompt in (256, 1024, 2000)]
-    rows += [(*each, prompt, FORMATS[1], False) for each in _OTHERS.items() for prompt in (64, 1024)]
-    rows += [(*opt(*_SHAPES[0]), 64, format_, True) for format_ in FORMATS]
-    for name, config, prompt, format_, labels_alone in rows:
+    tiled: PromptAttention = "tiled"
+    both: tuple[PromptAttention, ...] = (tiled, "whole")
+    rows = [(*opt(*sizes), 64, tiled, format_, False) for sizes in _SHAPES for format_ in FORMATS]
+    rows += [
+        (*opt(*_SHAPES[1]), prompt, way, FORMATS[1], False) for prompt in (256, 1024, 2000) for way in both
+    ]
+    rows += [(*each, prompt, tiled, FORMATS[1], False) for each in _OTHERS.items() for prompt in (64, 1024)]
+    rows += [(*opt(*_SHAPES[0]), 64, tiled, format_, True) for format_ in FORMATS]
+    for name, config, prompt, attention, format_, labels_alone in rows:
         with tempfile.TemporaryDirectory() as folder:
             found = memory(
-                config, format_, prompt_tokens=prompt, folder=Path(folder), labels_alone=labels_alone
+                config,
+                format_,
+                prompt_tokens=prompt,
+                folder=Path(folder),
+                labels_alone=labels_alone,
+                attention=attention,
             )
         figures = (found.stored, found.held, found.rest, found.peak, found.session)
         head = "labels" if labels_alone else "full"
         cells = " | ".join(f"{figure / 1e6:.1f}" for figure in figures)
-        write(f"| {name} | {prompt} | {head} | {format_} | {cells} |\n")
+        write(
+            f"| {name} | {prompt}{', whole' if attention == 'whole' else ''} | {head} | {format_} | {cells} |\n"
+        )
 
 
 _SHAPES = ((768, 2, 50272), (768, 4, 2000), (768, 12, 2000), (512, 4, 24000))

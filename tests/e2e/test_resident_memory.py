@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.quant_plan import Format, PromptAttention
 from tests.resident_memory import FORMATS, GPT2_SHAPE, gated_shape, memory, shape
 
 CONFIG = shape(hidden=512, layers=4, vocabulary=24_000)
+TILED: PromptAttention = "tiled"
+WHOLE: PromptAttention = "whole"
 # What a session takes beside all that is counted: docs/results/resident-memory.md.
 LEAST_SESSION_BYTES, MOST_SESSION_BYTES = 0, 32_000_000
 
@@ -43,6 +45,17 @@ def test_a_head_of_labels_alone_holds_the_table_once(format_: Format, tmp_path: 
 def test_other_architectures(config: dict[str, Any], prompt_tokens: int, tmp_path: Path) -> None:
     found = memory(config, FORMATS[1], prompt_tokens=prompt_tokens, folder=tmp_path)
     assert LEAST_SESSION_BYTES < found.session < MOST_SESSION_BYTES
+
+
+@pytest.mark.parametrize("config", [GPT2_SHAPE, gated_shape("llama")], ids=["gpt2", "llama"])
+def test_whole_attention_holds_its_scores(config: dict[str, Any], tmp_path: Path) -> None:
+    """12 heads, 1,024 tokens: 50 MB, and so the runtime does go through them all at once."""
+    tiled, whole = (
+        memory(config, FORMATS[1], prompt_tokens=1024, folder=tmp_path / attention, attention=attention)
+        for attention in (TILED, WHOLE)
+    )
+    assert LEAST_SESSION_BYTES < whole.session < MOST_SESSION_BYTES
+    assert 40_000_000 < whole.peak - tiled.peak < 60_000_000
 
 
 def test_the_bytes_of_the_files_do_not_explain_it(tmp_path: Path) -> None:
