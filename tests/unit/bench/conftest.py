@@ -25,7 +25,7 @@ from edgeicl.models.anatomy import EMBEDDING, LABEL_HEAD, input_step_name, promp
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.numerics.affine import round_to_nearest
 from edgeicl.specs.manifest import PREFIX_FILE, Manifest, TaskFile
-from edgeicl.specs.quant_plan import BY_ROW, Format, GroupPlan, PromptAttention, QuantPlan
+from edgeicl.specs.quant_plan import BY_ROW, CacheBits, Format, GroupPlan, PromptAttention, QuantPlan
 from edgeicl.store import folder_hashes
 from edgeicl.tasks.verbalizer import label_columns
 
@@ -37,19 +37,23 @@ TINY: dict[str, Any] = {
 WORDS = ["</s>", "<pad>", "<unk>", "yes", "no", "not", "at", "all", *(f"w{i}" for i in range(32))]
 
 
-def _input_steps(checkpoint: Path, vocabulary: int) -> dict[str, NDArray[np.float32]]:
-    """Tensors of integer products that round all tokens in one step, as a trained student would have them."""
-    from edgeicl.quantize.decoder import CalibratedDecoder  # torch: only where it is needed
+def _measured(
+    checkpoint: Path, vocabulary: int, *, integer_products: bool, cache_bits: CacheBits
+) -> dict[str, NDArray[np.float32]]:
+    """What the quantize stage measures: steps of inputs, as a trained student has them, and a cache's scales."""
+    from edgeicl.quantize.cache import RoundedCache, measured_scales  # torch: only where it is needed
+    from edgeicl.quantize.decoder import CalibratedDecoder
     from edgeicl.quantize.student_weights import read_weights
 
     tokens = token_trace(min(64, vocabulary), vocabulary).tolist()
-    weights = read_weights(checkpoint)
-    steps = CalibratedDecoder(weights, [tokens]).input_steps
+    decoder = CalibratedDecoder(read_weights(checkpoint), [tokens])
+    scales = RoundedCache(8, measured_scales(decoder)).tensors() if cache_bits == 8 else {}
+    steps = decoder.input_steps if integer_products else {}
     # random weights are alike everywhere; of trained ones behind a ReLU, not behind other activation functions
     alike = [
-        g.name for g in weights.groups if g.name in steps and (g.rectified or not g.name.endswith(".down"))
+        g.name for g in decoder.groups if g.name in steps and (g.rectified or not g.name.endswith(".down"))
     ]
-    return {input_step_name(group): np.array([steps[group]], np.float32) for group in alike}
+    return scales | {input_step_name(group): np.array([steps[group]], np.float32) for group in alike}
 
 
 def build_artifact(
@@ -67,6 +71,7 @@ def build_artifact(
     table: Format | None = None,
     prompt_format: Format | None = None,
     prompt_attention: PromptAttention = "tiled",
+    cache_bits: CacheBits = 32,
 ) -> Path:
     """An artifact folder as the pipeline leaves it, without what people read.
 
@@ -81,9 +86,11 @@ def build_artifact(
     stored: dict[str, Any] = {name: weights[name] for name in anatomy_of(config).others}
     groups = anatomy_of(config).groups
     formats = {group.name: table or format_ if group.name == EMBEDDING else format_ for group in groups}
-    if BY_ROW in (format_, prompt_format):
-        assert scale == 1.0, "steps are measured on the checkpoint as it is"
-        stored |= _input_steps(checkpoint, int(config["vocab_size"]))
+    integers = BY_ROW in (format_, prompt_format)
+    if integers or cache_bits == 8:
+        assert scale == 1.0, "these are measured on the checkpoint as it is"
+        vocabulary = int(config["vocab_size"])
+        stored |= _measured(checkpoint, vocabulary, integer_products=integers, cache_bits=cache_bits)
     for group in groups:
         parts = [weights[name].T if group.transposed else weights[name] for name in group.weights]
         matrix = np.ascontiguousarray(np.concatenate(parts)) * np.float32(scale)
@@ -111,6 +118,7 @@ def build_artifact(
         groups=tuple(GroupPlan(group=group.name, format=formats[group.name]) for group in groups),
         prompt_format=prompt_format,
         prompt_attention=prompt_attention,
+        cache_bits=cache_bits,
         predicted_weight_bytes=1,
         predicted_artifact_bytes=1,
         predicted_resident_bytes=1,
