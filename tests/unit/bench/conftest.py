@@ -40,7 +40,7 @@ WORDS = ["</s>", "<pad>", "<unk>", "yes", "no", "not", "at", "all", *(f"w{i}" fo
 def _measured(
     checkpoint: Path, vocabulary: int, *, integer_products: bool, cache_bits: CacheBits
 ) -> dict[str, NDArray[np.float32]]:
-    """What the quantize stage measures: steps of inputs, as a trained student has them, and a cache's scales."""
+    """What the quantize stage measures: steps of inputs, as a trained student has them; scales of a cache."""
     from edgeicl.quantize.cache import RoundedCache, measured_scales  # torch: only where it is needed
     from edgeicl.quantize.decoder import CalibratedDecoder
     from edgeicl.quantize.student_weights import read_weights
