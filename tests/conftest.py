@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from tests.side_by_side import the_computer
+from tests.side_by_side import named_after_sets, the_computer
 
 
 @pytest.hookimpl(wrapper=True)
@@ -17,13 +17,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A set in a test's name is written in another order by every process, which then finds other tests."""
-    named = [
-        item.nodeid
-        for item in items
-        if isinstance(item, pytest.Function)
-        for value in getattr(getattr(item, "callspec", None), "params", {}).values()
-        if isinstance(value, (set, frozenset)) and len(value) > 1 and str(value) in item.nodeid
-    ]
-    if named:
+    """Other processes would find other tests."""
+    if named := named_after_sets(items):
         raise pytest.UsageError("lists, not sets, where a test is named after them:\n" + "\n".join(named))

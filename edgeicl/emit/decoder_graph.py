@@ -23,7 +23,7 @@ from edgeicl.emit.branches import by_tokens
 from edgeicl.emit.cache_graph import cache_scales, cache_type
 from edgeicl.emit.graph import GraphBuilder
 from edgeicl.emit.opsets import FUSED
-from edgeicl.emit.whole_attention import with_scores
+from edgeicl.emit.whole_attention import without_tiles
 from edgeicl.models.anatomy import EMBEDDING, HEAD, LABEL_HEAD, Anatomy
 
 _KV = ("key", "value")
@@ -132,7 +132,7 @@ class DecoderGraph(ABC):
         anatomy, name = self.anatomy, f"layers.{layer}"
         qkv = self._builder.linear(source, f"{name}.attention.qkv", f"{name}.qkv")
         tables, rotary = self._rotary()
-        tables = with_scores(self._builder, anatomy.heads, tables)
+        tables = without_tiles(self._builder, anatomy.heads, tables)
         tables, scaled = cache_scales(self._builder, layer, tables)
         attended = self._builder.node(
             "GroupQueryAttention",

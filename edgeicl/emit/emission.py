@@ -193,7 +193,7 @@ class Emission:
         products = check_integer_products(
             self.folder / MODEL_FILE,
             self.weights,
-            rectified={group.name for group in self.anatomy.groups if group.rectified},
+            rectified=self.anatomy.rectified,
             seed=self.recipe.seed,
         )
         checks = products + check("", None, None)

@@ -19,7 +19,7 @@ from edgeicl.emit.data_file import DataFile
 from edgeicl.emit.graph import GraphBuilder
 from edgeicl.emit.opsets import FUSED
 from edgeicl.emit.weights import QuantizedWeights
-from edgeicl.emit.whole_attention import with_scores
+from edgeicl.emit.whole_attention import without_tiles
 from edgeicl.models.anatomy import input_step_name
 from edgeicl.specs.manifest import MODEL_FILE, WEIGHTS_FILE
 from edgeicl.specs.quant_plan import Format, GroupPlan, PromptAttention, QuantPlan
@@ -55,8 +55,8 @@ class Shape:
 def write_products(folder: Path, shape: Shape, format_: Format) -> None:
     """Every product of the layers, of `stream` [1, T, H] or `inner` [1, T, F]; one output of each is summed.
 
-    Integer products round all tokens in one step, and are a ReLU's of `inner` as well, as those of trained OPT
-    models mostly do and are.
+    Integer products round all tokens in one step, and are of what a ReLU makes of `inner`, as those of OPT
+    mostly are. Other activation functions want a step for each token there, which takes longer.
     """
     random = np.random.default_rng(0)
     tensors: dict[str, NDArray[Any]] = {}
@@ -121,11 +121,11 @@ def write_attention(folder: Path, shape: Shape, attention: PromptAttention) -> N
         builder.node("Cast", ["tokens"], ["total"], to=TensorProto.INT32)
         builder.node("Sub", ["total", builder.constant("one", [1], np.int32)], ["lengths"])
         past = builder.constant("past", np.zeros((1, shape.heads, 0, shape.hidden // shape.heads)), np.float32)
-        scores = with_scores(builder, shape.heads, [])
+        rest = without_tiles(builder, shape.heads, [])
         ends = []
         for layer in range(shape.layers):
             outputs = [f"attended.{layer}", f"keys.{layer}", f"values.{layer}"]
-            inputs = ["qkv", "", "", past, past, "lengths", "total", *scores]
+            inputs = ["qkv", "", "", past, past, "lengths", "total", *rest]
             builder.node(
                 "GroupQueryAttention", inputs, outputs, domain=FUSED,
                 num_heads=shape.heads, kv_num_heads=shape.heads,

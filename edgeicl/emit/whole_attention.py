@@ -18,8 +18,8 @@ _NO_SHARE = -1e30  # e to the power of it is zero, and it is no infinity to comp
 _BEFORE_SINK = 4  # inputs of GroupQueryAttention: tables of cosines and sines, positions, and a bias
 
 
-def with_scores(builder: GraphBuilder, heads: int, tables: Sequence[str]) -> list[str]:
-    """Inputs of attention from its `tables` on: a sink with them where the plan wants all scores at once."""
+def without_tiles(builder: GraphBuilder, heads: int, tables: Sequence[str]) -> list[str]:
+    """Inputs of attention from its `tables` on, with a sink where the plan wants all scores at once."""
     if builder.weights.plan.prompt_attention == "tiled" or builder.branch == TOKEN:
         return list(tables)
     sink = builder.constant("no_sink", np.full(heads, _NO_SHARE), np.float32)

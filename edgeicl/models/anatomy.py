@@ -138,6 +138,11 @@ class Anatomy:
     graph_bytes: int | None = None
 
     @property
+    def rectified(self) -> frozenset[str]:
+        """Names of the groups whose inputs come out of a ReLU."""
+        return frozenset(group.name for group in self.groups if group.rectified)
+
+    @property
     def exported(self) -> bool:
         """Whether the graph is Optimum's: there is no row for this architecture."""
         return self.graph_bytes is not None

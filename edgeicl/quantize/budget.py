@@ -60,6 +60,7 @@ class WeightBudget:
     computed_bytes: int = 0
     position_table_bytes: int = 0
     prompt_copy_bytes: int = 0
+    attention_score_bytes: int = 0
 
     def artifact_bytes(self, stored_bytes: int) -> int:
         """Size of the deployed files, at most, when the groups take `stored_bytes` of them."""
@@ -67,7 +68,8 @@ class WeightBudget:
 
     def resident_bytes(self, held_bytes: int) -> int:
         """Peak memory of the running process when it holds the groups in `held_bytes`."""
-        rest = self.kv_cache_bytes + self.prefix_bytes + self.prefill_bytes + self.runtime_overhead_bytes
+        prompt = self.prefill_bytes + self.attention_score_bytes
+        rest = self.kv_cache_bytes + self.prefix_bytes + prompt + self.runtime_overhead_bytes
         # packed, and for a moment of loading beside the file's own pages of it
         copy = 2 * self.prompt_copy_bytes
         return held_bytes + copy + self.other_tensor_bytes + self.computed_bytes + rest
@@ -84,7 +86,7 @@ class WeightBudget:
 
     def with_whole_attention(self, score_bytes: int) -> WeightBudget:
         """The same when all scores of a layer, so many bytes, are in memory at once."""
-        return replace(self, prefill_bytes=self.prefill_bytes + score_bytes)
+        return replace(self, attention_score_bytes=score_bytes)
 
     def limits(self, stored: SizeTable, held: SizeTable) -> list[Limit]:
         """What is left for the groups under each limit given; may be negative."""
@@ -172,8 +174,9 @@ class WeightBudget:
             else f"KV cache {self.kv_cache_bytes}, activations of a prompt {self.prefill_bytes}, runtime "
             f"{self.runtime_overhead_bytes}"
         )
-        if kind == "resident_bytes" and self.computed_bytes:
-            rest += f", tables of positions {self.computed_bytes}"
+        if kind == "resident_bytes":
+            rest += f", scores of attention {self.attention_score_bytes}" * bool(self.attention_score_bytes)
+            rest += f", tables of positions {self.computed_bytes}" * bool(self.computed_bytes)
         rest += (
             f", second copy of the layers for prompts {self.prompt_copy_bytes}"
             if self.prompt_copy_bytes
@@ -181,6 +184,11 @@ class WeightBudget:
         )
         rest += f", prefix {self.prefix_bytes}" if self.prefix_bytes else ""
         return f"weight groups {group_bytes}, other tensors {self.other_tensor_bytes}, {rest}"
+
+
+def context_tokens(target: Target, positions: int) -> int:
+    """Tokens that the artifact's context holds, of a model with so many `positions`."""
+    return min(target.context_tokens, positions)
 
 
 def task_file_bytes(
@@ -209,7 +217,7 @@ def weight_budget(
     `cache_bits` are of a key or a value.
     A target that budgets for more context than the model has positions is clamped, with a deviation.
     """
-    context = min(target.context_tokens, anatomy.positions)
+    context = context_tokens(target, anatomy.positions)
     deviations = []
     if context < target.context_tokens:
         deviations.append(
@@ -251,7 +259,7 @@ def predicted_prompt(target: Target, positions: int) -> tuple[int, tuple[Deviati
 
     `positions` are the model's.
     """
-    context = min(target.context_tokens, positions)
+    context = context_tokens(target, positions)
     if target.prompt_tokens is None or target.prompt_tokens <= context:
         return target.prompt_tokens or context, ()
     deviation = Deviation(
@@ -269,7 +277,7 @@ def require_room(target: Target, positions: int, *, prefix_tokens: int, query_to
 
     `positions` are the model's; `query_tokens` are of the longest query known, with the longest label.
     """
-    context = min(target.context_tokens, positions)
+    context = context_tokens(target, positions)
     if prefix_tokens + query_tokens > context:
         raise DataError(
             f"{prefix_tokens} tokens stand before every query, and a query takes up to {query_tokens} with its "

@@ -29,7 +29,7 @@ class Choice:
 
 
 def require_any(spaces: PlanSpaces) -> None:
-    """BudgetError unless some plan keeps all limits, beside some cache, with or without a copy for prompts.
+    """BudgetError unless some plan keeps all limits, beside some cache, in some way to read prompts.
 
     Told is the first limit that none keeps of the plans that keep those before it, and the least it would have
     to be for one of them.

@@ -91,6 +91,8 @@ def forecast(
     offered = [format_ for by_format in space.stored.values() for format_ in by_format]
     to_measure = sum(format_ in missing for format_ in offered)
     budget = space.budget if shown is None else shown.space.budget
+    attention = "tiled" if shown is None else shown.space.prompt_attention
+    uniform = space.reading_prompts(None, attention) or space
     found = TargetForecast(
         target=target.name,
         artifact_limit_bytes=budget.artifact_limit_bytes,
@@ -103,13 +105,16 @@ def forecast(
         best=None if best is None else _size("best", best.space, best.plan, best.cache_bits),
         smallest=_extreme("smallest", spaces, min),
         largest=_extreme("largest", spaces, max),
-        uniform=tuple(_size(f"uniform {f}", space, plan, cache_bits) for f, plan in space.uniform().items()),
+        uniform=tuple(
+            _size(f"uniform {f}", uniform, each, cache_bits) for f, each in uniform.uniform().items()
+        ),
         other_tensor_bytes=budget.other_tensor_bytes,
         other_file_bytes=budget.other_file_bytes,
         prefix_bytes=budget.prefix_bytes,
         cache_bits=cache_bits,
         kv_cache_bytes=budget.kv_cache_bytes,
         activation_bytes=budget.prefill_bytes,
+        attention_score_bytes=budget.attention_score_bytes,
         runtime_overhead_bytes=budget.runtime_overhead_bytes,
         groups=len(groups),
         to_measure=to_measure,
@@ -179,17 +184,17 @@ def _size(label: str, space: PlanSpace, plan: Plan, cache_bits: CacheBits) -> Fo
 
 
 def _extreme(label: str, spaces: PlanSpaces, choose: Choose) -> ForecastSize:
-    """The most or the least of each figure, whatever the cache."""
+    """The most or the least of each figure, whatever the cache and the way to read prompts, but for a copy."""
 
     def groups(sizes: SizeTable, space: PlanSpace) -> int:
         return sum(choose(by_format.values()) for by_format in merged(sizes, space.units).values())
 
-    each = spaces.values()
+    each = [s for space in spaces.values() for s in space.alternatives if s.prompt_format is None]
     decode = [s.decode.ms_of_bytes(groups(s.decode.reads, s)) for s in each if s.decode is not None]
     first = [s.first.ms_of(groups(s.first.nanoseconds, s)) for s in each if s.first is not None]
     return _sized(
         label,
-        next(iter(each)),
+        each[0],
         next(iter(spaces)) if len(spaces) == 1 else None,
         choose([s.budget.artifact_bytes(groups(s.stored, s)) for s in each]),
         choose([s.budget.resident_bytes(groups(s.held, s)) for s in each]),

@@ -2,8 +2,8 @@
 
 One step for all (static quantization: SmoothQuant, arXiv 2211.10438, section 3) spares the artifact the search
 for each token's largest input and the scaling of what comes out. It is as coarse as the largest token wants it:
-behind a norm, where tokens are alike, that costs little, and behind an activation function, where one token is
-ten times another, most of their digits. So it is taken where tokens are alike, and only there:
+behind a norm, where tokens are alike, that costs little, and behind some activation functions, where one token
+is ten times another, most of their digits. So it is taken where tokens are alike, and only there:
 docs/decisions/0014-integer-products.md.
 """
 

@@ -63,7 +63,8 @@ class PlanSpace:
     def chosen(self, losses: LossTable) -> tuple[PlanSpace, Plan]:
         """The best plan, and the space it is of: this one, or one with another way to read prompts.
 
-        One with a second copy only where a limit of the first token's time makes the plans without lose more.
+        One with a second copy only where a limit of the first token's time makes the plans without lose more;
+        of equal ones that with whole attention, which is there only where it is faster.
         """
         found: list[tuple[PlanSpace, Plan]] = []
         errors: list[BudgetError] = []
@@ -75,9 +76,9 @@ class PlanSpace:
         if not found:
             raise errors[0]
 
-        def order(each: tuple[PlanSpace, Plan]) -> tuple[float, bool, float]:
+        def order(each: tuple[PlanSpace, Plan]) -> tuple[float, bool, bool]:
             space, plan = each
-            return plan_loss(plan, losses), space.prompt_format is not None, space.first_token_ms(plan) or 0.0
+            return plan_loss(plan, losses), space.prompt_format is not None, space.prompt_attention == "tiled"
 
         return min(found, key=order)
 

@@ -10,7 +10,13 @@ from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.size import attention_score_bytes, prefix_file_bytes
-from edgeicl.quantize.budget import predicted_prompt, require_room, task_file_bytes, weight_budget
+from edgeicl.quantize.budget import (
+    context_tokens,
+    predicted_prompt,
+    require_room,
+    task_file_bytes,
+    weight_budget,
+)
 from edgeicl.quantize.cache_choice import Choice, PlanSpaces, require_any
 from edgeicl.quantize.calibration import calibration_sequences, calibration_text
 from edgeicl.quantize.measured_importance import Student
@@ -128,7 +134,7 @@ def _sized(
     by_block = recipe.quantize.importance != "sensitivity"
     prompt_tokens, shortened = predicted_prompt(target, anatomy.positions)
     in_fp32 = (cache_bits, target.activation_bits) == (32, 32)
-    context = min(target.context_tokens, anatomy.positions)
+    scores = attention_score_bytes(anatomy.heads, context_tokens(target, anatomy.positions))
     whole_attention = in_fp32 and target.provider == "cpu" and not anatomy.exported
     space = plan_space(
         anatomy,
@@ -144,7 +150,7 @@ def _sized(
         first_token_limit_ms=target.budget.first_token_ms,
         prompt_format=target.prompt_format if in_fp32 else None,
         copy_advised=in_fp32 and target.prompt_format is None,
-        score_bytes=attention_score_bytes(anatomy.heads, context) if whole_attention else None,
+        score_bytes=scores if whole_attention else None,
     )
     return space, (*clamped, *shortened)
 
@@ -257,7 +263,7 @@ def given_plan(
         expected = "expected null, or prompt_format and budget.first_token_ms in the target"
         raise SpecError(str(path), [Problem("prompt_format", f"found {asked.prompt_format}", expected)])
     expected = (
-        "expected tiled, or a calibration in which whole attention is faster, and budget.first_token_ms or a "
-        "head of the labels alone"
+        "expected tiled; whole is for graphs of edgeicl's own on a CPU, in fp32, where the calibration says it "
+        "is faster, with budget.first_token_ms or a head of the labels alone"
     )
     raise SpecError(str(path), [Problem("prompt_attention", "found whole", expected)])

@@ -59,6 +59,7 @@ def _of_target(recipe: str, found: TargetForecast) -> str:
             f"key/value cache of the context, {found.cache_bits} bits a number",
         ),
         ("", found.activation_bytes, "activations of a prompt as long as the context"),
+        ("", found.attention_score_bytes, "scores of attention to such a prompt, all at once"),
         ("", found.runtime_overhead_bytes, "runtime"),
     ]
     lines = [f"{name:<18}{format_byte_size(count):>10}  {what}" for name, count, what in figures if count]

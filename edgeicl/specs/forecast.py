@@ -62,6 +62,9 @@ class TargetForecast(Spec):
     cache_bits: int = Field(32, description="Of a key or a value; of the plan that is expected.")
     kv_cache_bytes: int
     activation_bytes: int
+    attention_score_bytes: int = Field(
+        0, description="Of attention to a prompt with all scores at once, where the plan shown has it."
+    )
     runtime_overhead_bytes: int
     groups: int
     to_measure: int = Field(description="Losses of a group in a format that the build has to measure.")

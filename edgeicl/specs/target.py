@@ -15,6 +15,7 @@ VNNI = ("avx512_vnni", "avx_vnni")
 """Instructions of x86-64 that add up products of 8-bit integers in 32 bits; avx2 has 16 for two of them."""
 
 _BUSY = 1.5  # of `disturbance`
+_CLEARLY_FASTER = 0.9  # as long; nearer than that two measurements may be equal
 
 
 class Budget(Spec):
@@ -87,7 +88,7 @@ class Calibration(Spec):
         None,
         ge=0.0,
         description="The same where all scores of a layer are computed at once; null: unknown. Where it is "
-        "less, artifacts whose prompts are to be fast do so.",
+        "less by a tenth, artifacts whose prompts are to be fast do so.",
     )
     disturbance: float | None = Field(
         None,
@@ -104,9 +105,9 @@ class Calibration(Spec):
 
     @property
     def whole_attention_is_faster(self) -> bool:
-        """Whether that was measured."""
+        """Whether that was measured, and by more than measurements differ."""
         whole = self.whole_attention_ps_per_product
-        return whole is not None and whole < self.attention_ps_per_product
+        return whole is not None and 0.0 < whole <= _CLEARLY_FASTER * self.attention_ps_per_product
 
     def attention_ps(self, attention: PromptAttention) -> float:
         """Picoseconds of a product between tokens of a prompt."""

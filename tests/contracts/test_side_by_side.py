@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
+from types import SimpleNamespace
 
 import pytest
 
 from tests import side_by_side
-from tests.side_by_side import the_computer
+from tests.side_by_side import named_after_sets, the_computer
 
 WAIT_S = 10.0
 
@@ -58,3 +59,20 @@ def test_later_ones_wait_behind_it() -> None:
     assert not later.wait(0.3)
     over.set()
     assert later.wait(WAIT_S)
+
+
+def test_no_test_is_named_after_a_set() -> None:
+    def item(name: str, *values: object) -> SimpleNamespace:
+        return SimpleNamespace(nodeid=f"test[{name}]", callspec=SimpleNamespace(params=dict(enumerate(values))))
+
+    several = {"a", "b"}
+    found = named_after_sets(
+        [
+            item(str(several), several),
+            item(str([{"of": several}]), 1, [{"of": several}]),
+            item("several0", several),  # numbered
+            item("{'a'}", {"a"}),
+            SimpleNamespace(nodeid="without parameters"),
+        ]
+    )
+    assert found == [f"test[{several}]", f"test[{[{'of': several}]}]"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -33,6 +34,12 @@ def _ran(folder: Path, **inputs: np.ndarray) -> np.ndarray:
     return np.asarray(found)
 
 
+def _names(folder: Path) -> set[str]:
+    """What the nodes of a graph read."""
+    graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
+    return {name for node in graph.node for name in node.input}
+
+
 def test_every_product_is_computed(tmp_path: Path) -> None:
     """fp32 weights are 0.001: from ones, 256 inputs give 0.256 and 512 give 0.512."""
     write_products(tmp_path, SMALL, Format(bits=32))
@@ -51,8 +58,21 @@ def test_the_other_parts_run(tmp_path: Path) -> None:
     assert np.isfinite(_ran(tmp_path / "activations", stream=stream, inner=inner)).all()
     attended = _ran(tmp_path / "tiled", qkv=qkv)
     np.testing.assert_allclose(_ran(tmp_path / "whole", qkv=qkv), attended, rtol=1e-4, atol=1e-6)
+    with_sink = {way: "no_sink" in _names(tmp_path / way) for way in ("tiled", "whole")}
+    assert with_sink == {"tiled": False, "whole": True}
     assert attended.shape == (1, 5, 256)
     np.testing.assert_allclose(attended[0, 0], qkv[0, 0, 512:], rtol=1e-5)  # the first token sees itself
+
+
+def test_integer_products_are_those_of_opt(tmp_path: Path) -> None:
+    write_products(tmp_path, SMALL, BY_ROW)
+    kinds = [node.op_type for node in onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.node]
+    assert {kind: kinds.count(kind) for kind in ("MatMulIntegerToFloat", "Relu", "Abs")} == {
+        "MatMulIntegerToFloat": 4,
+        "Relu": 0,
+        "Abs": 0,
+    }
+    assert {"input_zero", "rectified_zero"} <= _names(tmp_path)
 
 
 def test_times_in_turn() -> None:

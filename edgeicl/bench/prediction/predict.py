@@ -142,7 +142,15 @@ def first_token(
     before = opened.prefix_tokens
     if method == "probe":
         note = f"the first token without attention to the {before} tokens before the query"
-        return _probed_first_token(opened, target, prompt_tokens), (note,) * bool(before)
+        calibration, tiled = (
+            target.calibration,
+            "attention to a prompt as in tiles: whole wasn't measured there",
+        )
+        assert calibration is not None
+        unknown = calibration.whole_attention_ps_per_product is None
+        whole = opened.manifest.plan.prompt_attention == "whole"
+        notes = (note,) * bool(before) + (tiled,) * (whole and unknown)
+        return _probed_first_token(opened, target, prompt_tokens), notes
     rates = flops_per_second(i8mm="i8mm" in target.instruction_features)
     if rates is None:
         return None, ("no published speeds of prompts on chips of this kind",)

@@ -168,13 +168,14 @@ def tiny_task(verbalizers: Mapping[str, str]) -> TaskFile:
 
 @pytest.fixture
 def make_artifact(tmp_path: Path) -> Callable[..., Path]:
-    """Builds a tiny artifact in int8; keyword arguments: name, verbalizers, sets, labels_alone."""
+    """Builds a tiny artifact in int8; keyword arguments: name, verbalizers, sets, labels_alone, attention."""
 
     def make(
         name: str = "artifact",
         verbalizers: Mapping[str, str] = {"entailment": "yes", "contradiction": "no"},
         sets: Sequence[NDArray[Any]] = (),
         labels_alone: bool = False,
+        attention: PromptAttention = "tiled",
     ) -> Path:
         return build_artifact(
             tmp_path / name,
@@ -185,6 +186,7 @@ def make_artifact(tmp_path: Path) -> Callable[..., Path]:
             scale=20.0,
             sets=sets,
             labels_alone=labels_alone,
+            prompt_attention=attention,
         )
 
     return make

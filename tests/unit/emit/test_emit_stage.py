@@ -18,7 +18,7 @@ from edgeicl.emit.model_card import base_license, model_card
 from edgeicl.emit.stage import emit
 from edgeicl.errors import BudgetError, DataError, QualityError
 from edgeicl.specs.manifest import EmitChecks, Manifest
-from edgeicl.specs.quant_plan import Format, QuantPlan
+from edgeicl.specs.quant_plan import BY_ROW, Format, QuantPlan
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.store import StageOutput, Store
@@ -110,6 +110,12 @@ def test_publishes_a_checked_folder(quantize: Callable[[Format], Tiny], tmp_path
     assert not run(tiny, tmp_path, recipe, target, digest="other").reused
     (tmp_path / "in.jsonl").write_text((tmp_path / "in.jsonl").read_text().replace("cat", "dog"))
     assert not run(tiny, tmp_path, recipe, target).reused
+
+
+def test_integer_products_pass_the_checks(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:
+    """Those of a ReLU's outputs too, which are rounded as the student's anatomy says."""
+    checks = checks_of(run(quantize(BY_ROW), tmp_path, make_recipe(tmp_path), make_target()))
+    assert checks.parity[0].name.startswith("integer product, layers.")
 
 
 def test_what_a_killed_run_left_does_not_matter(

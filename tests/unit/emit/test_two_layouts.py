@@ -62,8 +62,7 @@ def test_agrees_with_transformers(variant: str, one_step: bool, tmp_path: Path) 
     assert any(weights.input_step(group) is not None for group in groups) == one_step
     ledger = write_model(tmp_path, model_config(tiny.student), weights)
     _check(tiny, tmp_path)
-    rectified = {group.name for group in anatomy.groups if group.rectified}
-    (product,) = check_integer_products(tmp_path / "model.onnx", weights, rectified=rectified, seed=0)
+    (product,) = check_integer_products(tmp_path / "model.onnx", weights, rectified=anatomy.rectified, seed=0)
     assert product.name.startswith("integer product, prompt.layers.")
     formats = weights.plan.formats()
     stored = sum(group_bytes(*group.shape, formats[group.name]) for group in anatomy.groups)

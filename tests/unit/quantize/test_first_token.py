@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,15 @@ def test_opt_125m_on_paper() -> None:
     assert space.first_token_ms(plan) == pytest.approx(expected, rel=1e-6)
     assert whole.first_token_ms(plan) == pytest.approx(expected - 1.50994944 * 3 / 5, rel=1e-6)
     assert whole.budget.resident_bytes(0) - space.budget.resident_bytes(0) == 1000
+    tight = replace(whole, budget=replace(whole.budget, resident_limit_bytes=1))
+    with pytest.raises(BudgetError, match="scores of attention 1000"):
+        tight.require(plan, what="it")
+    # all that a head of the labels alone does is to read prompts
+    told = {"prompt_tokens": 128, "score_bytes": 1000, "calibration": calibration}
+    assert not plan_space(anatomy, [INT4], budget, by_block=False, **told).others
+    labels = plan_space(anatomy, [INT4], budget, by_block=False, label_head=True, **told)
+    losses = {name: dict.fromkeys(sizes, 0.0) for name, sizes in labels.stored.items()}
+    assert labels.chosen(losses)[0].prompt_attention == "whole"
     other = plan_space(
         anatomy,
         [Format(bits=8, block_size=32)],
@@ -127,7 +137,9 @@ def test_whole_attention_where_it_is_faster_and_asked_for(student: Path, tmp_pat
 
     assert attention(whole_ps=1.0, first_token_ms=1000.0) == "whole"
     assert attention(whole_ps=1.0) == "tiled"  # decoding comes first
-    assert attention(whole_ps=5.0, first_token_ms=1000.0) == "tiled"
+    assert attention(whole_ps=4.5, first_token_ms=1000.0) == "whole"
+    for about_as_fast in (5.0, 4.6, 0.0):  # the last is no measurement
+        assert attention(whole_ps=about_as_fast, first_token_ms=1000.0) == "tiled"
     assert attention(first_token_ms=1000.0) == "tiled"
     target = _timed(copy=False, whole_ps=1.0).model_dump() | {"provider": "cuda", "instruction_features": []}
     target["budget"]["first_token_ms"] = 1000.0
@@ -149,6 +161,18 @@ def test_scores_of_whole_attention_are_in_the_budget(student: Path, tmp_path: Pa
     said, _ = foreseen(student, tmp_path, both)
     assert said.best is not None
     assert said.best.resident_bytes == pytest.approx(whole.predicted_resident_bytes, rel=0.05)
+    assert said.attention_score_bytes == 4 * 4 * 16**2
+    before, _ = foreseen(student, tmp_path, _timed(copy=False, first_token_ms=1000.0))
+    assert said.uniform[0].resident_bytes - before.uniform[0].resident_bytes == 4 * 4 * 16**2
+    assert said.smallest.resident_bytes == before.smallest.resident_bytes
+    assert (said.smallest.first_token_ms or 0.0) < (before.smallest.first_token_ms or 0.0)
+
+
+def test_scores_are_of_the_positions_that_there_are(student: Path, tmp_path: Path) -> None:
+    """The student has 40 positions and 4 heads, whatever the target has room for."""
+    asked = _timed(copy=False, whole_ps=1.0, first_token_ms=1000.0, artifact_bytes=None)
+    found, _ = foreseen(student, tmp_path, asked.model_copy(update={"context_tokens": 1000}))
+    assert found.attention_score_bytes == 4 * 4 * 40**2
 
 
 def test_whole_attention_beside_a_copy(student: Path, tmp_path: Path) -> None:
@@ -158,6 +182,12 @@ def test_whole_attention_beside_a_copy(student: Path, tmp_path: Path) -> None:
     plan = QuantPlan.model_validate_json((output.path / "plan.json").read_bytes())
     assert (plan.prompt_format, plan.prompt_attention) == (BY_ROW, "whole")
     assert _plan(student, tmp_path, target, plan=str(output.path / "plan.json")) == plan
+    edited = tmp_path / "edited.json"
+    edited.write_text(plan.model_copy(update={"prompt_attention": "tiled"}).model_dump_json())
+    slower = _timed(whole_ps=1.0, first_token_ms=2 * fastest)
+    assert _plan(student, tmp_path, slower, plan=str(edited)).prompt_attention == "tiled"
+    edited.write_text(plan.model_dump_json())
+    assert _plan(student, tmp_path, slower, plan=str(edited)).prompt_attention == "whole"
     with pytest.raises(SpecError, match=r"prompt_attention +found whole"):
         _run(student, tmp_path, _timed(first_token_ms=fastest), plan=str(output.path / "plan.json"))
     with pytest.raises(ValidationError, match="prompt_attention is whole with"):

@@ -22,8 +22,10 @@ from edgeicl.quantize.stored_weights import stored_values
 from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.specs.quant_plan import Format, QuantPlan
 from edgeicl.specs.recipe import Lsaq
+from edgeicl.specs.target import Target
 from edgeicl.store import Store
 from tests.unit.divergence import kl
+from tests.unit.quantize.test_first_token import _timed as timed_target
 from tests.unit.quantize.test_quantize_stage import ALL, LARGEST_BYTES, _recipe, _target
 from tests.unit.quantize.tiny_student import SEQUENCES
 from tests.unit.tiny_models import make_model
@@ -32,10 +34,12 @@ YES, NO = 3, 4
 INT4 = Format(bits=4, block_size=32)
 
 
-def run(student: Path, store: Path, *, head: str, **budget: int) -> tuple[Any, QuantPlan]:
+def run(
+    student: Path, store: Path, *, head: str, target: Target | None = None, **budget: int
+) -> tuple[Any, QuantPlan]:
     recipe = _recipe()
     recipe = recipe.model_copy(update={"emit": recipe.emit.model_copy(update={"head": head})})
-    target = _target(ALL, **budget or {"artifact_bytes": LARGEST_BYTES})
+    target = target or _target(ALL, **budget or {"artifact_bytes": LARGEST_BYTES})
     output = quantize(
         recipe, target, student=student, student_digest="d", store=Store(store), base_folder=student
     )
@@ -54,6 +58,17 @@ def test_rows_are_stored_as_they_are_and_counted(
     assert {str(f) for f in plan.formats().values()} == {"fp32"}
     assert plan.predicted_weight_bytes - full.predicted_weight_bytes == 2 * 32 * 4
     assert full.predicted_resident_bytes - plan.predicted_resident_bytes == 96 * 32 * 4 - 2 * 32 * 4
+
+
+def test_prompts_are_all_there_is(student: Path, tmp_path: Path) -> None:
+    """So whole attention is taken without a limit where it is faster, but for a cache of integers."""
+    timed = timed_target(copy=False, whole_ps=1.0)
+    integers = Target.model_validate(timed.model_dump() | {"cache_bits": [8]})
+    found = [
+        run(student, tmp_path, head=head, target=target)[1].prompt_attention
+        for head, target in (("verbalizers", timed), ("full", timed), ("verbalizers", integers))
+    ]
+    assert found == ["whole", "tiled", "tiled"]
 
 
 def test_what_a_looked_up_table_holds_on_paper() -> None:

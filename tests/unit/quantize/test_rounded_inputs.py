@@ -95,6 +95,13 @@ def test_steps_of_a_student(student: Path) -> None:
     of_relu = decoder.matrix_of("layers.0.mlp.down", weights.matrices["layers.0.mlp.down"], ROW)
     assert isinstance(of_relu, IntegerMatrix)
     assert of_relu.rectified
+    largest: list[float] = []
+    decoder.layer(
+        0,
+        decoder.embed(),
+        before=lambda name, rows: largest.append(float(rows.max())) if name.endswith(".down") else None,
+    )
+    assert of_relu.input_step == pytest.approx(1.1 * largest[0] / 255, rel=1e-5)
     norm = next(name for name in weights.others if "layers.0.self_attn_layer_norm.weight" in name)
     for name in (norm, norm.replace("weight", "bias")):
         weights.others[name] *= 4  # what the norm gives is four times as large, and so are steps

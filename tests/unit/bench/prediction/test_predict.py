@@ -77,6 +77,24 @@ def test_what_a_probe_measured_is_all_that_counts(make_artifact: Make) -> None:
     assert found.first_token_ms.value == pytest.approx(2.0 + (many * 4 * 100 + one * 1000) * 1e-9, rel=0.01)
 
 
+def test_whole_attention_is_predicted_by_its_own_cost(make_artifact: Make) -> None:
+    """4 tokens and 2 layers of width 32: 2 * 2 * 32 * 16 products."""
+    cost = FormatCost(format=INT8, decode_ps_per_weight=1.0, prompt_ps_per_weight=1.0)
+
+    def said(artifact: Path, whole: float | None) -> tuple[float, bool]:
+        measured = calibration(
+            costs=(cost,), attention_ps_per_product=1e6, whole_attention_ps_per_product=whole
+        )
+        found = predict(artifact, target(calibration=measured), prompt_tokens=4)
+        assert found.first_token_ms is not None
+        return found.first_token_ms.value, any("in tiles" in note for note in found.notes)
+
+    tiled, whole = make_artifact(), make_artifact("other", attention="whole")
+    assert said(tiled, 1e5) == said(tiled, None) == (pytest.approx(2048 * 1e-3, rel=0.01), False)
+    assert said(whole, 1e5) == (pytest.approx(2048 * 1e-4, rel=0.01), False)
+    assert said(whole, None) == (pytest.approx(2048 * 1e-3, rel=0.01), True)
+
+
 def test_an_interval_is_that_of_the_held_out(make_artifact: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict_module, "_least_bytes", lambda: 0.0)
     found = predict(make_artifact(), target(calibration=None), depth_tokens=8)
