@@ -101,7 +101,9 @@ def main(arguments: list[str] | None = None) -> None:
     except SystemExit as ended:
         told = {INTERRUPTED: "interrupted", TERMINATED: "terminated"}.get(ended.code)  # type: ignore[arg-type]
         if told and launched.is_first():
-            typer.echo(f"{told}; run the same command again to go on", err=True)
+            typer.echo(
+                f"{told}; what is in the store is not made anew when the same command is run again", err=True
+            )
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:  # the system's refusal, not a mistake in here

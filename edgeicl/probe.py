@@ -86,6 +86,7 @@ def _probed(
     calibration = Calibration(
         bandwidth_bytes_per_second=bandwidth,
         costs=tuple(costs),
+        fixed_layers=shape.layers,
         **rest,
         disturbance=_significant(busy),
         measurements=2 * len(costs) + 6,

@@ -87,11 +87,16 @@ def _metric(name: str) -> str | None:
 
 
 def read_baseline(path: Path) -> BenchResult:
-    """What `edgeicl bench --json` wrote. DataError where it can't be read as that."""
+    """What `edgeicl bench --json` wrote. SpecError without the file, DataError where it is something else."""
     try:
         found = BenchResult.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}") from error
+        problem = Problem(
+            "--against", error.strerror or str(error), "expected a file of `edgeicl bench -o FILE`"
+        )
+        raise SpecError(
+            str(path), [problem], next_step="measure a baseline first, or correct the path"
+        ) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))

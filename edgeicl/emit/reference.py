@@ -16,6 +16,7 @@ from edgeicl.models.anatomy import EMBEDDING, Anatomy, WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.checkpoint import TIED_HEAD
 from edgeicl.models.streamed_model import streamed_model
+from edgeicl.models.threads import fit_threads
 
 Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -36,6 +37,7 @@ def reference_model(
     read with, where those are others.
     """
     anatomy = anatomy_of(config)
+    fit_threads(anatomy.parameters)
     parameters = _Parameters(anatomy, weights.dense_for_prompts if prompts else weights.dense, weights)
 
     def read(name: str) -> torch.Tensor:

@@ -138,6 +138,11 @@ class Anatomy:
     graph_bytes: int | None = None
 
     @property
+    def parameters(self) -> int:
+        """Numbers of all weight groups, about as many as the model has."""
+        return sum(prod(group.shape) for group in self.groups)
+
+    @property
     def rectified(self) -> frozenset[str]:
         """Names of the groups whose inputs come out of a ReLU."""
         return frozenset(group.name for group in self.groups if group.rectified)

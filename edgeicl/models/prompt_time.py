@@ -26,7 +26,7 @@ def rest_of_prompt_ms(
     products = 2 * anatomy.layers * anatomy.heads * anatomy.head_size * tokens**2
     between = products * calibration.attention_ps(attention)
     picoseconds = numbers * calibration.activation_ps_per_number + between
-    return calibration.fixed_prompt_ms + picoseconds * 1e-9
+    return calibration.fixed_prompt_ms_of(anatomy.layers) + picoseconds * 1e-9
 
 
 def _last_token_alone(group: WeightGroup, anatomy: Anatomy) -> bool:

@@ -252,7 +252,7 @@ def plan_space(
             },
             rest_bytes=budget.decoded_rest_bytes,
             bandwidth_bytes_per_second=calibration.bandwidth_bytes_per_second,
-            fixed_ms=calibration.fixed_decode_ms,
+            fixed_ms=calibration.fixed_decode_ms_of(anatomy.layers),
             limit_ms=decode_limit_ms,
         )
 

@@ -18,6 +18,7 @@ from edgeicl.models.anatomy import EMBEDDING, Anatomy, WeightGroup
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.checkpoint import TIED_HEAD, Checkpoint
 from edgeicl.models.model_folder import model_config, weight_files
+from edgeicl.models.threads import fit_threads
 from edgeicl.quantize.made_on_use import MadeOnUse
 
 Floats = NDArray[np.float32]
@@ -66,6 +67,7 @@ def read_weights(folder: Path) -> StudentWeights:
         raise DataError(f"{folder} has no model.safetensors")
     checkpoint = Checkpoint(folder, anatomy.prefix)
     _require_sound(checkpoint, anatomy)
+    fit_threads(anatomy.parameters)
 
     def values(name: str) -> Floats:
         found: Floats = checkpoint.read(name).float().numpy()

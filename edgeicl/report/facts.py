@@ -288,4 +288,5 @@ def unquantized_text(plan: QuantPlan) -> str | None:
     if any(group.format.quantized for group in plan.groups):
         return None
     formats = " and ".join(sorted({str(group.format) for group in plan.groups}))
-    return f"nothing was quantized: all weights fit the target in {formats}"
+    copy = "" if plan.prompt_format is None else f"; prompts are read with their copy in {plan.prompt_format}"
+    return f"nothing was quantized: all weights fit the target in {formats}{copy}"

@@ -74,6 +74,12 @@ class Calibration(Spec):
     fixed_prompt_ms: float = Field(
         0.0, ge=0.0, description="Milliseconds of a prompt, however short, beside its products."
     )
+    fixed_layers: int | None = Field(
+        None,
+        ge=1,
+        description="Layers of the graph whose nodes took these fixed times, which go with their number; null: "
+        "they are those of any graph.",
+    )
     activation_ps_per_number: float = Field(
         0.0,
         ge=0.0,
@@ -108,6 +114,14 @@ class Calibration(Spec):
         """Whether that was measured, and by more than measurements differ."""
         whole = self.whole_attention_ps_per_product
         return whole is not None and 0.0 < whole <= _CLEARLY_FASTER * self.attention_ps_per_product
+
+    def fixed_decode_ms_of(self, layers: int) -> float:
+        """Of a graph of so many layers."""
+        return self.fixed_decode_ms * (1.0 if self.fixed_layers is None else layers / self.fixed_layers)
+
+    def fixed_prompt_ms_of(self, layers: int) -> float:
+        """Of a graph of so many layers."""
+        return self.fixed_prompt_ms * (1.0 if self.fixed_layers is None else layers / self.fixed_layers)
 
     def attention_ps(self, attention: PromptAttention) -> float:
         """Picoseconds of a product between tokens of a prompt."""

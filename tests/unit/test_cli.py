@@ -198,7 +198,7 @@ def test_an_artifact_that_is_none_is_code_7(tmp_path: Path, capsys: pytest.Captu
         (OSError(28, "No space left on device"), 1, "error: No space left on device\nnext: make room"),
         (PermissionError(13, "Permission denied", "/x"), 1, "error: /x: Permission denied\nnext: "),
         (OSError("a library's own"), 1, "unexpected OSError: a library's own\nnext: run it again as"),
-        (KeyboardInterrupt(), 130, "interrupted; run the same command again to go on\n"),
+        (KeyboardInterrupt(), 130, "interrupted; what is in the store is not made anew"),
     ],
 )
 def test_errors_become_messages_and_codes(
@@ -239,7 +239,10 @@ def test_a_request_to_end_cleans_up(
     before = signal.getsignal(ending)
     assert exit_code("check", "r.yaml") == 143
     assert cleaned == ["up"]
-    assert capsys.readouterr().err == "terminated; run the same command again to go on\n"
+    assert (
+        capsys.readouterr().err
+        == "terminated; what is in the store is not made anew when the same command is run again\n"
+    )
     assert signal.getsignal(ending) == before
 
 

@@ -94,6 +94,7 @@ def test_a_target_is_measured() -> None:
     assert all(0.01 < cost.prompt_ps_per_weight < 1e6 for cost in calibration.costs)
     assert calibration.bandwidth_bytes_per_second > 1e8
     assert calibration.fixed_decode_ms > 0
+    assert calibration.fixed_layers == LARGER.layers
     assert calibration.whole_attention_ps_per_product is not None
     assert "1 threads" in calibration.source
     assert found.description == f"{processor()}, 1 threads, measured by edgeicl probe, from tiny-cpu"

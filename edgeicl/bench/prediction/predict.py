@@ -109,7 +109,8 @@ def decode_ms(opened: Artifact, target: Target, method: Method, depth_tokens: in
     reads = total
     if opened.manifest.engine == "fused":
         reads += _counted_otherwise(opened, calibration)
-    return calibration.fixed_decode_ms + 1e3 * reads / calibration.bandwidth_bytes_per_second
+    layers = anatomy_of(model_config(opened.path)).layers
+    return calibration.fixed_decode_ms_of(layers) + 1e3 * reads / calibration.bandwidth_bytes_per_second
 
 
 def _counted_otherwise(opened: Artifact, calibration: Calibration) -> int:

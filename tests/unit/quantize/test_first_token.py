@@ -99,6 +99,9 @@ def test_opt_125m_on_paper() -> None:
     tight = replace(whole, budget=replace(whole.budget, resident_limit_bytes=1))
     with pytest.raises(BudgetError, match="scores of attention 1000"):
         tight.require(plan, what="it")
+    nodes = calibration.model_copy(update={"fixed_layers": 6})  # half of what this model has
+    twice = plan_space(anatomy, [INT4], budget, by_block=False, calibration=nodes, prompt_tokens=128)
+    assert twice.first_token_ms(plan) == pytest.approx(expected + 0.001, rel=1e-6)
     # all that a head of the labels alone does is to read prompts
     told = {"prompt_tokens": 128, "score_bytes": 1000, "calibration": calibration}
     assert not plan_space(anatomy, [INT4], budget, by_block=False, **told).others
