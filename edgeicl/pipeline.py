@@ -74,14 +74,19 @@ def compile_job(
 
     Raises:
         EdgeiclError: `rebuild`, while another build uses the cache.
+        SpecError, DataError, BudgetError, DeviationError: before anything is trained, what is known by then.
         DataError: several processes whose caches are not one folder.
     """
     from edgeicl.distill.stage import distill
     from edgeicl.distill.workers import workers as launched_workers
+    from edgeicl.known_ahead import known_deviations
     from edgeicl.tasks.label_words import with_label_words
 
     started = time.monotonic()
     job = replace(job, recipe=with_label_words(job.recipe, job.base_folder))
+    ahead = known_deviations(job)
+    if strict:
+        _forbid(ahead)
     root = cache or cache_root()
     workers = launched_workers()
     # Of each target: plan and quantize, recover, emit and check, benchmark, report.
@@ -297,14 +302,20 @@ class _Compiler:
 
     def tell(self, deviations: Sequence[Deviation]) -> None:
         """Nothing degrades in silence: a warning each, an error under --strict."""
-        lines = _lines(deviations)
-        for line in lines:
+        for line in _lines(deviations):
             log.warning("deviation: %s", line)
-        if self.strict and deviations:
-            raise DeviationError(
-                "\n  ".join([f"--strict: {len(deviations)} deviation(s) from what was asked", *lines]),
-                next_step="change the recipe or target so that it asks for what it gets, or leave out --strict",
-            )
+        if self.strict:
+            _forbid(deviations)
+
+
+def _forbid(deviations: Sequence[Deviation]) -> None:
+    """DeviationError if there are any."""
+    if deviations:
+        told = f"--strict: {len(deviations)} deviation(s) from what was asked"
+        raise DeviationError(
+            "\n  ".join([told, *_lines(deviations)]),
+            next_step="change the recipe or target so that it asks for what it gets, or leave out --strict",
+        )
 
 
 def _lines(deviations: Sequence[Deviation]) -> list[str]:

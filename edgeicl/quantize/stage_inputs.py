@@ -246,12 +246,6 @@ def given_plan(
         return None
     target = able_target(target, student)
     path = local_path(recipe.quantize.plan, base_folder)
-    if not path.is_file():
-        raise SpecError(
-            str(path),
-            [Problem("quantize.plan", "no such file", "expected a plan.json")],
-            next_step="check its path, which starts at the recipe's folder, in --set too; or write it from /",
-        )
     groups = anatomy_of(model_config(student)).groups
     cache_bits, plan = read_plan(
         path,

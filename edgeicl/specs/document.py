@@ -58,7 +58,9 @@ def read_document(path: Path, *, kind: str) -> Document:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         problem = Problem(kind.upper(), error.strerror or str(error), f"expected a readable {kind} file")
-        raise SpecError(str(path), [problem], next_step=f"check the path of the {kind}") from error
+        # only a recipe names a plan
+        start = ", which starts at the recipe's folder, in --set too" if kind == "plan" else ""
+        raise SpecError(str(path), [problem], next_step=f"check the path of the {kind}{start}") from error
     except UnicodeDecodeError as error:
         problem = Problem(kind, f"byte {error.start} is no UTF-8", "expected a UTF-8 text file", line=1)
         raise SpecError(str(path), [problem], next_step=f"name a {kind}, or save it as UTF-8 text") from error

@@ -28,7 +28,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("arguments", "forecast", "probe", "installation"),
     ("build_time", "probed_computer"),
     ("pipeline", "new_prefix"),
-    ("compressor",),
+    ("compressor", "known_ahead"),
     ("job",),
     ("artifact", "steps", "stored"),
     STAGES,

@@ -180,11 +180,23 @@ def test_the_plan_can_be_edited_and_fed_back(program: Program, artifact: Path, t
     assert {entry.format.bits for entry in built.plan.groups} == {8}
 
 
-def test_an_infeasible_budget_names_the_smallest_size(program: Program, tmp_path: Path) -> None:
-    arguments = small_compile(tmp_path / "small", "--target-set", "budget.artifact_bytes=100kB")
-    done = program.run(*arguments)
-    assert done.returncode == 4
-    assert "at least" in done.stderr
+@pytest.mark.parametrize(
+    ("asked", "code", "told"),
+    [
+        (("--target-set", "budget.artifact_bytes=100kB"), 4, "at least"),
+        (("--target-set", "context_tokens=4096", "--strict"), 10, "asked 4096, got 320"),
+        (("--set", "quantize.plan=missing.json"), 2, "starts at the recipe's folder"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_trained(
+    asked: tuple[str, ...], code: int, told: str, tmp_path: Path
+) -> None:
+    """For a budget, the smallest size that could be kept."""
+    done = Program(tmp_path / "cache").run(*small_compile(tmp_path / "small", *asked))
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr
+    assert "distill" not in done.stderr
+    assert not list(tmp_path.glob("cache/**/*.safetensors"))
     assert not (tmp_path / "small").exists()
 
 
