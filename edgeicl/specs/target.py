@@ -117,11 +117,14 @@ class Calibration(Spec):
 
     def fixed_decode_ms_of(self, layers: int) -> float:
         """Of a graph of so many layers."""
-        return self.fixed_decode_ms * (1.0 if self.fixed_layers is None else layers / self.fixed_layers)
+        return self._of_layers(self.fixed_decode_ms, layers)
 
     def fixed_prompt_ms_of(self, layers: int) -> float:
         """Of a graph of so many layers."""
-        return self.fixed_prompt_ms * (1.0 if self.fixed_layers is None else layers / self.fixed_layers)
+        return self._of_layers(self.fixed_prompt_ms, layers)
+
+    def _of_layers(self, fixed_ms: float, layers: int) -> float:
+        return fixed_ms if self.fixed_layers is None else fixed_ms * layers / self.fixed_layers
 
     def attention_ps(self, attention: PromptAttention) -> float:
         """Picoseconds of a product between tokens of a prompt."""

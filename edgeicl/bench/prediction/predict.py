@@ -142,16 +142,14 @@ def first_token(
     config = model_config(opened.path)
     before = opened.prefix_tokens
     if method == "probe":
-        note = f"the first token without attention to the {before} tokens before the query"
-        calibration, tiled = (
-            target.calibration,
-            "attention to a prompt as in tiles: whole wasn't measured there",
-        )
-        assert calibration is not None
-        unknown = calibration.whole_attention_ps_per_product is None
-        whole = opened.manifest.plan.prompt_attention == "whole"
-        notes = (note,) * bool(before) + (tiled,) * (whole and unknown)
-        return _probed_first_token(opened, target, prompt_tokens), notes
+        assert target.calibration is not None
+        notes = []
+        if before:
+            notes.append(f"the first token without attention to the {before} tokens before the query")
+        unknown = target.calibration.whole_attention_ps_per_product is None
+        if unknown and opened.manifest.plan.prompt_attention == "whole":
+            notes.append("attention to a prompt as in tiles: whole wasn't measured there")
+        return _probed_first_token(opened, target, prompt_tokens), tuple(notes)
     rates = flops_per_second(i8mm="i8mm" in target.instruction_features)
     if rates is None:
         return None, ("no published speeds of prompts on chips of this kind",)
