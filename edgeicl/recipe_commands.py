@@ -62,7 +62,7 @@ def check(
     else:
         names = ", ".join(target.name for target in job.targets)
         typer.echo(f"{job.recipe_path}: nothing wrong; targets: {names}")
-        log.info("data was not read: `edgeicl plan %s` reads it, as a build does first", recipe)
+        log.info("data was not read: `edgeicl plan` with the same arguments reads it, as a build does first")
 
 
 @recipe_app.command(rich_help_panel=RECIPE)
