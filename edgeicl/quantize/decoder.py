@@ -72,7 +72,7 @@ class CalibratedDecoder:
             raise DataError(f"token {int(self.tokens.max())} is outside the vocabulary of {vocabulary}")
         self.prefix_tokens = len(before)
         self.lengths = [len(before), *lengths] if len(before) else lengths
-        self.groups = weights.groups
+        self.groups, self._rectified = weights.groups, anatomy.rectified
         self.layers = anatomy.layers
         self._heads, self.kv_heads, self.head_size = anatomy.heads, anatomy.kv_heads, anatomy.head_size
         places = [torch.arange(len(before)), *(len(before) + torch.arange(length) for length in lengths)]
@@ -184,7 +184,7 @@ class CalibratedDecoder:
 
     def input_steps_with(self, replaced: Mapping[str, Matrix] | None) -> dict[str, float]:
         """The same of the student with some groups replaced."""
-        steps = InputSteps(self.prefix_tokens, self._rectified())
+        steps = InputSteps(self.prefix_tokens, self._rectified)
         hidden = self.embed(replaced, before=steps)
         for index in range(self.layers):
             hidden = self.layer(index, hidden, replaced, before=steps)
@@ -196,11 +196,7 @@ class CalibratedDecoder:
     def matrix_of(self, group: str, values: NDArray[np.float32], format_: Format) -> Matrix:
         """The group's `values` [N, K], stored in the format and read again, as its kernel takes them."""
         step = self.input_steps.get(group) if format_.by_row else None
-        return as_computed(values, format_, step, rectified=group in self._rectified())
-
-    def _rectified(self) -> set[str]:
-        """The groups whose inputs come out of a ReLU."""
-        return {group.name for group in self.groups if group.rectified}
+        return as_computed(values, format_, step, rectified=group in self._rectified)
 
     def _matrix(self, group: str, replaced: Mapping[str, Matrix] | None) -> Matrix:
         if replaced is not None and group in replaced:

@@ -63,7 +63,7 @@ class WholeModelDecoder(CalibratedDecoder):
             )
         self.tokens = torch.tensor([token for sequence in sequences for token in sequence])
         self.lengths, self.prefix_tokens, self.layers = lengths, 0, 0
-        self.groups = weights.groups
+        self.groups, self._rectified = weights.groups, anatomy.rectified
         self.head = EMBEDDING if anatomy.tied else HEAD
         self._model: Any = weights.model
         self._matrices = weights.matrices

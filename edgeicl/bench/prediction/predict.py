@@ -109,8 +109,7 @@ def decode_ms(opened: Artifact, target: Target, method: Method, depth_tokens: in
     reads = total
     if opened.manifest.engine == "fused":
         reads += _counted_otherwise(opened, calibration)
-    layers = anatomy_of(model_config(opened.path)).layers
-    return calibration.fixed_decode_ms_of(layers) + 1e3 * reads / calibration.bandwidth_bytes_per_second
+    return calibration.fixed_decode_ms_of(opened.layers) + 1e3 * reads / calibration.bandwidth_bytes_per_second
 
 
 def _counted_otherwise(opened: Artifact, calibration: Calibration) -> int:
