@@ -49,13 +49,16 @@ def test_other_architectures(config: dict[str, Any], prompt_tokens: int, tmp_pat
 
 @pytest.mark.parametrize("config", [GPT2_SHAPE, gated_shape("llama")], ids=["gpt2", "llama"])
 def test_whole_attention_holds_its_scores(config: dict[str, Any], tmp_path: Path) -> None:
-    """12 heads, 1,024 tokens: 50 MB, and so the runtime does go through them all at once."""
+    """12 heads, 1,024 tokens: 50 MB, and so the runtime does go through them all at once.
+
+    Held twice they would leave `session` its bound; processes of the same model differ by 5 MB.
+    """
     tiled, whole = (
         memory(config, FORMATS[1], prompt_tokens=1024, folder=tmp_path / attention, attention=attention)
         for attention in (TILED, WHOLE)
     )
     assert LEAST_SESSION_BYTES < whole.session < MOST_SESSION_BYTES
-    assert 40_000_000 < whole.peak - tiled.peak < 60_000_000
+    assert whole.peak - tiled.peak > 40_000_000
 
 
 def test_the_bytes_of_the_files_do_not_explain_it(tmp_path: Path) -> None:
