@@ -56,6 +56,12 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option(min=1, help="As many as the target names and this computer has, unless given."),
 ]
+AcceptNoiseOption = Annotated[
+    bool, typer.Option("--accept-noise", help="Take figures that something speaks against, and say what.")
+]
+MostRoundsOption = Annotated[
+    int, typer.Option(min=1, help="Rounds at most: more follow where those of --rounds disagree.")
+]
 OnOption = Annotated[
     str,
     typer.Option(

@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 
 from edgeicl.arguments import (
+    AcceptNoiseOption,
     ArtifactArgument,
     CoresOption,
     InstallOption,
     JsonOption,
     LikeOption,
     MemoryOption,
+    MostRoundsOption,
     OnOption,
     ThreadsOption,
     file_to_write,
@@ -75,9 +77,7 @@ def bench(
     attempts: Annotated[
         int, typer.Option(min=1, help="Measure again, at most so often, where repetitions disagree.")
     ] = 3,
-    accept_noise: Annotated[
-        bool, typer.Option("--accept-noise", help="Take a result whose repetitions disagree, with a note.")
-    ] = False,
+    accept_noise: AcceptNoiseOption = False,
     against: Annotated[
         Path | None, typer.Option(metavar="BASELINE", help="An earlier result (--json) to compare with.")
     ] = None,
@@ -210,19 +210,23 @@ def compare_command(
     repetitions: RepetitionsOption = 3,
     warmup: WarmupOption = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, each of one process of everyone.")] = 5,
+    most_rounds: MostRoundsOption = 15,
     runs: Annotated[
         int, typer.Option(min=1, help="Whole comparisons; with several it says which ratios repeat.")
     ] = 1,
+    accept_noise: AcceptNoiseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure artifacts beside what one would use instead, in the same run.
 
-    Exit code 9 if a rival could not be measured; figures of the others are printed all the same.
+    Exit code 9 if a rival could not be measured, or if rounds disagree or other processes were at work;
+    figures are printed all the same. Interrupted, the same command goes on from the last whole round.
     """
-    from edgeicl.bench.compare import prepare
+    from edgeicl.bench.compare import compare, prepare
     from edgeicl.bench.devices.address import device_at
     from edgeicl.bench.devices.cuda import CudaDevice
     from edgeicl.bench.devices.local import LocalDevice
+    from edgeicl.bench.noise import require_no_doubt
     from edgeicl.bench.repeats import run_repeatedly
     from edgeicl.bench.workload import Workload
     from edgeicl.cache_lock import in_use
@@ -249,11 +253,17 @@ def compare_command(
             install=install,
             device=device,
         )
-        found = contest.run(rounds) if runs == 1 else run_repeatedly(contest, runs=runs, rounds=rounds)
+        found = (
+            compare(contest, rounds=rounds, most_rounds=most_rounds)
+            if runs == 1
+            else run_repeatedly(contest, runs=runs, rounds=rounds, most_rounds=most_rounds)
+        )
     if as_json:
         print_json(plain(found))
     else:
         typer.echo(comparison_text(found) if isinstance(found, Comparison) else repeated_text(found))
+    if not accept_noise:
+        require_no_doubt(found.doubts)
     if contest.not_measured:
         raise typer.Exit(BenchError.exit_code)
 

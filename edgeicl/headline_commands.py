@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeicl.arguments import ArtifactArgument, JsonOption, ThreadsOption, plain, print_json, threads_for
+from edgeicl.arguments import (
+    AcceptNoiseOption,
+    ArtifactArgument,
+    JsonOption,
+    MostRoundsOption,
+    ThreadsOption,
+    plain,
+    print_json,
+    threads_for,
+)
 from edgeicl.errors import DataError, Problem, SpecError
 
 if TYPE_CHECKING:
@@ -38,6 +47,7 @@ def headline(
     ] = "fp32,bf16",
     queries: Annotated[int, typer.Option(min=1, help="Queries of each evaluation data set.")] = 100,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, each of one process of everyone.")] = 5,
+    most_rounds: MostRoundsOption = 10,
     threads: ThreadsOption = None,
     python: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Python that has transformers and torch; this one.")
@@ -45,14 +55,18 @@ def headline(
     install: Annotated[
         bool, typer.Option("--install", help="Make the teacher's environment with pip, in the cache.")
     ] = False,
+    accept_noise: AcceptNoiseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the artifact beside the teacher with demonstrations, on the same queries.
 
     The teacher is run by transformers in each precision, with its demonstrations read anew with each query and
-    with their keys and values computed once. Exit code 9 if one of these could not be measured.
+    with their keys and values computed once. Exit code 9 if one of these could not be measured, or if rounds
+    disagree or other processes were at work; figures are printed all the same. Interrupted, the same command
+    goes on from the last whole round.
     """
     from edgeicl.bench.headline.compare_teacher import headline as measure
+    from edgeicl.bench.noise import require_no_doubt
     from edgeicl.cache_lock import in_use
     from edgeicl.errors import BenchError
     from edgeicl.models.model_folder import model_folder
@@ -80,11 +94,14 @@ def headline(
             threads=threads_for(artifact, threads),
             queries=queries,
             rounds=rounds,
+            most_rounds=most_rounds,
             precisions=precisions,
             python=python.absolute() if python else None,
             install=install,
         )
     print_json(plain(found)) if as_json else typer.echo(headline_text(found))
+    if not accept_noise:
+        require_no_doubt(found.doubts)
     if found.not_measured:
         raise typer.Exit(BenchError.exit_code)
 

@@ -1,6 +1,7 @@
 """Artifacts of one student in several formats beside rivals, in one run: the table of docs/results/rivals.md.
 
-    python -m tests.evidence_rivals CHECKPOINT [--with A,B,...] [--python NAME=PATH ...] [--rounds N] [--runs N]
+    python -m tests.evidence_rivals CHECKPOINT [--with A,B,...] [--python NAME=PATH ...]
+        [--rounds N] [--most-rounds N] [--runs N]
 
 CHECKPOINT is a folder with config.json and model.safetensors, such as `tests/opt_shaped.py` writes. Artifacts
 are rounded to nearest, all groups in one format: what is shown is speed and size.
@@ -14,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from edgeicl.bench.compare import prepare
+from edgeicl.bench.compare import compare, prepare
 from edgeicl.bench.repeats import run_repeatedly
 from edgeicl.bench.rivals.table import RIVALS
 from edgeicl.bench.workload import Workload
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--decode-tokens", type=int, default=64)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--most-rounds", type=int, default=0)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--json", type=Path, help="Where every sample is written.")
     given = parser.parse_args()
@@ -84,9 +86,9 @@ def main() -> None:
             install=given.install,
         )
         found = (
-            contest.run(given.rounds)
+            compare(contest, rounds=given.rounds, most_rounds=given.most_rounds)
             if given.runs == 1
-            else run_repeatedly(contest, runs=given.runs, rounds=given.rounds)
+            else run_repeatedly(contest, runs=given.runs, rounds=given.rounds, most_rounds=given.most_rounds)
         )
     if given.json:
         given.json.write_text(found.model_dump_json(indent=1))

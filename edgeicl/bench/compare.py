@@ -16,11 +16,12 @@ from edgeicl.bench.conditions import read_back_conditions
 from edgeicl.bench.devices.device import Device
 from edgeicl.bench.devices.local import THIS_COMPUTER
 from edgeicl.bench.entrants import ArtifactEntrant, RivalEntrant, entrants
+from edgeicl.bench.kept_rounds import KeptRounds
 from edgeicl.bench.quiet import disquiet
 from edgeicl.bench.rivals.checkpoint import require_same_shape, write_random_checkpoint
 from edgeicl.bench.rivals.contender import RivalBuilder
 from edgeicl.bench.rivals.table import environments_named, require_provider, rivals_named
-from edgeicl.bench.rounds import NOISY_WIDTH, run_rounds
+from edgeicl.bench.rounds import NOISY_WIDTH, Course, run_rounds
 from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError
 from edgeicl.models.model_folder import model_config
@@ -41,9 +42,13 @@ class Contest:
     not_measured: list[NotMeasured]
     weights: str
     notes: tuple[str, ...]
+    kept: KeptRounds
+    """Entered while it runs, it goes on where an interrupted one of the same contest stood."""
 
-    def run(self, rounds: int) -> Comparison:
-        """One comparison over `rounds` rounds. A rival that fails is left out from then on.
+    def run(self, rounds: int, *, most_rounds: int = 0, number: int = 0) -> Comparison:
+        """One comparison over `rounds` rounds, more while they disagree, up to `most_rounds`.
+
+        A rival that fails is left out from then on. `number` tells runs of the same contest apart.
 
         Raises:
             BenchError: no rival could be measured, or the measurement of an artifact failed.
@@ -51,10 +56,18 @@ class Contest:
         everyone: list[ArtifactEntrant | RivalEntrant] = [*self.ours, *self.theirs]
         for entrant in everyone:
             entrant.runs.clear()
-        other_work: list[float] = []
+        course = Course()
         if self.theirs:
-            failed, other_work = run_rounds(self.ours, self.theirs, rounds)
-            self.not_measured += failed
+            course = run_rounds(
+                self.ours,
+                self.theirs,
+                rounds,
+                most_rounds=most_rounds,
+                doubts=lambda: noise(pairings_of(self.ours, self.theirs)),
+                kept=self.kept,
+                run=number,
+            )
+            self.not_measured += course.failed
         if not self.theirs:
             told = "\n".join(f"{entry.name}: {entry.reason}" for entry in self.not_measured)
             raise BenchError(f"no rival could be measured, so there is nothing to compare with:\n{told}")
@@ -63,9 +76,15 @@ class Contest:
             self.theirs,
             self.not_measured,
             weights=self.weights,
-            notes=self.notes,
-            other_work=other_work,
+            notes=(*self.notes, *course.notes),
+            other_work=course.other_work,
         )
+
+
+def compare(contest: Contest, *, rounds: int, most_rounds: int = 0) -> Comparison:
+    """One comparison; what its rounds gave outlives a kill. BenchError as in `Contest.run`."""
+    with contest.kept:
+        return contest.run(rounds, most_rounds=most_rounds)
 
 
 def prepare(
@@ -131,7 +150,9 @@ def prepare(
                 not_measured.append(NotMeasured(name=rival.name, reason=str(error)))
             advance(1)
     weights = f"weights of {model.name}" if model else "random weights of the same shape"
-    return Contest(ours, theirs, not_measured, weights, notes)
+    entrants_of_all: list[ArtifactEntrant | RivalEntrant] = [*ours, *theirs]
+    kept = KeptRounds(store.root, [entrant.about for entrant in entrants_of_all])
+    return Contest(ours, theirs, not_measured, weights, notes, kept)
 
 
 def random_checkpoint(config: Mapping[str, Any], store: Store) -> Path:
@@ -161,11 +182,19 @@ def paired(ours: Contestant, theirs: Contestant) -> Pairing:
     )
 
 
+def pairings_of(ours: Sequence[ArtifactEntrant], theirs: Sequence[RivalEntrant]) -> tuple[Pairing, ...]:
+    """Every artifact with every rival, of what their processes gave so far."""
+    rivals = [entry.contestant() for entry in theirs]
+    return tuple(paired(entry.contestant(), rival) for entry in ours for rival in rivals)
+
+
 def noise(pairings: Sequence[Pairing]) -> tuple[str, ...]:
     """One note where rounds disagree on ratios of speed: how many of them, and which is the widest."""
     speeds = [
-        ("prefill" if found.decode is None else "decode", found.decode or found.prefill, found)
+        (what, ratio, found)
         for found in pairings
+        for what, ratio in (("prefill", found.prefill), ("decode", found.decode))
+        if ratio is not None
     ]
     wide = [entry for entry in speeds if entry[1].width > NOISY_WIDTH]
     if not wide:
@@ -187,13 +216,9 @@ def summarized(
     notes: tuple[str, ...],
     other_work: Sequence[float] = (),
 ) -> Comparison:
-    """Every artifact over every rival, with a note where rounds disagree."""
-    artifacts = tuple(entry.contestant() for entry in ours)
-    rivals = tuple(entry.contestant() for entry in theirs)
-    pairings = tuple(paired(artifact, rival) for artifact in artifacts for rival in rivals)
-    notes += noise(pairings)
-    if (told := disquiet(other_work)) is not None:
-        notes += (f"not quiet: {told}",)
+    """Every artifact over every rival, with what speaks against the figures."""
+    pairings = pairings_of(ours, theirs)
+    told = disquiet(other_work)
     runs = [run for entry in ours for run in entry.runs]
     probed = [max(run["bandwidth"]["memory"].values()) for run in runs if run["bandwidth"]]
     first = max(ours, key=lambda entry: entry.workload.decode_tokens)
@@ -201,11 +226,12 @@ def summarized(
         fidelity="measured",
         conditions=read_back_conditions(first.runs[0], first.workload, artifact_sha256=first.artifact.sha256),
         weights=weights,
-        artifacts=artifacts,
-        rivals=rivals,
+        artifacts=tuple(entry.contestant() for entry in ours),
+        rivals=tuple(entry.contestant() for entry in theirs),
         not_measured=tuple(not_measured),
         pairings=pairings,
         bandwidth_bytes_per_second=median(probed) if probed else None,
         other_work=tuple(other_work),
+        doubts=(*noise(pairings), *([] if told is None else [f"not quiet: {told}"])),
         notes=notes,
     )

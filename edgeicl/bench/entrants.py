@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,6 +28,16 @@ class ArtifactEntrant:
     workload: Workload
     device: Device = THIS_COMPUTER
     runs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """All that decides what its processes do."""
+        return {
+            "artifact": self.name,
+            "sha256": self.artifact.sha256,
+            "workload": asdict(self.workload),
+            "on": self.device.address,
+        }
 
     @property
     def bytes_per_token(self) -> int | None:
@@ -82,6 +92,16 @@ class RivalEntrant:
     @property
     def name(self) -> str:
         return self.contender.rival.name
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """All that decides what its processes do."""
+        return {
+            "rival": self.name,
+            "built": str(self.contender.folder),
+            "versions": dict(self.contender.process.python.versions),
+            "workload": asdict(self.workload),
+        }
 
     def run(self) -> None:
         """One process more."""

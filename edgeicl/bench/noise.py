@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeicl.bench.quiet import disquiet
 from edgeicl.bench.summary import NOISY_SPREAD_RATIO, middle_spread, spread_ratio, timed_speeds
+from edgeicl.errors import BenchError
 
 
 def objections(run: Mapping[str, Any], other_work: Sequence[float]) -> list[str]:
@@ -36,6 +37,15 @@ def remarks(run: Mapping[str, Any]) -> tuple[str, ...]:
     if len(run["first_token_ms"]) < 2:
         notes.append("one repetition only: the spread is unknown")
     return tuple(notes)
+
+
+def require_no_doubt(doubts: Sequence[str]) -> None:
+    """BenchError that tells what speaks against figures; they are shown already."""
+    if doubts:
+        raise BenchError(
+            "\n  ".join(["figures that something speaks against:", *doubts]),
+            next_step="end what else runs here, ask for more rounds or tokens, or add --accept-noise",
+        )
 
 
 def disagreeing_tests(samples_ms: Mapping[str, Sequence[float]]) -> tuple[str, ...]:

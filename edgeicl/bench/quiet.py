@@ -27,6 +27,15 @@ def busy_share(seconds: float = 0.5, *, stat: Path = _STAT) -> float | None:
     return (total - spent[_IDLE] - spent[_WAITING]) / total if total else None
 
 
+def settled_share(longest_s: float = 10.0) -> float | None:
+    """The same once the computer is quiet, or after `longest_s`: what has just ended still writes and frees."""
+    started = time.monotonic()
+    while (share := busy_share()) is not None and share > QUIET_SHARE:
+        if time.monotonic() - started >= longest_s:
+            break
+    return share
+
+
 def disquiet(shares: Sequence[float]) -> str | None:
     """What is to be said of what others took before processes of ours; None if it was quiet, or isn't known."""
     busiest = max(shares, default=0.0)

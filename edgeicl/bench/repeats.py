@@ -16,9 +16,10 @@ from edgeicl.specs.comparison import RATIOS, Comparison, Ratio, RatioName, Repea
 ALLOWED_DEVIATION = 0.05
 
 
-def run_repeatedly(contest: Contest, *, runs: int, rounds: int) -> RepeatedComparison:
-    """`runs` comparisons of `rounds` rounds each. BenchError as in `Contest.run`."""
-    return repeated([contest.run(rounds) for _ in range(runs)])
+def run_repeatedly(contest: Contest, *, runs: int, rounds: int, most_rounds: int = 0) -> RepeatedComparison:
+    """`runs` comparisons of `rounds` rounds or more each. BenchError as in `Contest.run`."""
+    with contest.kept:
+        return repeated([contest.run(rounds, most_rounds=most_rounds, number=number) for number in range(runs)])
 
 
 def repeated(runs: Sequence[Comparison]) -> RepeatedComparison:
@@ -61,6 +62,7 @@ def repeated(runs: Sequence[Comparison]) -> RepeatedComparison:
         runs=tuple(runs),
         allowed_deviation=ALLOWED_DEVIATION,
         quiet=quiet,
+        doubts=tuple(f"run {number}: {doubt}" for number, run in enumerate(runs, 1) for doubt in run.doubts),
         repeats=tuple(repeats),
         notes=tuple(notes),
     )

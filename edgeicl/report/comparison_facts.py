@@ -42,6 +42,7 @@ def _figure_facts(comparison: Comparison) -> Facts:
             f"Rivals have {comparison.weights}; their logit error is to transformers in fp32.",
             f"{comparison.fidelity}, medians of {count} round{'s' * (count != 1)} in turn, on",
             f"{conditions_text(comparison.conditions)}{memory_read}.",
+            *(f"Doubt: {text}." for text in comparison.doubts),
             *(f"Note: {text}." for text in comparison.notes),
         ]
     )

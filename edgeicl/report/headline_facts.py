@@ -45,6 +45,7 @@ def _figure_facts(found: Headline) -> Facts:
             f"{found.logical_cores} cores ({', '.join(sorted(libraries))}).",
             *([f"Keys and values of the demonstrations take once, {', '.join(once)}."] if once else []),
             "Bytes (weights, and keys and values, once a pass) and operations are counted: a proxy of energy.",
+            *(f"Doubt: {text}." for text in found.doubts),
             *(f"Note: {text}." for text in found.notes),
         ]
     )

@@ -28,6 +28,7 @@ def repeat_tables(found: RepeatedComparison) -> list[Facts]:
             "Each run is a whole comparison, its ratio the median over rounds. Deviation: the farthest run",
             "from the median of all; a ratio repeats where that is at most",
             f"{percent(found.allowed_deviation)} and the computer was quiet.",
+            *(f"Doubt: {text}." for text in found.doubts),
             *(f"Note: {text}." for text in found.notes),
         ]
     )

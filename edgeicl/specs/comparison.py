@@ -94,7 +94,7 @@ class Pairing(Spec):
 class Comparison(Spec):
     """Each round runs every contestant once, in a process of its own; every other round in reverse order."""
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     fidelity: Fidelity
     conditions: Conditions = Field(description="As the first artifact's runtime told them.")
     weights: str = Field(description="What the rivals were built from.")
@@ -110,6 +110,9 @@ class Comparison(Spec):
     other_work: tuple[float, ...] = Field(
         (),
         description="Before each round: share of all cores' time that other processes took. Empty: unknown.",
+    )
+    doubts: tuple[str, ...] = Field(
+        (), description="What speaks against the figures: rounds that disagree, other work. Empty: nothing."
     )
     notes: tuple[str, ...] = ()
 
@@ -134,11 +137,14 @@ class Repeat(Spec):
 class RepeatedComparison(Spec):
     """The same comparison several times over: whether its ratios can be had again."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     runs: tuple[Comparison, ...] = Field(min_length=2)
     allowed_deviation: float
     quiet: bool | None = Field(
         description="Whether other processes took next to nothing before every round; null: not known."
+    )
+    doubts: tuple[str, ...] = Field(
+        (), description="What speaks against the figures of one run or another. Empty: nothing."
     )
     repeats: tuple[Repeat, ...] = Field(description="Of rivals that were measured in every run.")
     notes: tuple[str, ...] = ()

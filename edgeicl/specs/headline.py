@@ -66,7 +66,7 @@ class AgainstTeacher(Spec):
 class Headline(Spec):
     """Each round asks everyone the same queries, in a process of its own; every other round in reverse."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     fidelity: Fidelity
     machine: str
     processor: str
@@ -84,5 +84,8 @@ class Headline(Spec):
     pairings: tuple[AgainstTeacher, ...]
     other_work: tuple[float, ...] = Field(
         (), description="Share of all cores' time that other processes had before each round, where known."
+    )
+    doubts: tuple[str, ...] = Field(
+        (), description="What speaks against the times: rounds that disagree, other work. Empty: nothing."
     )
     notes: tuple[str, ...] = ()

@@ -12,11 +12,12 @@ import numpy as np
 from edgeicl.bench.artifact import Artifact, open_artifact
 from edgeicl.bench.headline.questions import Questions, Shown, questions
 from edgeicl.bench.headline.side import Precision, Side, artifact_side, teacher_side
+from edgeicl.bench.kept_rounds import KeptRounds
 from edgeicl.bench.quiet import disquiet
 from edgeicl.bench.rivals.contender import RivalBuilder
 from edgeicl.bench.rivals.table import RIVALS
 from edgeicl.bench.rivals.transformers_eager import TRANSFORMERS
-from edgeicl.bench.rounds import NOISY_WIDTH, run_rounds
+from edgeicl.bench.rounds import NOISY_WIDTH, Course, run_rounds
 from edgeicl.errors import BenchError
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.model_folder import model_config
@@ -30,6 +31,7 @@ from edgeicl.store import Store, folder_hashes
 log = logging.getLogger(__name__)
 
 _STANDARD_ERRORS = 1.96
+ONE_ROUND = "one round only: how far times vary is unknown"
 
 
 def headline(
@@ -44,11 +46,15 @@ def headline(
     threads: int,
     queries: int,
     rounds: int,
+    most_rounds: int = 0,
     precisions: Sequence[Precision] = ("fp32", "bf16"),
     python: Path | None = None,
     install: bool = False,
 ) -> Headline:
     """The artifact in the folder `artifact` beside the teacher in `teacher`, over `rounds` rounds of all.
+
+    More follow while they disagree, up to `most_rounds`. Interrupted and asked again, it goes on from the last
+    whole round.
 
     Args:
         sources: Data set -> where its queries come from; of each at most `queries` are asked.
@@ -74,7 +80,6 @@ def headline(
     asked = questions(opened, teacher, sources, shown, queries=queries, base_folder=base_folder)
     ours = artifact_side(opened, asked, threads)
     theirs: list[Side] = []
-    other_work: list[float] = []
     not_measured: list[NotMeasured] = []
     for precision in precisions:
         try:
@@ -89,9 +94,18 @@ def headline(
             )
             for cached in (False, True)
         ]
+    course = Course()
     if theirs:
-        failed, other_work = run_rounds([ours], theirs, rounds)
-        not_measured += failed
+        with KeptRounds(store.root, [opened.sha256, *(side.about for side in (ours, *theirs))]) as kept:
+            course = run_rounds(
+                [ours],
+                theirs,
+                rounds,
+                most_rounds=most_rounds,
+                doubts=lambda: disagreement([against(ours, side, asked) for side in theirs]),
+                kept=kept,
+            )
+        not_measured += course.failed
     if not theirs:
         told = "\n".join(f"{entry.name}: {entry.reason}" for entry in not_measured)
         raise BenchError(f"the teacher could not be measured:\n{told}")
@@ -114,10 +128,12 @@ def headline(
         teachers=tuple(answerers[1:]),
         not_measured=tuple(not_measured),
         pairings=pairings,
-        other_work=tuple(other_work),
+        other_work=tuple(course.other_work),
+        doubts=doubts(pairings, course.other_work),
         notes=(
             *_notes(opened, ours),
-            *doubts(pairings, other_work),
+            *course.notes,
+            *([ONE_ROUND] if len(ours.runs) == 1 else []),
             *at_chance(answerers, labels=len(asked.labels)),
         ),
     )
@@ -172,21 +188,24 @@ def _notes(opened: Artifact, ours: Side) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def doubts(pairings: Sequence[AgainstTeacher], other_work: Sequence[float]) -> list[str]:
+def doubts(pairings: Sequence[AgainstTeacher], other_work: Sequence[float]) -> tuple[str, ...]:
     """What speaks against the times: other work, and rounds that disagree."""
     told = disquiet(other_work)
-    notes = [] if told is None else [f"not quiet: {told}; times and their ratios may be far off"]
+    busy = () if told is None else (f"not quiet: {told}; times and their ratios may be far off",)
+    return (*busy, *disagreement(pairings))
+
+
+def disagreement(pairings: Sequence[AgainstTeacher]) -> tuple[str, ...]:
+    """One doubt where rounds disagree on the time of a query."""
     wide = [entry for entry in pairings if entry.query.width > NOISY_WIDTH]
-    if wide:
-        worst = max(wide, key=lambda entry: entry.query.width)
-        notes.append(
-            f"noisy: rounds disagree by more than {NOISY_WIDTH:.0%} on the time of a query beside "
-            f"{', '.join(entry.teacher for entry in wide)}, most beside {worst.teacher}: between "
-            f"{worst.query.low:.3g} and {worst.query.high:.3g}"
-        )
-    if any(len(entry.query.values) == 1 for entry in pairings):
-        notes.append("one round only: how far times vary is unknown")
-    return notes
+    if not wide:
+        return ()
+    worst = max(wide, key=lambda entry: entry.query.width)
+    return (
+        f"noisy: rounds disagree by more than {NOISY_WIDTH:.0%} on the time of a query beside "
+        f"{', '.join(entry.teacher for entry in wide)}, most beside {worst.teacher}: between "
+        f"{worst.query.low:.3g} and {worst.query.high:.3g}",
+    )
 
 
 def at_chance(answerers: Sequence[Answerer], *, labels: int) -> list[str]:

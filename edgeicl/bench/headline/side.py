@@ -54,6 +54,17 @@ class Side:
     """Whether a label's score is the mean over its tokens, not the sum."""
     runs: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """All that decides what its processes do."""
+        return {
+            "side": self.name,
+            "program": self.program,
+            "request": dict(self.request),
+            "python": str(self.python.path),
+            "versions": dict(self.python.versions),
+        }
+
     def run(self) -> None:
         """One process more. BenchError where it fails, or runs on other threads than asked for."""
         threads = self.request["threads"]

@@ -14,6 +14,7 @@ import edgeicl.bench.rounds as rounds_module
 from edgeicl.bench.artifact import open_artifact
 from edgeicl.bench.compare import noise, paired, prepare
 from edgeicl.bench.entrants import ArtifactEntrant, RivalEntrant, describe, entrants, round_of
+from edgeicl.bench.kept_rounds import KeptRounds
 from edgeicl.bench.rivals.checkpoint import write_random_checkpoint
 from edgeicl.bench.rounds import run_rounds
 from edgeicl.bench.workload import Workload
@@ -21,6 +22,7 @@ from edgeicl.errors import BenchError, DataError, IntegrityError, SpecError
 from edgeicl.specs.comparison import Contestant, Pairing, Ratio
 from edgeicl.specs.quant_plan import BY_ROW, Format
 from edgeicl.store import Store
+from edgeicl.stored import stored
 from tests.unit.bench.conftest import TINY, build_artifact, tiny_task, tiny_tokenizer
 
 Make = Callable[..., Path]
@@ -63,23 +65,95 @@ def test_the_share_of_the_ceiling_on_paper(make_artifact: Make) -> None:
 class Scripted:
     """An entrant that writes down its turns, and fails at one of them."""
 
-    def __init__(self, name: str, turns: list[str], *, fails_at: int = 99) -> None:
-        self.name, self.turns, self.fails_at = name, turns, fails_at
+    def __init__(self, name: str, turns: list[str], *, fails_at: int = 99, interrupted_at: int = 99) -> None:
+        self.name, self.turns, self.fails_at, self.interrupted_at = name, turns, fails_at, interrupted_at
+        self.runs: list[dict[str, Any]] = []
 
     def run(self) -> None:
+        if self.turns.count(self.name) + 1 == self.interrupted_at:
+            raise KeyboardInterrupt
         self.turns.append(self.name)
         if self.turns.count(self.name) == self.fails_at:
             raise BenchError(f"{self.name} fell over")
+        self.runs.append({"turn": len(self.turns)})
 
 
 def test_rounds_alternate_in_order_and_a_rival_that_fails_is_dropped() -> None:
     turns: list[str] = []
     ours: Any = [Scripted("a", turns)]
     theirs: Any = [Scripted("b", turns, fails_at=2), Scripted("c", turns)]
-    failed, _ = run_rounds(ours, theirs, 3)
+    course = run_rounds(ours, theirs, 3)
     assert turns == ["a", "b", "c", "c", "b", "a", "a", "c"]
-    assert [(entry.name, entry.reason) for entry in failed] == [("b", "b fell over")]
+    assert [(entry.name, entry.reason) for entry in course.failed] == [("b", "b fell over")]
     assert [entry.name for entry in theirs] == ["c"]
+    assert [ours[0].runs, theirs[0].runs] == [
+        [{"turn": n} for n in turns_of] for turns_of in ((1, 6, 7), (3, 4, 8))
+    ]
+    assert course.notes == ()
+
+
+@pytest.mark.parametrize(("doubtful", "rounds"), [(0, 2), (1, 3), (9, 5)])
+def test_rounds_follow_while_they_disagree(doubtful: int, rounds: int) -> None:
+    """At least two, at most five."""
+    turns: list[str] = []
+    ours: Any = [Scripted("a", turns)]
+    theirs: Any = [Scripted("b", turns)]
+
+    def doubts() -> list[str]:
+        return ["far apart"] * (len(ours[0].runs) < 2 + doubtful)
+
+    run_rounds(ours, theirs, 2, most_rounds=5, doubts=doubts)
+    assert [len(ours[0].runs), len(theirs[0].runs)] == [rounds, rounds]
+
+
+def test_rounds_outlive_an_interrupt(tmp_path: Path) -> None:
+    """Whole rounds alone are kept, with who failed in them; what ends forgets them."""
+
+    def sides(turns: list[str], **first: int) -> tuple[Any, Any]:
+        return [Scripted("a", turns, **first)], [Scripted("b", turns, fails_at=1), Scripted("c", turns)]
+
+    turns: list[str] = []
+    ours, theirs = sides(turns, interrupted_at=3)
+    with pytest.raises(KeyboardInterrupt), KeptRounds(tmp_path, "it") as kept:
+        run_rounds(ours, theirs, 3, kept=kept)
+    assert turns == ["a", "b", "c", "c", "a"]  # and the third round had not begun
+    assert stored(tmp_path)[0].finished is False
+
+    turns = []
+    ours, theirs = sides(turns)
+    with KeptRounds(tmp_path, "it") as kept:
+        course = run_rounds(ours, theirs, 3, kept=kept)
+    assert turns == ["a", "c"]
+    assert [entry.name for entry in course.failed] == ["b"]
+    assert [one.runs for one in (*ours, *theirs)] == [
+        [{"turn": 1}, {"turn": 5}, {"turn": 1}],
+        [{"turn": 3}, {"turn": 4}, {"turn": 2}],
+    ]
+    assert course.notes == ("2 rounds were measured before an interruption",)
+    assert stored(tmp_path) == []
+    with KeptRounds(tmp_path, "it") as kept:
+        assert kept.round(0, 0) is None
+
+
+def test_rounds_of_other_processes_are_another_comparison(make_artifact: Make) -> None:
+    artifact = make_artifact()
+    about = [entrants([artifact], workload)[0][0].about for workload in (WORKLOAD, WORKLOAD, Workload(2, 4, 2))]
+    assert about[0] == about[1] != about[2]
+    json.dumps(about)
+
+
+def test_another_comparison_finds_no_rounds_and_the_same_one_waits(tmp_path: Path) -> None:
+    with KeptRounds(tmp_path, ["a", 1]) as kept:
+        kept.keep(0, 0, {"other_work": None})
+        with KeptRounds(tmp_path, ["a", 2]) as other:
+            assert other.round(0, 0) is None
+            assert (kept.round(1, 0), kept.round(0, 1)) == (None, None)
+            assert kept.round(0, 0) == {"other_work": None}
+        with (
+            pytest.raises(BenchError, match="the same comparison runs already"),
+            KeptRounds(tmp_path, ["a", 1]),
+        ):
+            pass
 
 
 def test_noise_is_one_note_however_many_ratios_are_noisy() -> None:
@@ -92,7 +166,7 @@ def test_noise_is_one_note_however_many_ratios_are_noisy() -> None:
 
     assert noise([pairing("calm", 1.9, 2.1)]) == ()
     (note,) = noise([pairing("calm", 1.9, 2.1), pairing("b", 1.5, 2.5), pairing("c", 1.0, 3.0)])
-    assert "on 2 of 3 ratios of speed, most on decode of a to c, between 1.00 and 3.00" in note
+    assert "on 4 of 6 ratios of speed, most on prefill of a to c, between 1.00 and 3.00" in note
 
 
 def test_an_artifact_that_fails_ends_it(make_artifact: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +246,7 @@ def test_a_copy_for_prompts_is_told(tmp_path: Path) -> None:
 
 def test_what_others_take_is_looked_at_before_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = iter([0.5, None, 0.02])
-    monkeypatch.setattr(rounds_module, "busy_share", lambda: next(shares))
+    monkeypatch.setattr(rounds_module, "settled_share", lambda: next(shares))
     ours: Any = [Scripted("a", [])]
     none: list[RivalEntrant] = []
-    assert run_rounds(ours, none, 3) == ([], [0.5, 0.02])
+    assert run_rounds(ours, none, 3).other_work == [0.5, 0.02]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 import edgeicl.bench.compare as comparing
 from edgeicl.bench_commands import bench_app
-from edgeicl.errors import SpecError
+from edgeicl.errors import BenchError, SpecError
 from edgeicl.specs.comparison import (
     ArtifactContestant,
     Comparison,
@@ -58,9 +59,10 @@ def run(monkeypatch: pytest.MonkeyPatch, found: Comparison, tmp_path: Path, *opt
 
     class Made:
         not_measured = found.not_measured
+        kept: Any = nullcontext()
 
-        def run(self, rounds: int) -> Comparison:
-            asked["rounds"] = [*asked.get("rounds", []), rounds]
+        def run(self, rounds: int, *, most_rounds: int, number: int = 0) -> Comparison:
+            asked["rounds"] = [*asked.get("rounds", []), (rounds, most_rounds, number)]
             return found
 
     def fake(artifacts: Any, workload: Any, **named: Any) -> Made:
@@ -95,6 +97,21 @@ def test_a_missing_rival_is_told_and_ends_with_9(monkeypatch: pytest.MonkeyPatch
     assert Comparison.model_validate(json.loads(done.stdout)) == found
 
 
+@pytest.mark.parametrize("runs", ["1", "2"])
+def test_doubts_are_told_below_the_figures_and_end_with_9(
+    runs: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = comparison().model_copy(update={"doubts": ("noisy: far apart",)})
+    done, _ = run(monkeypatch, found, tmp_path, "--runs", runs)
+    assert isinstance(done.exception, BenchError)
+    assert "noisy: far apart" in str(done.exception)
+    assert "--accept-noise" in done.exception.next_step
+    assert ("Doubt: " in done.stdout, "50 %" in done.stdout) == (True, True)
+    done, _ = run(monkeypatch, found, tmp_path, "--runs", runs, "--accept-noise", "--most-rounds", "30")
+    assert done.exit_code == 0
+    assert "noisy: far apart." in done.stdout
+
+
 def test_a_python_without_a_name_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     done, _ = run(monkeypatch, comparison(), tmp_path, "--python", "/usr/bin/python3")
     assert isinstance(done.exception, SpecError)
@@ -104,7 +121,7 @@ def test_a_python_without_a_name_is_refused(monkeypatch: pytest.MonkeyPatch, tmp
 def test_several_runs_are_told_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     done, asked = run(monkeypatch, comparison(), tmp_path, "--runs", "3", "--rounds", "2")
     assert done.exit_code == 0
-    assert asked["rounds"] == [2, 2, 2]
+    assert asked["rounds"] == [(2, 15, 0), (2, 15, 1), (2, 15, 2)]
     assert "Ratios of 3 runs" in done.output
     done, _ = run(monkeypatch, comparison(), tmp_path, "--runs", "2", "--json")
     assert len(RepeatedComparison.model_validate(json.loads(done.stdout)).runs) == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import edgeicl.bench.quiet as quiet_module
-from edgeicl.bench.quiet import busy_share
+from edgeicl.bench.quiet import busy_share, settled_share
 
 
 @pytest.fixture
@@ -32,3 +32,16 @@ def test_nothing_moved_and_no_such_system(counters: Path, tmp_path: Path) -> Non
     busy_share(stat=counters)
     assert busy_share(stat=counters) is None  # counters that stand still tell nothing
     assert busy_share(stat=tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize(("shares", "found"), [([0.5, 0.3, 0.02, 0.5], 0.02), ([0.5] * 9, 0.5), ([None], None)])
+def test_a_look_waits_for_what_has_just_ended(
+    shares: list[float | None], found: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looks of half a second each, two seconds at most."""
+    clock = iter(range(100))
+    looks = iter(shares)
+    monkeypatch.setattr(quiet_module, "busy_share", lambda: next(looks))
+    monkeypatch.setattr(quiet_module.time, "monotonic", lambda: 0.5 * next(clock))
+    assert settled_share(2.0) == found
+    assert len(list(looks)) == len(shares) - {0.02: 3, 0.5: 4, None: 1}[found]
