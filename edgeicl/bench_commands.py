@@ -209,6 +209,9 @@ def compare_command(
     decode_tokens: DecodeOption = 32,
     repetitions: RepetitionsOption = 3,
     warmup: WarmupOption = 1,
+    seconds: Annotated[
+        float, typer.Option(min=0.0, help="Of repetitions in each process, at least: the same for the fastest.")
+    ] = 2.0,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, each of one process of everyone.")] = 5,
     most_rounds: MostRoundsOption = 15,
     runs: Annotated[
@@ -245,7 +248,7 @@ def compare_command(
     with in_use(cache_root()):
         contest = prepare(
             artifacts,
-            Workload(count, prompt_tokens, decode_tokens, repetitions, warmup),
+            Workload(count, prompt_tokens, decode_tokens, repetitions, warmup, seconds),
             rivals=[name.strip() for name in rivals.split(",") if name.strip()],
             model=model,
             store=Store(cache_root()),

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 10.0
+_told_s = [time.monotonic()]
+"""When the last line was written, whoever wrote it: short pieces of work in turn are told as a long one is."""
 _DRAWN_PER_SECOND = 2.0  # each drawing is some 200 bytes of escape codes, which end up in recorded logs
 
 
@@ -62,15 +64,15 @@ def _bar(description: str, total: int, already_done: int) -> Iterator[Callable[[
 
 
 def _lines(description: str, total: int, already_done: int) -> Callable[[int], None]:
-    started = told = time.monotonic()
+    started = time.monotonic()
     done = already_done
 
     def advance(n: int) -> None:
-        nonlocal done, told
+        nonlocal done
         done += n
         now = time.monotonic()
-        if now - told >= _SECONDS_BETWEEN_LINES and already_done < done < total:
-            told = now
+        if now - _told_s[0] >= _SECONDS_BETWEEN_LINES and already_done < done < total:
+            _told_s[0] = now
             remaining_s = (now - started) / (done - already_done) * (total - done)
             log.info("%s: %d of %d, about %.0f s left", description, done, total, remaining_s)
 

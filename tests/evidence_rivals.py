@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--decode-tokens", type=int, default=64)
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--most-rounds", type=int, default=0)
     parser.add_argument("--runs", type=int, default=1)
@@ -78,7 +79,9 @@ def main() -> None:
         ]
         contest = prepare(
             artifacts,
-            Workload(given.threads, given.prompt_tokens, given.decode_tokens, given.repetitions),
+            Workload(
+                given.threads, given.prompt_tokens, given.decode_tokens, given.repetitions, 1, given.seconds
+            ),
             rivals=given.rivals.split(","),
             model=given.checkpoint,
             store=Store(cache_root()),

@@ -26,6 +26,7 @@ def read_back_conditions(run: Mapping[str, Any], workload: Workload, *, artifact
         decode_tokens=workload.decode_tokens,
         warmup_repetitions=workload.warmup_repetitions,
         repetitions=workload.repetitions,
+        least_s=workload.least_s,
     )
 
 

@@ -63,7 +63,7 @@ class KeptRounds:
 
     def keep(self, run: int, number: int, found: dict[str, Any]) -> None:
         """Writes down what a round gave."""
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path(run, number), json.dumps(found))
 
     def _path(self, run: int, number: int) -> Path:

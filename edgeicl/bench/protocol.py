@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,6 +48,14 @@ def time_repetition(decoder: Decoder, trace: Ids, prompt_tokens: int) -> tuple[f
         decoder.decode(token)
         steps_ms.append((time.perf_counter() - started) * 1e3)
     return first_token_ms, steps_ms
+
+
+def turns(repetitions: int, least_s: float) -> Iterator[int]:
+    """Numbers of repetitions from 0: so many, and on until `least_s` seconds have gone by."""
+    started, number = time.perf_counter(), 0
+    while number < repetitions or time.perf_counter() - started < least_s:
+        yield number
+        number += 1
 
 
 def peak_rss_bytes() -> int | None:

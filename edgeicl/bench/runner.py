@@ -8,8 +8,9 @@ stands before the prompt), threads, vocabulary, prompt_tokens, decode_tokens, re
 cool_down_s, and an action. One that follows another run has start_c, the temperature before that one (null: not
 known), and cools down before anything else:
 
-- measure (where none is given): load, warm up, repeat; bytes_per_token asks for the memory's bandwidth (null:
-  none), `cold: true` has the artifact's pages dropped from the file cache before it is loaded.
+- measure (where none is given): load, warm up, repeat, for least_s seconds at least; bytes_per_token asks for
+  the memory's bandwidth (null: none), `cold: true` has the artifact's pages dropped from the file cache before
+  it is loaded.
 - load: load alone.
 - tests: times of `tests`, each a kind (pp | tg), tokens and depth; without the prefix.
 - sustain: repetitions without pause for `seconds`, in windows of `window_s`.
@@ -34,7 +35,7 @@ try:
     from edgeicl.bench.bandwidth import last_level_cache_bytes, memory_buffer_bytes, read_bandwidth
     from edgeicl.bench.device_facts import device_facts, device_state, hottest_c, processor, usable_cores
     from edgeicl.bench.length_tests import needed_context_tokens, time_tests
-    from edgeicl.bench.protocol import peak_rss_bytes, time_repetition, token_trace
+    from edgeicl.bench.protocol import peak_rss_bytes, time_repetition, token_trace, turns
     from edgeicl.bench.sustained import sustain
     from edgeicl.models.device_decoder import DeviceDecoder
     from edgeicl.models.growing_decoder import GrowingDecoder
@@ -62,6 +63,7 @@ except ImportError:  # On a device the files lie side by side.
         peak_rss_bytes,
         time_repetition,
         token_trace,
+        turns,
     )
     from sustained import sustain  # type: ignore[import-not-found, no-redef]
 
@@ -174,7 +176,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     for _ in range(request["warmup_repetitions"]):
         run.repetition()
     samples, between = [], []
-    for number in range(request["repetitions"]):
+    for number in turns(request["repetitions"], request.get("least_s") or 0.0):
         if number:
             run.cool_down()
         samples.append(run.repetition())

@@ -6,23 +6,29 @@ from dataclasses import asdict, dataclass, replace
 
 from edgeicl.errors import Problem, SpecError
 
+_MAY_BE_0 = ("warmup_repetitions", "decode_tokens", "least_s")
+
 
 @dataclass(frozen=True)
 class Workload:
-    """A prompt, then tokens decoded one by one, several times over after some runs to warm up."""
+    """A prompt, then tokens decoded one by one, several times over after some runs to warm up.
+
+    `least_s`: repetitions go on for so many seconds; a fast engine is else measured for an instant.
+    """
 
     threads: int
     prompt_tokens: int
     decode_tokens: int
     repetitions: int = 3
     warmup_repetitions: int = 1
+    least_s: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raises SpecError that lists every count below 1 (warm-up, decode: below 0)."""
+        """Raises SpecError that lists every count below 1 (those of `_MAY_BE_0`: below 0)."""
         problems = [
             Problem(f"--{name.replace('_', '-')}", f"found {value}", f"expected at least {least}")
             for name, value in asdict(self).items()
-            if value < (least := 0 if name in ("warmup_repetitions", "decode_tokens") else 1)
+            if value < (least := 0 if name in _MAY_BE_0 else 1)
         ]
         if problems:
             raise SpecError("bench", problems)

@@ -25,8 +25,8 @@ def read_plan(
     model_digest: str | None,
     cache_bits: Sequence[CacheBits] = (32,),
     activation_bits: ActivationBits = 32,
-) -> tuple[CacheBits, dict[str, Format]]:
-    """Bits of the cache, and group name -> format for all `groups` in their order, of a file in JSON or YAML.
+) -> QuantPlan:
+    """The plan in a file in JSON or YAML, with a format for each of `groups`.
 
     Sizes and importances in the file are of the plan it was edited from; they are not read. A plan
     that was made for other weights than those of `model_digest` (None: not known yet) is used all the same,
@@ -74,4 +74,4 @@ def read_plan(
         )
     if model_digest is not None and plan.model_digest != model_digest:
         log.warning("%s was made for other weights (%s) than these (%s)", path, plan.model_digest, model_digest)
-    return plan.cache_bits, {group.name: plan.formats()[group.name] for group in groups}
+    return plan

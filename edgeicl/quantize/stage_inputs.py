@@ -24,11 +24,10 @@ from edgeicl.quantize.plan_file import read_plan
 from edgeicl.quantize.plan_space import PlanSpace, plan_space
 from edgeicl.quantize.student_weights import read_weights
 from edgeicl.quantize.whole_model import read_whole_model
-from edgeicl.specs.loading import load_spec
 from edgeicl.specs.local_path import local_path
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.prefix import read_prefix_source
-from edgeicl.specs.quant_plan import CacheBits, QuantPlan
+from edgeicl.specs.quant_plan import CacheBits
 from edgeicl.specs.recipe import Recipe
 from edgeicl.specs.target import Target
 from edgeicl.store import file_sha256
@@ -247,7 +246,7 @@ def given_plan(
     target = able_target(target, student)
     path = local_path(recipe.quantize.plan, base_folder)
     groups = anatomy_of(model_config(student)).groups
-    cache_bits, plan = read_plan(
+    asked = read_plan(
         path,
         groups=groups,
         formats=target.formats,
@@ -255,11 +254,11 @@ def given_plan(
         cache_bits=target.cache_bits,
         activation_bits=target.activation_bits,
     )
-    asked = load_spec(path, QuantPlan)
-    space = spaces[cache_bits].reading_prompts(asked.prompt_format, asked.prompt_attention)
+    plan = {group.name: asked.formats()[group.name] for group in groups}
+    space = spaces[asked.cache_bits].reading_prompts(asked.prompt_format, asked.prompt_attention)
     if space is not None:
-        return Choice(cache_bits, plan, space)
-    if spaces[cache_bits].reading_prompts(asked.prompt_format, "tiled") is None:
+        return Choice(asked.cache_bits, plan, space)
+    if spaces[asked.cache_bits].reading_prompts(asked.prompt_format, "tiled") is None:
         expected = "expected null, or prompt_format and budget.first_token_ms in the target"
         raise SpecError(str(path), [Problem("prompt_format", f"found {asked.prompt_format}", expected)])
     expected = (

@@ -260,8 +260,9 @@ def conditions_text(at: Conditions) -> str:
         f"{at.runtime} {at.runtime_version} ({', '.join(at.providers)}), {at.prompt_tokens} prompt and "
         f"{at.decode_tokens} decoded tokens"
         + (f" behind a prefix of {at.prefix_tokens}" if at.prefix_tokens else "")
-        + f", {at.repetitions} repetitions after "
-        f"{at.warmup_repetitions} to warm up"
+        + f", {at.repetitions} repetitions"
+        + (f" or more, for {at.least_s:g} s," if at.least_s else "")
+        + f" after {at.warmup_repetitions} to warm up"
     )
 
 

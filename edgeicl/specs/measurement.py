@@ -34,7 +34,8 @@ class Conditions(Spec):
     prompt_tokens: int
     decode_tokens: int
     warmup_repetitions: int
-    repetitions: int
+    repetitions: int = Field(description="At least; all that were taken are kept.")
+    least_s: float = Field(0.0, description="Seconds for which repetitions go on, at least.")
 
 
 class DeviceFacts(Spec):

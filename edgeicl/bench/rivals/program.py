@@ -4,7 +4,7 @@ Runs in the rival's Python, so it imports numpy, the protocol and the one module
 
 Request: action (build | logits | measure), module, settings, folder (what was built, or is to be), threads,
 context_tokens; build: checkpoint; logits: ids, prompt_tokens, output (a .npy file); measure: prompt_tokens,
-decode_tokens, repetitions, warmup_repetitions, vocabulary.
+decode_tokens, repetitions, warmup_repetitions, least_s, vocabulary.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeicl.bench.protocol import peak_rss_bytes, token_trace
+from edgeicl.bench.protocol import peak_rss_bytes, token_trace, turns
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -43,7 +43,9 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     trace = token_trace(prompt_tokens + request["decode_tokens"], request["vocabulary"])
     for _ in range(request["warmup_repetitions"]):
         engine.repetition(trace, prompt_tokens)
-    samples = [engine.repetition(trace, prompt_tokens) for _ in range(request["repetitions"])]
+    samples = [
+        engine.repetition(trace, prompt_tokens) for _ in turns(request["repetitions"], request["least_s"])
+    ]
     return {
         "load_ms": load_ms,
         "first_token_ms": [first for first, _ in samples],

@@ -15,7 +15,7 @@ import pytest
 
 import edgeicl.bench.rivals.contender as contender_module
 import edgeicl.bench.rivals.table as table
-from edgeicl.bench.compare import prepare
+from edgeicl.bench.compare import compare, prepare
 from edgeicl.bench.rivals.checkpoint import write_random_checkpoint
 from edgeicl.bench.rivals.contender import RivalBuilder, relative_error
 from edgeicl.bench.rivals.environment import find_python
@@ -63,14 +63,15 @@ def test_a_comparison_from_end_to_end(
         fake("greedy", threads=2),
         fake("absent", environment=ABSENT),
     )
-    found = prepare(
+    contest = prepare(
         [make_artifact("a"), make_artifact("b", labels_alone=True)],
         WORKLOAD,
         rivals=names,
         model=None,
         store=Store(tmp_path / "store"),
         pythons={"fake": here},
-    ).run(2)
+    )
+    found = compare(contest, rounds=2)
     assert [entry.name for entry in found.rivals] == ["good"]
     reasons = {entry.name: entry.reason for entry in found.not_measured}
     assert set(reasons) == {"wrong", "unbuilt", "falls", "greedy", "absent"}
@@ -223,7 +224,9 @@ def test_each_rival_computes_the_student(name: str, tmp_path: Path) -> None:
     reference = builder.reference()
     contender = builder.contender(rival, reference)
     assert 0 < contender.logit_error <= rival.logit_tolerance
-    run = contender.measure(Workload(1, 6, 3, repetitions=1, warmup_repetitions=0), vocabulary=40)
+    workload = Workload(1, 6, 3, repetitions=1, warmup_repetitions=0, least_s=0.2)
+    run = contender.measure(workload, vocabulary=40)
+    assert len(run["decode_ms"]) > 1
     assert len(run["decode_ms"][0]) == 3
     # Negative control: what another context gives is not what this rival may give.
     with pytest.raises(BenchError, match="computes something else"):

@@ -166,6 +166,13 @@ def test_a_real_run(make_artifact: Make) -> None:
     assert result.decode_tokens_per_second > 0
 
 
+def test_a_run_of_so_many_seconds(make_artifact: Make) -> None:
+    """A few milliseconds a repetition."""
+    result = bench(make_artifact(), Workload(1, 8, 4, repetitions=2, warmup_repetitions=1, least_s=0.5))
+    assert 2 < len(result.first_token_samples_ms) == len(result.decode_samples_ms)
+    assert result.conditions.least_s == 0.5
+
+
 def test_bench_works_without_torch_and_transformers(make_artifact: Make) -> None:
     """Every module of bench is imported, and a query classified, where both can't be imported."""
     artifact = make_artifact()

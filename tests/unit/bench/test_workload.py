@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import edgeicl.bench.protocol as protocol_module
+from edgeicl.bench.protocol import turns
 from edgeicl.bench.workload import Workload
 from edgeicl.errors import SpecError
 
@@ -38,3 +40,19 @@ def test_cut_lengths_fit(prompt: int, decode: int, context: int) -> None:
     assert 1 <= cut.decode_tokens <= decode
     assert cut.prompt_tokens + cut.decode_tokens <= context
     assert (not notes) == (cut == Workload(1, prompt, decode))
+
+
+@pytest.mark.parametrize(
+    ("repetitions", "least_s", "taken"), [(3, 0.0, 3), (3, 1.0, 3), (1, 3.0, 6), (0, 0.0, 0)]
+)
+def test_repetitions_go_on_for_so_many_seconds(
+    repetitions: int, least_s: float, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes half a second."""
+    now = [7.0]
+    monkeypatch.setattr(protocol_module.time, "perf_counter", lambda: now[0])
+    found = []
+    for number in turns(repetitions, least_s):
+        found.append(number)
+        now[0] += 0.5
+    assert found == list(range(taken))
