@@ -14,7 +14,10 @@ to nearest.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeicl.models.anatomy import EMBEDDING, HEAD, WeightGroup
@@ -81,10 +84,14 @@ def for_inputs(group: str, inputs: Tensor | None) -> Quantizer:
     if inputs is None:
         return round_to_nearest
 
-    def quantizer(matrix: Floats, format_: Format) -> QuantizedMatrix:
+    @cache
+    def moments() -> NDArray[np.float64]:
         exact = inputs.double()
-        moments = (exact.T @ exact / len(exact)).numpy()
+        found: NDArray[np.float64] = (exact.T @ exact / len(exact)).numpy()
+        return found
+
+    def quantizer(matrix: Floats, format_: Format) -> QuantizedMatrix:
         dampening = EMBEDDING_DAMPENING if group == EMBEDDING else DAMPENING
-        return gptq(matrix, format_, moments, dampening=dampening)
+        return gptq(matrix, format_, moments(), dampening=dampening)
 
     return quantizer

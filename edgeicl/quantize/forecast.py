@@ -26,7 +26,7 @@ from edgeicl.quantize.allocation import Number, SizeTable, merged, plan_bytes, p
 from edgeicl.quantize.block_losses import typical_error, typical_numbers
 from edgeicl.quantize.cache import HEADROOM
 from edgeicl.quantize.cache_choice import Choice, PlanSpaces, best_choice, candidates
-from edgeicl.quantize.measured_importance import unmeasured
+from edgeicl.quantize.measured_importance import measured_groups, unmeasured
 from edgeicl.quantize.plan_space import Plan, PlanSpace
 from edgeicl.quantize.stage_inputs import calibrated, given_plan, require_fit, sized
 from edgeicl.specs.forecast import ForecastSize, TargetForecast
@@ -85,11 +85,10 @@ def forecast(
     shown = given or best
     cache_bits = min(spaces) if shown is None else shown.cache_bits
     space = spaces[cache_bits]
-    missing = list(target.formats)
+    losses = sum(map(len, measured_groups(source, space.groups_by_format).values()))
+    to_measure = losses
     if student_digest is not None:
-        missing = unmeasured(source, space.groups_by_format, store=store)
-    offered = [format_ for by_format in space.stored.values() for format_ in by_format]
-    to_measure = sum(format_ in missing for format_ in offered)
+        to_measure = sum(unmeasured(source, space.groups_by_format, store=store).values())
     budget = space.budget if shown is None else shown.space.budget
     attention = "tiled" if shown is None else shown.space.prompt_attention
     uniform = space.reading_prompts(None, attention) or space
@@ -118,7 +117,7 @@ def forecast(
         runtime_overhead_bytes=budget.runtime_overhead_bytes,
         groups=len(groups),
         to_measure=to_measure,
-        measured=len(offered) - to_measure,
+        measured=losses - to_measure,
         calibration_tokens=sum(map(len, source.sequences)),
         stages=(),
         deviations=deviations,

@@ -6,11 +6,12 @@ that was killed goes on with the next format.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -19,6 +20,13 @@ from edgeicl.progress import track
 from edgeicl.quantize.block_influence import block_influences
 from edgeicl.quantize.block_losses import block_losses
 from edgeicl.quantize.decoder import Cache, CalibratedDecoder
+from edgeicl.quantize.derived_losses import (
+    Changes,
+    derived_table,
+    formats_of_groups,
+    measured_format,
+    output_changes,
+)
 from edgeicl.quantize.jaccard import layer_similarities
 from edgeicl.quantize.plan_loss import PlanLoss
 from edgeicl.quantize.sensitivity import Sensitivity
@@ -40,6 +48,8 @@ UNITS = {
 }
 
 
+MeasuredFormats = Literal["all", "one_per_width"]
+"""As in `specs.recipe`."""
 GroupsByFormat = Mapping[Format, Sequence[str]]
 """Names of the groups that may have each format."""
 
@@ -63,6 +73,7 @@ class Student:
     prefix: NDArray[Any] | None = None
     prefix_digest: str | None = None
     head_tokens: tuple[int, ...] | None = None
+    measured_formats: MeasuredFormats = "all"
 
     @cached_property
     def weights(self) -> StudentWeights:
@@ -118,7 +129,8 @@ def importance_table(
     """Losses of every group in every format it may have, and the digests of the stage outputs they are in."""
     parts: list[ImportanceTable] = []
     digests: list[str] = []
-    for format_, groups in groups_by_format.items():
+    measured = measured_groups(student, groups_by_format)
+    for format_, groups in measured.items():
 
         def build(folder: Path, format_: Format = format_, groups: Sequence[str] = groups) -> None:
             if store.workers.is_writer:
@@ -129,13 +141,53 @@ def importance_table(
         parts.append(ImportanceTable.model_validate_json((output.path / "importance.json").read_bytes()))
         digests.append(output.digest)
     merged = parts[0].model_copy(update={"formats": tuple(entry for part in parts for entry in part.formats)})
-    return merged, tuple(digests)
+    if measured == groups_by_format:
+        return merged, tuple(digests)
+    changes, digest = _output_changes(student, groups_by_format, store=store)
+    table = derived_table(
+        merged,
+        groups_by_format,
+        changes,
+        measure=lambda name, format_: _measured(student, format_, [name]).formats[0].losses[name],
+    )
+    return table, (*digests, digest)
 
 
-def unmeasured(student: Student, groups_by_format: GroupsByFormat, *, store: Store) -> list[Format]:
-    """The formats whose losses `importance_table` would not find in the store."""
-    inputs = {f: _inputs(student, f, groups) for f, groups in groups_by_format.items()}
-    return [f for f in inputs if not store.holds("importance", inputs[f])]
+def measured_groups(student: Student, groups_by_format: GroupsByFormat) -> GroupsByFormat:
+    """The groups whose loss is measured in each format; of the others it is derived."""
+    if student.importance != "sensitivity" or student.measured_formats == "all":
+        return groups_by_format
+    offered = formats_of_groups(groups_by_format)
+    measured = {
+        format_: [name for name in names if measured_format(format_, offered[name]) == format_]
+        for format_, names in groups_by_format.items()
+    }
+    return {format_: names for format_, names in measured.items() if names}
+
+
+def _output_changes(student: Student, groups_by_format: GroupsByFormat, *, store: Store) -> tuple[Changes, str]:
+    """What every group's formats change, from the store, and the digest it is under."""
+    offered = formats_of_groups(groups_by_format)
+
+    def build(folder: Path) -> None:
+        if store.workers.is_writer:
+            found = output_changes(student.weights, student.decoder, offered, solver=student.solver)
+            rows = [[format_.model_dump(mode="json"), changes] for format_, changes in found.items()]
+            (folder / "changes.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+    inputs = [_inputs(student, format_, names) for format_, names in groups_by_format.items()]
+    output = store.run("output-changes", {"formats": inputs}, build)
+    rows = json.loads((output.path / "changes.json").read_text())
+    return {Format.model_validate(format_): changes for format_, changes in rows}, output.digest
+
+
+def unmeasured(student: Student, groups_by_format: GroupsByFormat, *, store: Store) -> dict[Format, int]:
+    """Format -> how many losses `importance_table` has to measure in it, not finding them in the store."""
+    return {
+        format_: len(names)
+        for format_, names in measured_groups(student, groups_by_format).items()
+        if not store.holds("importance", _inputs(student, format_, names))
+    }
 
 
 def _inputs(student: Student, format_: Format, groups: Sequence[str]) -> dict[str, Any]:

@@ -48,15 +48,23 @@ def sized(
     """
     spaces: dict[CacheBits, PlanSpace] = {}
     deviations: tuple[Deviation, ...] = ()
-    left_out: tuple[Deviation, ...] = ()
+    left_out = _measured_all(recipe) * anatomy_of(model_config(student)).exported
     target = able_target(target, student)
     widths = sorted(target.cache_bits, reverse=True)
     if target.budget.first_token_ms is not None and len(widths) > 1 and 8 in widths:
         widths.remove(8)
-        left_out = (_slower_prompts(target, widths),)
+        left_out += (_slower_prompts(target, widths),)
     for bits in widths:
         spaces[bits], deviations = _sized(recipe, target, student, prefix_tokens, prefix_ids, cache_bits=bits)
     return spaces, (*deviations, *left_out)
+
+
+def _measured_all(recipe: Recipe) -> tuple[Deviation, ...]:
+    asked = recipe.quantize.measured_formats
+    if asked == "all":
+        return ()
+    why = "the student is run whole, by transformers: what its groups read and give is not seen"
+    return (Deviation(what="quantize.measured_formats", where="recipe", asked=asked, got="all", why=why),)
 
 
 def _slower_prompts(target: Target, widths: Sequence[CacheBits]) -> Deviation:
@@ -216,6 +224,7 @@ def calibrated(
         prefix=sets[0] if sets else None,
         prefix_digest=file_sha256(prefix) if prefix else None,
         head_tokens=head_tokens(recipe, student),
+        measured_formats="all" if anatomy.exported else settings.measured_formats,
     )
 
 

@@ -17,12 +17,16 @@ class FormatLosses(Spec):
 
     format: Format
     losses: dict[str, float] = Field(description="Group -> predicted loss, in the table's unit.")
+    derived_from: dict[str, Format] = Field(
+        {},
+        description="Group -> the format that was measured instead; other groups were themselves.",
+    )
 
 
 class ImportanceTable(Spec):
     """`importance.json`."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     method: ImportanceMethod
     unit: str
     calibration_sequences: int

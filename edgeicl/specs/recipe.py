@@ -35,6 +35,11 @@ class Quantize(Spec):
         description="What weighs a group: the measured rise of KL; or what weighs a whole block: the Jaccard "
         "similarity of LSAQ, the cosine of its input and output, the z-scores of its weights.",
     )
+    measured_formats: Literal["all", "one_per_width"] = Field(
+        "all",
+        description="Formats that sensitivity is measured in: all; or for each group one of 2 bits and one of "
+        "more, from which the others follow by how far they change its outputs: several times as fast.",
+    )
     top_k: int = Field(10, ge=1, description="Tokens in each set of the Jaccard importance (LSAQ).")
     lsaq: Lsaq = Lsaq()
     solver: Literal["rtn", "hqq", "gptq"] = Field(
