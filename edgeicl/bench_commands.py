@@ -210,7 +210,10 @@ def compare_command(
     repetitions: RepetitionsOption = 3,
     warmup: WarmupOption = 1,
     seconds: Annotated[
-        float, typer.Option(min=0.0, help="Of repetitions in each process, at least: the same for the fastest.")
+        float,
+        typer.Option(
+            min=0.0, max=300.0, help="Repetitions of a process go on for so long, however fast it is."
+        ),
     ] = 2.0,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, each of one process of everyone.")] = 5,
     most_rounds: MostRoundsOption = 15,

@@ -43,16 +43,20 @@ def stage_seconds(
     shapes = [group.shape for group in groups]
     calibration = pass_seconds(Passes(student, found.calibration_tokens))
     rounding = rounding_seconds(shapes, target.formats, solver=settings.solver)  # each group in each format
-    share = found.to_measure / max(1, found.to_measure + found.measured)
-    measured = calibration * (1 if settings.importance != "sensitivity" else found.to_measure * _LAYERS_AFTER)
+    one_format = rounding / len(target.formats)
+    rounded, passes = found.to_measure / len(groups), float(found.to_measure > 0)
+    if settings.importance == "sensitivity":
+        passes = found.to_measure * _LAYERS_AFTER
+        if settings.measured_formats == "one_per_width" and found.to_measure:
+            rounded, passes = float(len(target.formats)), passes + 1  # what each format changes
     # The curve measures a plan for each uniform format, the chosen one and two by other rules.
     plans = len(found.uniform) + 3
     refined = settings.refine * len(groups) * calibration
     prompt, decoded = bench_tokens(target)
     once = pass_seconds(Passes(student, prompt)) + pass_seconds(Passes(student, decoded, one_by_one=True))
     work = {
-        "importance": share * (rounding + measured),
-        "quantize": plans * (calibration + rounding / len(target.formats)) + refined,
+        "importance": rounded * one_format + passes * calibration,
+        "quantize": plans * (calibration + one_format) + refined,
         "emit": 2 * pass_seconds(Passes(student, checked_tokens)),
         "benchmark": (BENCH_REPETITIONS + BENCH_WARMUP_REPETITIONS) * once,
         "report": 0.0,

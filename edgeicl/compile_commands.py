@@ -125,13 +125,18 @@ def inspect(
     """Show plan, size ledger and provenance of an artifact, or a recipe with its defaults."""
     from edgeicl.bench.artifact import open_artifact
     from edgeicl.report.terminal import artifact_text, recipe_text
-    from edgeicl.specs.catalog import find_recipe, load_recipe
+    from edgeicl.specs.catalog import find_recipe, load_recipe, shipped
     from edgeicl.specs.loading import dump_yaml
+    from edgeicl.specs.nearest import one_of
 
     if Path(subject).is_dir():
         manifest = open_artifact(Path(subject)).manifest
         print_json(plain(manifest)) if as_json else typer.echo(artifact_text(manifest))
         return
+    known = [*shipped("recipes"), *shipped("recipes/pretrain")]
+    if not Path(subject).exists() and subject not in known:
+        expected = f"expected an artifact's folder, a recipe file or a shipped recipe; {one_of(subject, known)}"
+        raise SpecError("inspect", [Problem("ARTIFACT|RECIPE", f"there is no {subject!r}", expected)])
     recipe = load_recipe(subject)
     print_json(plain(recipe)) if as_json else typer.echo(
         recipe_text(recipe, dump_yaml(recipe), find_recipe(subject))

@@ -21,7 +21,7 @@ from edgeicl.bench.quiet import disquiet
 from edgeicl.bench.rivals.checkpoint import require_same_shape, write_random_checkpoint
 from edgeicl.bench.rivals.contender import RivalBuilder
 from edgeicl.bench.rivals.table import environments_named, require_provider, rivals_named
-from edgeicl.bench.rounds import NOISY_WIDTH, Course, run_rounds
+from edgeicl.bench.rounds import NOISY_WIDTH, ONE_ROUND, Course, run_rounds
 from edgeicl.bench.workload import Workload
 from edgeicl.errors import BenchError
 from edgeicl.models.model_folder import model_config
@@ -189,7 +189,9 @@ def pairings_of(ours: Sequence[ArtifactEntrant], theirs: Sequence[RivalEntrant])
 
 
 def noise(pairings: Sequence[Pairing]) -> tuple[str, ...]:
-    """One note where rounds disagree on ratios of speed: how many of them, and which is the widest."""
+    """One doubt where rounds disagree on ratios of speed: how many of them, and which is the widest."""
+    if any(len(found.prefill.values) == 1 for found in pairings):
+        return (ONE_ROUND,)
     speeds = [
         (what, ratio, found)
         for found in pairings

@@ -99,6 +99,7 @@ class RivalEntrant:
         return {
             "rival": self.name,
             "built": str(self.contender.folder),
+            "python": str(self.contender.process.python.path),
             "versions": dict(self.contender.process.python.versions),
             "workload": asdict(self.workload),
         }

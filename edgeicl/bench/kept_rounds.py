@@ -2,13 +2,15 @@
 
 `with kept:` around the comparison: what rounds gave stays where that is left by an error, an interrupt or a
 kill, and goes when it ends. Only whole rounds are kept, one file each: a ratio is of one round's processes.
+Outside of that nothing is kept or found.
 """
 
 from __future__ import annotations
 
 import json
-import logging
+import platform
 import shutil
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,10 +18,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from edgeicl.bench.device_facts import processor, usable_cores
 from edgeicl.errors import BenchError
 from edgeicl.store import code_digest, digest_of, library_versions, write_atomically
-
-log = logging.getLogger(__name__)
 
 _KIND = "rounds"
 
@@ -27,14 +28,16 @@ _KIND = "rounds"
 class KeptRounds:
     """Rounds of one comparison, described by `about`: all that decides what its processes do, as JSON values.
 
-    Other code or other versions of libraries find none.
+    Other code, other versions of libraries and other computers find none.
     """
 
     def __init__(self, root: Path, about: object) -> None:
-        digest = digest_of({"about": about, "code": code_digest(), "versions": library_versions()})
+        computer = [platform.node(), processor(), usable_cores()]
+        digest = digest_of([about, computer, code_digest(), library_versions()])
         # Named as an unfinished output of the store is, so that `cache clear` knows it.
         self.folder = root / _KIND / f"{digest[:24]}.partial"
         self._held = ExitStack()
+        self._entered = False
 
     def __enter__(self) -> KeptRounds:
         """BenchError where the same comparison runs already."""
@@ -43,28 +46,31 @@ class KeptRounds:
             self._held.enter_context(FileLock(self.folder.with_suffix(".lock"), timeout=0))
         except Timeout:
             raise BenchError("the same comparison runs already", next_step="wait until it has ended") from None
+        self._entered = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self.forget()
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._entered = False
         self._held.close()
-
-    def forget(self) -> None:
-        """Drops whatever is kept."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def round(self, run: int, number: int) -> dict[str, Any] | None:
         """What was kept of round `number` of run `run`; None where it did not come to its end."""
         path = self._path(run, number)
-        return json.loads(path.read_text()) if path.is_file() else None
+        if not self._entered or not path.is_file():
+            return None
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
 
     def keep(self, run: int, number: int, found: dict[str, Any]) -> None:
-        """Writes down what a round gave."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._path(run, number), json.dumps(found))
+        """Writes down what a round gave, and when."""
+        if self._entered:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            when = time.strftime("%Y-%m-%d %H:%M")
+            write_atomically(self._path(run, number), json.dumps(found | {"when": when}))
 
     def _path(self, run: int, number: int) -> Path:
         return self.folder / f"run-{run}-round-{number}.json"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 QUIET_SHARE = 0.10
 """Of all cores' time. One busy process on ten cores is as much."""
+_QUIET_LOOKS = 3
 _STAT = Path("/proc/stat")
 _IDLE, _WAITING = 3, 4  # columns after the name: user, nice, system, idle, iowait, ...
 _GUESTS = 8  # columns that count towards the total; guests' time behind them is in user's already
@@ -28,12 +29,18 @@ def busy_share(seconds: float = 0.5, *, stat: Path = _STAT) -> float | None:
 
 
 def settled_share(longest_s: float = 10.0) -> float | None:
-    """The same once the computer is quiet, or after `longest_s`: what has just ended still writes and frees."""
+    """The same once the computer is quiet, or after `longest_s`: what has just ended still writes and frees.
+
+    Work that comes and goes is no quiet: after a look that was not, it takes three in a row.
+    """
     started = time.monotonic()
-    while (share := busy_share()) is not None and share > QUIET_SHARE:
-        if time.monotonic() - started >= longest_s:
-            break
-    return share
+    share = busy_share()
+    if share is None or share <= QUIET_SHARE:
+        return share
+    looks = [share]
+    while max(looks[-_QUIET_LOOKS:]) > QUIET_SHARE and time.monotonic() - started < longest_s:
+        looks.append(busy_share() or 0.0)
+    return max(looks[-_QUIET_LOOKS:])
 
 
 def disquiet(shares: Sequence[float]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Protocol, TypeVar
 
 from edgeicl.bench.kept_rounds import KeptRounds
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 
 NOISY_WIDTH = 0.15
 """Of an interval as a share of its median: where it is wider, rounds disagree."""
+ONE_ROUND = "one round only: how far times vary is unknown"
 
 
 class TakesPart(Protocol):
@@ -40,13 +42,16 @@ class Course:
     failed: list[NotMeasured] = field(default_factory=list)
     other_work: list[float] = field(default_factory=list)
     """Share of the computer that others had before each round, where that is known."""
-    resumed: int = 0
-    """Rounds that come from a run which was interrupted."""
+    resumed: list[str] = field(default_factory=list)
+    """When rounds were measured that come from a run which was interrupted."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        rounds = "round was" if self.resumed == 1 else "rounds were"
-        return (f"{self.resumed} {rounds} measured before an interruption",) * bool(self.resumed)
+        """One, where there are such rounds."""
+        if not self.resumed:
+            return ()
+        rounds = "round was" if len(self.resumed) == 1 else "rounds were"
+        return (f"{len(self.resumed)} {rounds} measured before an interruption, from {self.resumed[0]} on",)
 
 
 def run_rounds(
@@ -61,36 +66,56 @@ def run_rounds(
 ) -> Course:
     """Runs all once a round, every other time in reverse; takes those that fail out of `theirs`.
 
+    It ends early when all of them have failed.
+
     Args:
         most_rounds: While there are `doubts` about what `rounds` rounds gave, more follow, up to so many.
-        kept: Where rounds of an interrupted run are found, and these are kept, under the number `run`.
+        kept: Where rounds of an interrupted run are found, and these are kept, under the number `run`. A round
+            in which somebody failed is not: it is tried again.
 
     Raises:
         BenchError: one of `ours` failed.
     """
-    course, number = Course(), 0
+    course = Course()
+    numbers = count()
 
-    def one_more(advance: Callable[[int], None]) -> None:
-        nonlocal number
-        found = kept.round(run, number) if kept else None
-        if found is None:
-            found = _measured(ours, theirs, backwards=number % 2 == 1, advance=advance)
-            if kept:
-                kept.keep(run, number, found)
-        else:
-            course.resumed += 1
-            advance(len(ours) + len(theirs))
+    def one_more(advance: Callable[[int], None] = lambda _: None) -> None:
+        number = next(numbers)
+        found = _measured(ours, theirs, backwards=number % 2 == 1, advance=advance)
+        if kept and not found["failed"]:
+            kept.keep(run, number, found)
         _take(found, ours, theirs, course)
-        number += 1
 
-    entrants = len(ours) + len(theirs)
-    with track("rounds", rounds * entrants) as advance:
-        while number < rounds:
+    before = _kept_rounds(ours, theirs, kept, run, most=max(rounds, most_rounds))
+    for found in before:
+        next(numbers)
+        course.resumed.append(found["when"])
+        _take(found, ours, theirs, course)
+    if before:
+        log.info("going on after %s", course.notes[0])
+    done, entrants = len(before), len(ours) + len(theirs)
+    with track("rounds", rounds * entrants, already_done=min(done, rounds) * entrants) as advance:
+        while done < rounds and theirs:
             one_more(advance)
-    while number < most_rounds and theirs and (why := doubts()):
-        log.info("%s; another round, at most %d", "; ".join(why), most_rounds)
-        one_more(lambda _: None)
+            done += 1
+    while done < most_rounds and theirs and (why := doubts()):
+        log.info("%s; another round, the %dth of at most %d", "; ".join(why), done + 1, most_rounds)
+        one_more()
+        done += 1
     return course
+
+
+def _kept_rounds(
+    ours: Sequence[TakesPart], theirs: Sequence[TakesPart], kept: KeptRounds | None, run: int, *, most: int
+) -> list[dict[str, Any]]:
+    """The first rounds of an interrupted run, as far as all that take part took part."""
+    before: list[dict[str, Any]] = []
+    while kept and len(before) < most and (found := kept.round(run, len(before))) is not None:
+        sides = (("ours", ours), ("theirs", theirs))
+        if not all(one.name in found[side] for side, entrants in sides for one in entrants):
+            break
+        before.append(found)
+    return before
 
 
 def _measured(

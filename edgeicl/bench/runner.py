@@ -5,8 +5,8 @@ and over adb. It imports nothing else, so that the peak memory is the artifact's
 
 Every request has model, engine (fused | growing | cuda:NUMBER), prefix (null, or the file whose first set
 stands before the prompt), threads, vocabulary, prompt_tokens, decode_tokens, repetitions, warmup_repetitions,
-cool_down_s, and an action. One that follows another run has start_c, the temperature before that one (null: not
-known), and cools down before anything else:
+least_s, cool_down_s, and an action. One that follows another run has start_c, the temperature before that one
+(null: not known), and cools down before anything else:
 
 - measure (where none is given): load, warm up, repeat, for least_s seconds at least; bytes_per_token asks for
   the memory's bandwidth (null: none), `cold: true` has the artifact's pages dropped from the file cache before
@@ -176,7 +176,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     for _ in range(request["warmup_repetitions"]):
         run.repetition()
     samples, between = [], []
-    for number in turns(request["repetitions"], request.get("least_s") or 0.0):
+    for number in turns(request["repetitions"], request["least_s"]):
         if number:
             run.cool_down()
         samples.append(run.repetition())

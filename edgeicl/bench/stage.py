@@ -13,7 +13,7 @@ from edgeicl.bench.devices.local import THIS_COMPUTER
 from edgeicl.bench.figures import length_test, summarize, sustained_load, verify_run
 from edgeicl.bench.noise import disagreeing_tests, objections
 from edgeicl.bench.procedure import Procedure
-from edgeicl.bench.quiet import settled_share
+from edgeicl.bench.quiet import busy_share
 from edgeicl.bench.workload import Workload
 from edgeicl.bench.workload_run import PlacedGraph, engine_on, place_artifact, probed_bytes
 from edgeicl.errors import BenchError
@@ -68,7 +68,7 @@ def bench(
             fitted,
             conduct,
             bytes_per_token=probed_bytes(device, bytes_per_token),
-            others=settled_share if device.here else lambda: None,
+            others=busy_share if device.here else lambda: None,
         )
         warm = placed.ask("load", fitted)
         cool = {"cool_down_s": conduct.cool_down_s, "start_c": run["start_c"]}

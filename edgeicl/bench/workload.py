@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 
 from edgeicl.errors import Problem, SpecError
 
+_OPTIONS = {"least_s": "--seconds"}
 _MAY_BE_0 = ("warmup_repetitions", "decode_tokens", "least_s")
 
 
@@ -26,7 +27,11 @@ class Workload:
     def __post_init__(self) -> None:
         """Raises SpecError that lists every count below 1 (those of `_MAY_BE_0`: below 0)."""
         problems = [
-            Problem(f"--{name.replace('_', '-')}", f"found {value}", f"expected at least {least}")
+            Problem(
+                _OPTIONS.get(name, f"--{name.replace('_', '-')}"),
+                f"found {value}",
+                f"expected at least {least}",
+            )
             for name, value in asdict(self).items()
             if value < (least := 0 if name in _MAY_BE_0 else 1)
         ]

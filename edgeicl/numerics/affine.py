@@ -13,6 +13,8 @@ GatherBlockQuantized (dequantization); the choice of scale is ours, below.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +34,7 @@ _RANGE_FRACTIONS = {
     8: (1.0,),
 }
 _CHUNK_WEIGHTS = 1 << 16  # so that the search stays in the processor's cache
+_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,8 @@ def round_to_nearest(weights: Floats, format: Format) -> QuantizedMatrix:  # noq
     scales = np.empty((rows, blocks), np.float32)
     zero_points = None if format.symmetric else np.empty((rows, blocks), np.uint8)
     step = max(1, _CHUNK_WEIGHTS // max(columns, 1))
-    for start in range(0, rows, step):
+
+    def round_rows(start: int) -> None:
         part = slice(start, start + step)
         chunk = filled_blocks(weights[part], block)
         if not np.isfinite(chunk).all():
@@ -92,6 +96,13 @@ def round_to_nearest(weights: Floats, format: Format) -> QuantizedMatrix:  # noq
         scales[part] = found[1]
         if zero_points is not None:
             zero_points[part] = found[2]
+
+    starts = range(0, rows, step)
+    if len(starts) == 1:
+        round_rows(0)
+    else:
+        with ThreadPoolExecutor(_THREADS) as pool:  # numpy works outside of Python's lock
+            list(pool.map(round_rows, starts))  # the first row that is refused is the one that is told
     return QuantizedMatrix(codes, scales, zero_points, format.bits, block)
 
 

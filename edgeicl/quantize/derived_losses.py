@@ -59,8 +59,11 @@ def output_changes(
     offered: Mapping[str, Sequence[Format]],
     *,
     solver: SolverName = "rtn",
+    advance: Callable[[int], None] = lambda n: None,
 ) -> Changes:
     """Of every group in each of its formats, with all others as they are; at up to 512 tokens and outputs.
+
+    `advance(1)` after each.
 
     What a table is read for is its change as the head, where it is one; else of the rows that tokens look up.
     """
@@ -77,6 +80,7 @@ def output_changes(
             stored = stored_values(matrix, format_, quantizer)
             changed = product(rows, decoder.matrix_of(group, stored, format_))
             found.setdefault(format_, {})[group] = float((changed - exact).double().square().mean())
+            advance(1)
 
     hidden = decoder.embed(before=note)
     for index in range(decoder.layers):
@@ -92,6 +96,7 @@ def output_changes(
         for format_ in offered[EMBEDDING]:
             change = stored_values(looked_up, format_, quantizer) - looked_up
             found.setdefault(format_, {})[EMBEDDING] = float(np.square(change, dtype=np.float64).mean())
+            advance(1)
     return found
 
 

@@ -85,8 +85,8 @@ def forecast(
     shown = given or best
     cache_bits = min(spaces) if shown is None else shown.cache_bits
     space = spaces[cache_bits]
-    losses = sum(map(len, measured_groups(source, space.groups_by_format).values()))
-    to_measure = losses
+    asked = sum(map(len, measured_groups(source, space.groups_by_format).values()))
+    to_measure = asked
     if student_digest is not None:
         to_measure = sum(unmeasured(source, space.groups_by_format, store=store).values())
     budget = space.budget if shown is None else shown.space.budget
@@ -117,7 +117,7 @@ def forecast(
         runtime_overhead_bytes=budget.runtime_overhead_bytes,
         groups=len(groups),
         to_measure=to_measure,
-        measured=losses - to_measure,
+        measured=asked - to_measure,
         calibration_tokens=sum(map(len, source.sequences)),
         stages=(),
         deviations=deviations,

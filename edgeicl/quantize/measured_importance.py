@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -35,7 +35,7 @@ from edgeicl.quantize.stored_weights import Stored
 from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.quantize.weight_outliers import outlier_importances
 from edgeicl.quantize.whole_model import WholeModelDecoder, WholeModelWeights
-from edgeicl.specs.importance import FormatLosses, ImportanceMethod, ImportanceTable
+from edgeicl.specs.importance import FormatLosses, ImportanceMethod, ImportanceTable, MeasuredFormats
 from edgeicl.specs.quant_plan import Format
 from edgeicl.specs.recipe import Lsaq
 from edgeicl.store import Store, digest_of
@@ -48,8 +48,6 @@ UNITS = {
 }
 
 
-MeasuredFormats = Literal["all", "one_per_width"]
-"""As in `specs.recipe`."""
 GroupsByFormat = Mapping[Format, Sequence[str]]
 """Names of the groups that may have each format."""
 
@@ -171,7 +169,10 @@ def _output_changes(student: Student, groups_by_format: GroupsByFormat, *, store
 
     def build(folder: Path) -> None:
         if store.workers.is_writer:
-            found = output_changes(student.weights, student.decoder, offered, solver=student.solver)
+            with track("changes of outputs", sum(map(len, offered.values()))) as advance:
+                found = output_changes(
+                    student.weights, student.decoder, offered, solver=student.solver, advance=advance
+                )
             rows = [[format_.model_dump(mode="json"), changes] for format_, changes in found.items()]
             (folder / "changes.json").write_text(json.dumps(rows, indent=1) + "\n")
 

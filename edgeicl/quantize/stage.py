@@ -79,6 +79,7 @@ def quantize(
     table, digests = importance_table(source, next(iter(spaces.values())).groups_by_format, store=store)
     inputs = {
         "importance": digests,
+        "deviations": [deviation.model_dump(mode="json") for deviation in deviations],
         "student": student_digest,
         "solver": settings.solver,
         "refine": settings.refine,
@@ -102,8 +103,7 @@ def quantize(
     def build(folder: Path) -> None:
         if store.workers.is_writer:
             planning.write(folder, edited)
-            listed = [deviation.model_dump(mode="json") for deviation in deviations]
-            (folder / "deviations.json").write_text(json.dumps(listed, indent=1) + "\n")
+            (folder / "deviations.json").write_text(json.dumps(inputs["deviations"], indent=1) + "\n")
 
     return store.run("quantize", inputs, build)
 

@@ -61,7 +61,7 @@ def sized(
 
 def _measured_all(recipe: Recipe) -> tuple[Deviation, ...]:
     asked = recipe.quantize.measured_formats
-    if asked == "all":
+    if asked == "all" or recipe.quantize.importance != "sensitivity":
         return ()
     why = "the student is run whole, by transformers: what its groups read and give is not seen"
     return (Deviation(what="quantize.measured_formats", where="recipe", asked=asked, got="all", why=why),)

@@ -11,6 +11,9 @@ from edgeicl.specs.spec import Spec
 
 ImportanceMethod = Literal["sensitivity", "jaccard", "cosine", "zscore"]
 
+MeasuredFormats = Literal["all", "one_per_width"]
+"""See `specs.recipe.Quantize.measured_formats`."""
+
 
 class FormatLosses(Spec):
     """Loss of every group that the format fits, one group at a time."""

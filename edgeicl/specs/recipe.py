@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from edgeicl.specs.broken_rules import BrokenRulesError
 from edgeicl.specs.distillation import Distill
 from edgeicl.specs.icl import same_question
-from edgeicl.specs.importance import ImportanceMethod
+from edgeicl.specs.importance import ImportanceMethod, MeasuredFormats
 from edgeicl.specs.recovery import Recover
 from edgeicl.specs.source import TextSource
 from edgeicl.specs.spec import Name, Spec
@@ -35,7 +35,7 @@ class Quantize(Spec):
         description="What weighs a group: the measured rise of KL; or what weighs a whole block: the Jaccard "
         "similarity of LSAQ, the cosine of its input and output, the z-scores of its weights.",
     )
-    measured_formats: Literal["all", "one_per_width"] = Field(
+    measured_formats: MeasuredFormats = Field(
         "all",
         description="Formats that sensitivity is measured in: all; or for each group one of 2 bits and one of "
         "more, from which the others follow by how far they change its outputs: several times as fast.",

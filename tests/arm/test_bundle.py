@@ -54,6 +54,7 @@ def run(phone: Path, words: list[str], request: dict[str, Any]) -> subprocess.Co
 REQUEST = {
     "action": "measure", "model": "model.onnx", "engine": "fused", "prefix": None, "threads": 1,
     "vocabulary": 40, "prompt_tokens": 6, "decode_tokens": 3, "repetitions": 1, "warmup_repetitions": 0,
+    "least_s": 0,
     "bytes_per_token": None,
 }  # fmt: skip
 

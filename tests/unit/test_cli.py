@@ -185,6 +185,14 @@ def test_an_artifact_that_is_none_is_code_7(tmp_path: Path, capsys: pytest.Captu
         assert "is no artifact" in capsys.readouterr().err
 
 
+def test_inspect_of_nothing_names_both_that_it_may_be_of(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("inspect", "build/quickstrt") == 2
+    told = capsys.readouterr().err
+    assert "there is no 'build/quickstrt'; expected an artifact's folder, a recipe file or a shipped" in told
+    assert exit_code("inspect", "quickstrt") == 2
+    assert "did you mean 'quickstart'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [

@@ -17,7 +17,7 @@ from edgeicl.bench.quiet import disquiet
 from edgeicl.bench.rivals.contender import RivalBuilder
 from edgeicl.bench.rivals.table import RIVALS
 from edgeicl.bench.rivals.transformers_eager import TRANSFORMERS
-from edgeicl.bench.rounds import NOISY_WIDTH, Course, run_rounds
+from edgeicl.bench.rounds import NOISY_WIDTH, ONE_ROUND, run_rounds
 from edgeicl.errors import BenchError
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.model_folder import model_config
@@ -31,7 +31,6 @@ from edgeicl.store import Store, folder_hashes
 log = logging.getLogger(__name__)
 
 _STANDARD_ERRORS = 1.96
-ONE_ROUND = "one round only: how far times vary is unknown"
 
 
 def headline(
@@ -79,7 +78,56 @@ def headline(
     )
     asked = questions(opened, teacher, sources, shown, queries=queries, base_folder=base_folder)
     ours = artifact_side(opened, asked, threads)
-    theirs: list[Side] = []
+    theirs, not_measured = _teacher_sides(builder, asked, precisions, threads, averages=ours.averages)
+    if not theirs:
+        raise _unmeasured(not_measured)
+    about = [dict(opened.manifest.files), *(side.about for side in (ours, *theirs))]
+    with KeptRounds(store.root, about) as kept:
+        course = run_rounds(
+            [ours],
+            theirs,
+            rounds,
+            most_rounds=most_rounds,
+            doubts=lambda: disagreement([against(ours, side, asked) for side in theirs]),
+            kept=kept,
+        )
+        not_measured += course.failed
+        if not theirs:
+            raise _unmeasured(not_measured)
+        first = ours.runs[0]
+        answerers = [side.answerer(asked) for side in (ours, *theirs)]
+        pairings = tuple(against(ours, side, asked) for side in theirs)
+        return Headline(
+            fidelity="measured",
+            machine=first["machine"],
+            processor=first["processor"],
+            logical_cores=first["logical_cores"],
+            threads=threads,
+            artifact_sha256=opened.sha256,
+            teacher=teacher_name,
+            demonstrations=shown.count,
+            demonstration_tokens=len(asked.demonstrations),
+            demonstration_seed=shown.seed,
+            queries=len(asked.truth),
+            artifact=answerers[0],
+            teachers=tuple(answerers[1:]),
+            not_measured=tuple(not_measured),
+            pairings=pairings,
+            other_work=tuple(course.other_work),
+            doubts=doubts(pairings, course.other_work),
+            notes=(
+                *_notes(opened, ours),
+                *course.notes,
+                *at_chance(answerers, labels=len(asked.labels)),
+            ),
+        )
+
+
+def _teacher_sides(
+    builder: RivalBuilder, asked: Questions, precisions: Sequence[Precision], threads: int, *, averages: bool
+) -> tuple[list[Side], list[NotMeasured]]:
+    """The teacher in each precision, without a cache of demonstrations and with it; what is not to be had."""
+    sides: list[Side] = []
     not_measured: list[NotMeasured] = []
     for precision in precisions:
         try:
@@ -88,55 +136,16 @@ def headline(
             log.warning("%s is not measured: %s", precision, error)
             not_measured.append(NotMeasured(name=f"teacher-{precision}", reason=str(error)))
             continue
-        theirs += [
-            teacher_side(
-                folder, asked, precision, process.python, threads, cached=cached, averages=ours.averages
-            )
+        sides += [
+            teacher_side(folder, asked, precision, process.python, threads, cached=cached, averages=averages)
             for cached in (False, True)
         ]
-    course = Course()
-    if theirs:
-        with KeptRounds(store.root, [opened.sha256, *(side.about for side in (ours, *theirs))]) as kept:
-            course = run_rounds(
-                [ours],
-                theirs,
-                rounds,
-                most_rounds=most_rounds,
-                doubts=lambda: disagreement([against(ours, side, asked) for side in theirs]),
-                kept=kept,
-            )
-        not_measured += course.failed
-    if not theirs:
-        told = "\n".join(f"{entry.name}: {entry.reason}" for entry in not_measured)
-        raise BenchError(f"the teacher could not be measured:\n{told}")
-    first = ours.runs[0]
-    answerers = [side.answerer(asked) for side in (ours, *theirs)]
-    pairings = tuple(against(ours, side, asked) for side in theirs)
-    return Headline(
-        fidelity="measured",
-        machine=first["machine"],
-        processor=first["processor"],
-        logical_cores=first["logical_cores"],
-        threads=threads,
-        artifact_sha256=opened.sha256,
-        teacher=teacher_name,
-        demonstrations=shown.count,
-        demonstration_tokens=len(asked.demonstrations),
-        demonstration_seed=shown.seed,
-        queries=len(asked.truth),
-        artifact=answerers[0],
-        teachers=tuple(answerers[1:]),
-        not_measured=tuple(not_measured),
-        pairings=pairings,
-        other_work=tuple(course.other_work),
-        doubts=doubts(pairings, course.other_work),
-        notes=(
-            *_notes(opened, ours),
-            *course.notes,
-            *([ONE_ROUND] if len(ours.runs) == 1 else []),
-            *at_chance(answerers, labels=len(asked.labels)),
-        ),
-    )
+    return sides, not_measured
+
+
+def _unmeasured(why: Sequence[NotMeasured]) -> BenchError:
+    told = "\n".join(f"{entry.name}: {entry.reason}" for entry in why)
+    return BenchError(f"the teacher could not be measured:\n{told}")
 
 
 def against(ours: Side, theirs: Side, asked: Questions) -> AgainstTeacher:
@@ -197,6 +206,8 @@ def doubts(pairings: Sequence[AgainstTeacher], other_work: Sequence[float]) -> t
 
 def disagreement(pairings: Sequence[AgainstTeacher]) -> tuple[str, ...]:
     """One doubt where rounds disagree on the time of a query."""
+    if any(len(entry.query.values) == 1 for entry in pairings):
+        return (ONE_ROUND,)
     wide = [entry for entry in pairings if entry.query.width > NOISY_WIDTH]
     if not wide:
         return ()

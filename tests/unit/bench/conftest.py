@@ -166,6 +166,12 @@ def tiny_task(verbalizers: Mapping[str, str]) -> TaskFile:
     )
 
 
+@pytest.fixture(autouse=True)
+def _nobody_else_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests run beside each other: rounds would wait for quiet in vain."""
+    monkeypatch.setattr("edgeicl.bench.rounds.settled_share", lambda: 0.0)
+
+
 @pytest.fixture
 def make_artifact(tmp_path: Path) -> Callable[..., Path]:
     """Builds a tiny artifact in int8; keyword arguments: name, verbalizers, sets, labels_alone, attention."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.numpy import load_file
 import edgeicl.bench.rounds as rounds_module
 from edgeicl.bench.artifact import open_artifact
 from edgeicl.bench.compare import noise, paired, prepare
-from edgeicl.bench.entrants import ArtifactEntrant, RivalEntrant, describe, entrants, round_of
+from edgeicl.bench.entrants import ArtifactEntrant, describe, entrants, round_of
 from edgeicl.bench.kept_rounds import KeptRounds
 from edgeicl.bench.rivals.checkpoint import write_random_checkpoint
 from edgeicl.bench.rounds import run_rounds
@@ -106,40 +107,72 @@ def test_rounds_follow_while_they_disagree(doubtful: int, rounds: int) -> None:
     assert [len(ours[0].runs), len(theirs[0].runs)] == [rounds, rounds]
 
 
+def sides(turns: list[str], *, b_fails_at: int = 99, interrupted_at: int = 99) -> tuple[Any, Any]:
+    """Ours is a; b and c are theirs."""
+    ours = [Scripted("a", turns, interrupted_at=interrupted_at)]
+    return ours, [Scripted("b", turns, fails_at=b_fails_at), Scripted("c", turns)]
+
+
 def test_rounds_outlive_an_interrupt(tmp_path: Path) -> None:
-    """Whole rounds alone are kept, with who failed in them; what ends forgets them."""
-
-    def sides(turns: list[str], **first: int) -> tuple[Any, Any]:
-        return [Scripted("a", turns, **first)], [Scripted("b", turns, fails_at=1), Scripted("c", turns)]
-
+    """The first ones, as long as nobody failed: that is tried again. What has ended is forgotten."""
     turns: list[str] = []
-    ours, theirs = sides(turns, interrupted_at=3)
+    ours, theirs = sides(turns, b_fails_at=2, interrupted_at=4)
     with pytest.raises(KeyboardInterrupt), KeptRounds(tmp_path, "it") as kept:
-        run_rounds(ours, theirs, 3, kept=kept)
-    assert turns == ["a", "b", "c", "c", "a"]  # and the third round had not begun
+        run_rounds(ours, theirs, 4, kept=kept)
+    assert turns == ["a", "b", "c", "c", "b", "a", "a", "c", "c"]
     assert stored(tmp_path)[0].finished is False
 
     turns = []
     ours, theirs = sides(turns)
     with KeptRounds(tmp_path, "it") as kept:
         course = run_rounds(ours, theirs, 3, kept=kept)
-    assert turns == ["a", "c"]
-    assert [entry.name for entry in course.failed] == ["b"]
+    assert turns == ["c", "b", "a", "a", "b", "c"]
+    assert course.failed == []
     assert [one.runs for one in (*ours, *theirs)] == [
-        [{"turn": 1}, {"turn": 5}, {"turn": 1}],
-        [{"turn": 3}, {"turn": 4}, {"turn": 2}],
+        [{"turn": 1}, {"turn": 3}, {"turn": 4}],
+        [{"turn": 2}, {"turn": 2}, {"turn": 5}],
+        [{"turn": 3}, {"turn": 1}, {"turn": 6}],
     ]
-    assert course.notes == ("2 rounds were measured before an interruption",)
+    (note,) = course.notes
+    assert note.startswith("1 round was measured before an interruption, from 20")
     assert stored(tmp_path) == []
+
+
+def test_rounds_of_a_run_are_not_another_runs(tmp_path: Path) -> None:
+    """Fewer are asked for than are kept: the others are of no use."""
+    turns: list[str] = []
     with KeptRounds(tmp_path, "it") as kept:
-        assert kept.round(0, 0) is None
+        for run in (0, 1):
+            run_rounds(*sides(turns), 2, kept=kept, run=run)
+        ours, theirs = sides(turns)
+        assert len(turns) == 12
+        assert run_rounds(ours, theirs, 1, kept=kept, run=1).resumed != []
+        assert [one.runs for one in ours] == [[{"turn": 7}]]
+        assert len(turns) == 12
+        run_rounds(*sides(turns), 1, kept=kept, run=2)
+        assert len(turns) == 15
+
+
+def test_it_ends_when_all_rivals_have_failed() -> None:
+    turns: list[str] = []
+    ours: Any = [Scripted("a", turns)]
+    theirs: Any = [Scripted("b", turns, fails_at=1)]
+    course = run_rounds(ours, theirs, 5, most_rounds=9, doubts=lambda: ["far apart"])
+    assert turns == ["a", "b"]
+    assert [entry.name for entry in course.failed] == ["b"]
 
 
 def test_rounds_of_other_processes_are_another_comparison(make_artifact: Make) -> None:
     artifact = make_artifact()
-    about = [entrants([artifact], workload)[0][0].about for workload in (WORKLOAD, WORKLOAD, Workload(2, 4, 2))]
-    assert about[0] == about[1] != about[2]
-    json.dumps(about)
+
+    def about(**changed: int) -> dict[str, Any]:
+        (entry,), _ = entrants([artifact], replace(WORKLOAD, **changed))
+        return entry.about
+
+    assert about() == about()
+    others = [about(threads=2), about(prompt_tokens=5), about(decode_tokens=3), about(least_s=1)]
+    assert about() not in others
+    assert len({json.dumps(each) for each in others}) == len(others)
 
 
 def test_another_comparison_finds_no_rounds_and_the_same_one_waits(tmp_path: Path) -> None:
@@ -148,7 +181,7 @@ def test_another_comparison_finds_no_rounds_and_the_same_one_waits(tmp_path: Pat
         with KeptRounds(tmp_path, ["a", 2]) as other:
             assert other.round(0, 0) is None
             assert (kept.round(1, 0), kept.round(0, 1)) == (None, None)
-            assert kept.round(0, 0) == {"other_work": None}
+            assert (kept.round(0, 0) or {})["other_work"] is None
         with (
             pytest.raises(BenchError, match="the same comparison runs already"),
             KeptRounds(tmp_path, ["a", 1]),
@@ -169,6 +202,11 @@ def test_noise_is_one_note_however_many_ratios_are_noisy() -> None:
     assert "on 4 of 6 ratios of speed, most on prefill of a to c, between 1.00 and 3.00" in note
 
 
+def test_one_round_is_a_doubt() -> None:
+    found = paired(contestant("a", [2.0], peak=100), contestant("b", [8.0], peak=400))
+    assert noise([found]) == ("one round only: how far times vary is unknown",)
+
+
 def test_an_artifact_that_fails_ends_it(make_artifact: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     (entry,), _ = entrants([make_artifact()], WORKLOAD)
 
@@ -176,9 +214,9 @@ def test_an_artifact_that_fails_ends_it(make_artifact: Make, monkeypatch: pytest
         raise BenchError("no memory")
 
     monkeypatch.setattr(ArtifactEntrant, "run", fail)
-    empty: list[RivalEntrant] = []
+    theirs: Any = [Scripted("b", [])]
     with pytest.raises(BenchError, match="no memory"):
-        run_rounds([entry], empty, 1)
+        run_rounds([entry], theirs, 1)
 
 
 def test_lengths_are_cut_for_all_alike_and_names_stay_apart(make_artifact: Make) -> None:
@@ -248,5 +286,5 @@ def test_what_others_take_is_looked_at_before_each_round(monkeypatch: pytest.Mon
     shares = iter([0.5, None, 0.02])
     monkeypatch.setattr(rounds_module, "settled_share", lambda: next(shares))
     ours: Any = [Scripted("a", [])]
-    none: list[RivalEntrant] = []
-    assert run_rounds(ours, none, 3).other_work == [0.5, 0.02]
+    theirs: Any = [Scripted("b", [])]
+    assert run_rounds(ours, theirs, 3).other_work == [0.5, 0.02]

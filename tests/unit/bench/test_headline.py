@@ -17,10 +17,10 @@ from edgeicl.bench.headline.compare_teacher import at_chance, doubts, headline
 from edgeicl.bench.headline.query_cost import Pass, artifact_cost, passes_of, teacher_cost, weights_held
 from edgeicl.bench.headline.query_loop import label_scores
 from edgeicl.bench.headline.questions import Questions, Shown, questions
-from edgeicl.bench.headline.side import artifact_side
+from edgeicl.bench.headline.side import Side, artifact_side
 from edgeicl.bench.rivals.asked_teacher import AskedTeacher
 from edgeicl.bench.rivals.checkpoint import write_random_checkpoint
-from edgeicl.errors import DataError, SpecError
+from edgeicl.errors import BenchError, DataError, SpecError
 from edgeicl.headline_commands import headline_app
 from edgeicl.report.headline_facts import headline_tables
 from edgeicl.specs.comparison import Ratio
@@ -73,9 +73,22 @@ def asked_of(tmp_path: Path, teacher: Path) -> Callable[..., Questions]:
     return ask
 
 
-def test_from_end_to_end(make_artifact: Make, teacher: Path, tmp_path: Path) -> None:
-    found = headline(
-        make_artifact(verbalizers=LONG),
+def made_up(side: Side) -> None:
+    """A process of a side that never runs: a millisecond a query, and no answer likelier than another."""
+    rows, answers = side.request["rows"], side.request["answers"]
+    side.runs.append(
+        {
+            "load_ms": 1.0, "demonstrations_ms": 0.0, "query_ms": [1.0] * len(rows), "threads": 1,
+            "scores": [[[-1.0] * len(answers) for _ in rows]], "baseline_rss_bytes": 1, "peak_rss_bytes": 2,
+            "machine": "m", "processor": "p", "logical_cores": 1, "versions": {},
+        }
+    )  # fmt: skip
+
+
+def beside_teacher(artifact: Path, teacher: Path, tmp_path: Path, *, rounds: int = 1) -> Headline:
+    """The artifact beside the teacher with 4 demonstrations on 6 and 4 queries."""
+    return headline(
+        artifact,
         teacher=teacher,
         teacher_name="tiny",
         sources={
@@ -87,10 +100,15 @@ def test_from_end_to_end(make_artifact: Make, teacher: Path, tmp_path: Path) -> 
         store=Store(tmp_path / "store"),
         threads=1,
         queries=6,
-        rounds=1,
+        rounds=rounds,
         precisions=("fp32",),
     )
+
+
+def test_from_end_to_end(make_artifact: Make, teacher: Path, tmp_path: Path) -> None:
+    found = beside_teacher(make_artifact(verbalizers=LONG), teacher, tmp_path)
     assert found.not_measured == ()
+    assert "one round only" in found.doubts[0]
     assert [side.name for side in found.teachers] == ["teacher-fp32", "teacher-fp32-cached"]
     assert found.queries == 6 + 4
     whole, cached = found.teachers
@@ -231,4 +249,50 @@ def test_what_speaks_against_the_times_is_told() -> None:
     busy, noisy = doubts([beside("fp32", 1.0, 1.05), beside("bf16", 0.001, 0.01)], [0.02, 0.7])
     assert busy.startswith("not quiet: other processes took up to 70% of the cores' time")
     assert "beside bf16, most beside bf16: between 0.001 and 0.01" in noisy
-    assert doubts([beside("fp32", 1.0)], []) == ()
+    (single,) = doubts([beside("fp32", 1.0)], [])
+    assert single.startswith("one round only")
+
+
+def test_rounds_outlive_an_interrupt(
+    make_artifact: Make, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three processes a round; the fifth is interrupted."""
+    artifact = make_artifact(verbalizers=LONG)
+    turns: list[str] = []
+    interrupted_at = 4
+
+    def run(side: Side) -> None:
+        if len(turns) == interrupted_at:
+            raise KeyboardInterrupt
+        turns.append(side.name)
+        made_up(side)
+
+    monkeypatch.setattr(Side, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        beside_teacher(artifact, teacher, tmp_path, rounds=2)
+    turns.clear()
+    interrupted_at = 99
+    found = beside_teacher(artifact, teacher, tmp_path, rounds=2)
+    assert turns == ["teacher-fp32-cached", "teacher-fp32", "artifact"]
+    assert len(found.artifact.rounds) == 2
+    assert any(note.startswith("1 round was measured before an interruption") for note in found.notes)
+    turns.clear()
+    beside_teacher(artifact, teacher, tmp_path, rounds=2)  # what has ended is measured anew
+    assert len(turns) == 6
+
+
+def test_doubts_end_the_command_with_9(
+    make_artifact: Make, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = make_artifact(verbalizers=LONG)
+    monkeypatch.setattr(Side, "run", made_up)
+    found = beside_teacher(artifact, teacher, tmp_path).model_copy(update={"doubts": ("noisy: far apart",)})
+    monkeypatch.setattr("edgeicl.bench.headline.compare_teacher.headline", lambda *_, **__: found)
+    monkeypatch.setattr("edgeicl.models.model_folder.model_folder", lambda *_, **__: teacher)
+    monkeypatch.setenv("EDGEICL_CACHE_DIR", str(tmp_path / "cache"))
+    command = [str(artifact), "--recipe", "quickstart", "--threads", "1"]
+    done = CliRunner().invoke(headline_app, command)
+    assert isinstance(done.exception, BenchError)
+    assert "noisy: far apart" in str(done.exception)
+    assert "Doubt: noisy: far apart." in done.stdout
+    assert CliRunner().invoke(headline_app, [*command, "--accept-noise"]).exit_code == 0

@@ -34,14 +34,23 @@ def test_nothing_moved_and_no_such_system(counters: Path, tmp_path: Path) -> Non
     assert busy_share(stat=tmp_path / "absent") is None
 
 
-@pytest.mark.parametrize(("shares", "found"), [([0.5, 0.3, 0.02, 0.5], 0.02), ([0.5] * 9, 0.5), ([None], None)])
-def test_a_look_waits_for_what_has_just_ended(
-    shares: list[float | None], found: float | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("shares", "found", "looks"),
+    [
+        ([0.02], 0.02, 1),
+        ([0.5, 0.3, 0.02, 0.01, 0.03, 0.5], 0.03, 5),  # what has just ended
+        ([0.5, 0.02, 0.5, 0.02, 0.5, 0.02, 0.5, 0.02, 0.5], 0.5, 8),  # what comes and goes
+        ([0.5] * 9, 0.5, 8),
+        ([None], None, 1),
+    ],
+)
+def test_quiet_is_waited_for(
+    shares: list[float | None], found: float | None, looks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Looks of half a second each, two seconds at most."""
+    """Looks of half a second each, four seconds at most."""
     clock = iter(range(100))
-    looks = iter(shares)
-    monkeypatch.setattr(quiet_module, "busy_share", lambda: next(looks))
+    left = iter(shares)
+    monkeypatch.setattr(quiet_module, "busy_share", lambda: next(left))
     monkeypatch.setattr(quiet_module.time, "monotonic", lambda: 0.5 * next(clock))
-    assert settled_share(2.0) == found
-    assert len(list(looks)) == len(shares) - {0.02: 3, 0.5: 4, None: 1}[found]
+    assert settled_share(4.0) == found
+    assert len(shares) - len(list(left)) == looks

@@ -111,6 +111,7 @@ def test_the_files_run_side_by_side_as_on_a_device(make_artifact: Make, tmp_path
         "decode_tokens": 3,
         "repetitions": 2,
         "warmup_repetitions": 1,
+        "least_s": 0.0,
         "vocabulary": 40,
         "bytes_per_token": 100_000,
         "prefix": None,

@@ -218,7 +218,7 @@ def test_a_program_that_takes_too_long_is_ended_there(board: Board, make_artifac
         request = {
             "action": "sustain", "seconds": 60.0, "window_s": 1.0, "model": there.path("model.onnx"),
             "engine": "fused", "prefix": None, "threads": 1, "vocabulary": 40, "prompt_tokens": 4,
-            "decode_tokens": 2, "warmup_repetitions": 0,
+            "decode_tokens": 2, "warmup_repetitions": 0, "least_s": 0,
         }  # fmt: skip
         with pytest.raises(BenchError, match="took more than 4 s"):
             there.run("runner", request, timeout_s=4)

@@ -62,7 +62,7 @@ def measured(
             asked.update(more | {"workload": workload})
             return run
 
-    monkeypatch.setattr(stage, "settled_share", lambda: 0.0)
+    monkeypatch.setattr(stage, "busy_share", lambda: 0.0)
     monkeypatch.setattr(stage, "place_artifact", lambda bench, opened, **placed: Placed())
     result = bench(artifact, Workload(1, 6, decode_tokens, repetitions=3, warmup_repetitions=1))
     return result, asked
