@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any, Protocol, TypeVar
 
 from edgeicl.bench.kept_rounds import KeptRounds
@@ -77,31 +76,28 @@ def run_rounds(
         BenchError: one of `ours` failed.
     """
     course = Course()
-    numbers = count()
-
-    def one_more(advance: Callable[[int], None] = lambda _: None) -> None:
-        number = next(numbers)
-        found = _measured(ours, theirs, backwards=number % 2 == 1, advance=advance)
-        if kept and not found["failed"]:
-            kept.keep(run, number, found)
-        _take(found, ours, theirs, course)
-
     before = _kept_rounds(ours, theirs, kept, run, most=max(rounds, most_rounds))
     for found in before:
-        next(numbers)
         course.resumed.append(found["when"])
         _take(found, ours, theirs, course)
     if before:
         log.info("going on after %s", course.notes[0])
     done, entrants = len(before), len(ours) + len(theirs)
+
+    def one_more(advance: Callable[[int], None] = lambda _: None) -> None:
+        nonlocal done
+        found = _measured(ours, theirs, backwards=done % 2 == 1, advance=advance)
+        if kept and not found["failed"]:
+            kept.keep(run, done, found)
+        _take(found, ours, theirs, course)
+        done += 1
+
     with track("rounds", rounds * entrants, already_done=min(done, rounds) * entrants) as advance:
         while done < rounds and theirs:
             one_more(advance)
-            done += 1
     while done < most_rounds and theirs and (why := doubts()):
-        log.info("%s; another round, the %dth of at most %d", "; ".join(why), done + 1, most_rounds)
+        log.info("%s; another round, number %d of at most %d", "; ".join(why), done + 1, most_rounds)
         one_more()
-        done += 1
     return course
 
 
