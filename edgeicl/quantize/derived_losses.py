@@ -63,9 +63,8 @@ def output_changes(
 ) -> Changes:
     """Of every group in each of its formats, with all others as they are; at up to 512 tokens and outputs.
 
+    A table's change is that of the logits where it is the head, else that of the rows that tokens look up.
     `advance(1)` after each.
-
-    What a table is read for is its change as the head, where it is one; else of the rows that tokens look up.
     """
     found: Changes = {}
 
