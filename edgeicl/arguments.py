@@ -60,7 +60,7 @@ AcceptNoiseOption = Annotated[
     bool, typer.Option("--accept-noise", help="Take figures that something speaks against, and say what.")
 ]
 MostRoundsOption = Annotated[
-    int, typer.Option(min=1, help="Rounds at most: more follow where those of --rounds disagree.")
+    int, typer.Option(min=1, help="Where those of --rounds disagree more follow, up to so many in all.")
 ]
 OnOption = Annotated[
     str,

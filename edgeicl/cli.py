@@ -102,7 +102,8 @@ def main(arguments: list[str] | None = None) -> None:
         told = {INTERRUPTED: "interrupted", TERMINATED: "terminated"}.get(ended.code)  # type: ignore[arg-type]
         if told and launched.is_first():
             typer.echo(
-                f"{told}; what is in the store is not made anew when the same command is run again", err=True
+                f"{told}; what is finished is kept, and not made anew when the same command is run again",
+                err=True,
             )
         raise
     except Exception as error:

@@ -239,7 +239,10 @@ def cache_list(as_json: JsonOption = False) -> None:
 
 @cache_app.command("clear")
 def cache_clear() -> None:
-    """Remove stored stage outputs, unless a build uses them; artifacts stay."""
+    """Remove stored stage outputs, and rounds of interrupted comparisons, unless they are in use.
+
+    Artifacts stay.
+    """
     from edgeicl.store import cache_root
     from edgeicl.stored import clear
 

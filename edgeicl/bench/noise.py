@@ -44,7 +44,8 @@ def require_no_doubt(doubts: Sequence[str]) -> None:
     if doubts:
         raise BenchError(
             "\n  ".join(["figures that something speaks against:", *doubts]),
-            next_step="end what else runs here, ask for more rounds or tokens, or add --accept-noise",
+            next_step="end what else runs here and measure again, in more rounds or with more tokens; or with "
+            "--accept-noise",
         )
 
 

@@ -84,7 +84,7 @@ def run_rounds(
         log.info("going on after %s", course.notes[0])
     done, entrants = len(before), len(ours) + len(theirs)
 
-    def one_more(advance: Callable[[int], None] = lambda _: None) -> None:
+    def one_more(advance: Callable[[int], None]) -> None:
         nonlocal done
         found = _measured(ours, theirs, backwards=done % 2 == 1, advance=advance)
         if kept and not found["failed"]:
@@ -92,12 +92,15 @@ def run_rounds(
         _take(found, ours, theirs, course)
         done += 1
 
-    with track("rounds", rounds * entrants, already_done=min(done, rounds) * entrants) as advance:
+    with track(
+        f"processes of {rounds} rounds", rounds * entrants, already_done=min(done, rounds) * entrants
+    ) as advance:
         while done < rounds and theirs:
             one_more(advance)
     while done < most_rounds and theirs and (why := doubts()):
         log.info("%s; another round, number %d of at most %d", "; ".join(why), done + 1, most_rounds)
-        one_more()
+        with track(f"processes of round {done + 1}", len(ours) + len(theirs)) as advance:
+            one_more(advance)
     return course
 
 

@@ -127,8 +127,9 @@ def derived_table(
         entries.append(
             FormatLosses(format=format_, losses={name: own[name] for name in groups}, derived_from=others)
         )
-    kept = sorted({str(other) for entry in entries for other in entry.derived_from.values()})
-    unit = f"{measured.unit}; measured in {' and '.join(kept)}, other formats by the change of the outputs"
+    itself = [e.format for e in entries if e.format.quantized and e.losses.keys() > e.derived_from.keys()]
+    kept = " and ".join(sorted(map(str, itself)))
+    unit = f"{measured.unit}; measured in {kept}, other formats by the change of the outputs"
     return measured.model_copy(update={"formats": tuple(entries), "unit": unit})
 
 

@@ -206,7 +206,7 @@ def test_inspect_of_nothing_names_both_that_it_may_be_of(capsys: pytest.CaptureF
         (OSError(28, "No space left on device"), 1, "error: No space left on device\nnext: make room"),
         (PermissionError(13, "Permission denied", "/x"), 1, "error: /x: Permission denied\nnext: "),
         (OSError("a library's own"), 1, "unexpected OSError: a library's own\nnext: run it again as"),
-        (KeyboardInterrupt(), 130, "interrupted; what is in the store is not made anew"),
+        (KeyboardInterrupt(), 130, "interrupted; what is finished is kept, and not made anew"),
     ],
 )
 def test_errors_become_messages_and_codes(
@@ -249,7 +249,7 @@ def test_a_request_to_end_cleans_up(
     assert cleaned == ["up"]
     assert (
         capsys.readouterr().err
-        == "terminated; what is in the store is not made anew when the same command is run again\n"
+        == "terminated; what is finished is kept, and not made anew when the same command is run again\n"
     )
     assert signal.getsignal(ending) == before
 

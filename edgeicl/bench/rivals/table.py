@@ -14,6 +14,7 @@ from edgeicl.bench.rivals import (
 )
 from edgeicl.bench.rivals.rival import Rival
 from edgeicl.errors import Problem, SpecError
+from edgeicl.specs.nearest import one_of
 
 RIVALS = {
     rival.name: rival
@@ -27,7 +28,7 @@ REFERENCE = RIVALS["hf-fp32"]
 def rivals_named(names: Sequence[str]) -> list[Rival]:
     """The rivals in the order of `names`, each once. SpecError that lists every unknown one."""
     problems = [
-        Problem("--with", f"there is no rival {name!r}", f"expected any of {', '.join(RIVALS)}")
+        Problem("--with", f"there is no rival {name!r}", one_of(name, RIVALS, shown=len(RIVALS)))
         for name in names
         if name not in RIVALS
     ]

@@ -232,7 +232,9 @@ def refused(artifact: Path, tmp_path: Path, *, rival: str = "hf-fp32", model: Pa
 
 
 def test_an_unknown_rival(make_artifact: Make, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"there is no rival 'optimum'; expected any of optimum-int8"):
+    with pytest.raises(
+        SpecError, match=r"no rival 'optimum'; did you mean 'optimum-int8'\? allowed: optimum-int8"
+    ):
         refused(make_artifact(), tmp_path, rival="optimum")
 
 
