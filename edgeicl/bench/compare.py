@@ -63,7 +63,7 @@ class Contest:
                 self.theirs,
                 rounds,
                 most_rounds=most_rounds,
-                doubts=lambda: noise(pairings_of(self.ours, self.theirs)),
+                doubts=self._noise,
                 kept=self.kept,
                 run=number,
             )
@@ -79,6 +79,11 @@ class Contest:
             notes=(*self.notes, *course.notes),
             other_work=course.other_work,
         )
+
+    def _noise(self) -> tuple[str, ...]:
+        """Of what all processes gave so far."""
+        sides = ([entry.contestant() for entry in side] for side in (self.ours, self.theirs))
+        return noise(pairings_of(*sides))
 
 
 def compare(contest: Contest, *, rounds: int, most_rounds: int = 0) -> Comparison:
@@ -182,10 +187,9 @@ def paired(ours: Contestant, theirs: Contestant) -> Pairing:
     )
 
 
-def pairings_of(ours: Sequence[ArtifactEntrant], theirs: Sequence[RivalEntrant]) -> tuple[Pairing, ...]:
-    """Every artifact with every rival, of what their processes gave so far."""
-    rivals = [entry.contestant() for entry in theirs]
-    return tuple(paired(entry.contestant(), rival) for entry in ours for rival in rivals)
+def pairings_of(artifacts: Sequence[Contestant], rivals: Sequence[Contestant]) -> tuple[Pairing, ...]:
+    """Every artifact with every rival."""
+    return tuple(paired(artifact, rival) for artifact in artifacts for rival in rivals)
 
 
 def noise(pairings: Sequence[Pairing]) -> tuple[str, ...]:
@@ -219,7 +223,9 @@ def summarized(
     other_work: Sequence[float] = (),
 ) -> Comparison:
     """Every artifact over every rival, with what speaks against the figures."""
-    pairings = pairings_of(ours, theirs)
+    artifacts = tuple(entry.contestant() for entry in ours)
+    rivals = tuple(entry.contestant() for entry in theirs)
+    pairings = pairings_of(artifacts, rivals)
     told = disquiet(other_work)
     runs = [run for entry in ours for run in entry.runs]
     probed = [max(run["bandwidth"]["memory"].values()) for run in runs if run["bandwidth"]]
@@ -228,8 +234,8 @@ def summarized(
         fidelity="measured",
         conditions=read_back_conditions(first.runs[0], first.workload, artifact_sha256=first.artifact.sha256),
         weights=weights,
-        artifacts=tuple(entry.contestant() for entry in ours),
-        rivals=tuple(entry.contestant() for entry in theirs),
+        artifacts=artifacts,
+        rivals=rivals,
         not_measured=tuple(not_measured),
         pairings=pairings,
         bandwidth_bytes_per_second=median(probed) if probed else None,

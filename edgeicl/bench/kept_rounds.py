@@ -11,7 +11,6 @@ import json
 import platform
 import shutil
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,17 +35,15 @@ class KeptRounds:
         digest = digest_of([about, computer, code_digest(), library_versions()])
         # Named as an unfinished output of the store is, so that `cache clear` knows it.
         self.folder = root / _KIND / f"{digest[:24]}.partial"
-        self._held = ExitStack()
-        self._entered = False
+        self._lock = FileLock(self.folder.with_suffix(".lock"), timeout=0)
 
     def __enter__(self) -> KeptRounds:
         """BenchError where the same comparison runs already."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._held.enter_context(FileLock(self.folder.with_suffix(".lock"), timeout=0))
+            self._lock.acquire()
         except Timeout:
             raise BenchError("the same comparison runs already", next_step="wait until it has ended") from None
-        self._entered = True
         return self
 
     def __exit__(
@@ -54,20 +51,19 @@ class KeptRounds:
     ) -> None:
         if kind is None:
             shutil.rmtree(self.folder, ignore_errors=True)
-        self._entered = False
-        self._held.close()
+        self._lock.release()
 
     def round(self, run: int, number: int) -> dict[str, Any] | None:
         """What was kept of round `number` of run `run`; None where it did not come to its end."""
         path = self._path(run, number)
-        if not self._entered or not path.is_file():
+        if not self._lock.is_locked or not path.is_file():
             return None
         found: dict[str, Any] = json.loads(path.read_text())
         return found
 
     def keep(self, run: int, number: int, found: dict[str, Any]) -> None:
         """Writes down what a round gave, and when."""
-        if self._entered:
+        if self._lock.is_locked:
             self.folder.mkdir(parents=True, exist_ok=True)
             when = time.strftime("%Y-%m-%d %H:%M")
             write_atomically(self._path(run, number), json.dumps(found | {"when": when}))

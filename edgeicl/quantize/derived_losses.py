@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeicl.models.anatomy import EMBEDDING
-from edgeicl.numerics.affine import round_to_nearest
-from edgeicl.quantize.calibrated_rounding import for_inputs
 from edgeicl.quantize.decoder import CalibratedDecoder
 from edgeicl.quantize.rounded_inputs import product
-from edgeicl.quantize.solver import EACH_ALONE, SolverName
+from edgeicl.quantize.solver import SolverName, knowing_inputs
 from edgeicl.quantize.stored_weights import stored_values
 from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.specs.importance import FormatLosses, ImportanceTable
@@ -70,7 +68,7 @@ def output_changes(
 
     def note(group: str, inputs: Tensor) -> None:
         """`inputs` [T, K]."""
-        quantizer = for_inputs(group, inputs) if solver == "gptq" else EACH_ALONE[solver]
+        quantizer = knowing_inputs(solver, group, inputs)
         rows = inputs[_spread(len(inputs), _MOST_TOKENS)]
         matrix = weights.matrices[group]
         matrix = np.ascontiguousarray(matrix[_spread(len(matrix), _MOST_OUTPUTS)])
@@ -91,7 +89,7 @@ def output_changes(
         table = weights.matrices[EMBEDDING]
         tokens = np.unique(decoder.tokens.numpy())
         looked_up = table[tokens[_spread(len(tokens), _MOST_OUTPUTS)]]
-        quantizer = EACH_ALONE.get(solver, round_to_nearest)
+        quantizer = knowing_inputs(solver, EMBEDDING, None)
         for format_ in offered[EMBEDDING]:
             change = stored_values(looked_up, format_, quantizer) - looked_up
             found.setdefault(format_, {})[EMBEDDING] = float(np.square(change, dtype=np.float64).mean())

@@ -86,9 +86,8 @@ def forecast(
     cache_bits = min(spaces) if shown is None else shown.cache_bits
     space = spaces[cache_bits]
     asked = sum(map(len, measured_groups(source, space.groups_by_format).values()))
-    to_measure = asked
-    if student_digest is not None:
-        to_measure = sum(unmeasured(source, space.groups_by_format, store=store).values())
+    known = student_digest is not None
+    to_measure = unmeasured(source, space.groups_by_format, store=store) if known else asked
     budget = space.budget if shown is None else shown.space.budget
     attention = "tiled" if shown is None else shown.space.prompt_attention
     uniform = space.reading_prompts(None, attention) or space

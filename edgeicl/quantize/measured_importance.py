@@ -182,13 +182,13 @@ def _output_changes(student: Student, groups_by_format: GroupsByFormat, *, store
     return {Format.model_validate(format_): changes for format_, changes in rows}, output.digest
 
 
-def unmeasured(student: Student, groups_by_format: GroupsByFormat, *, store: Store) -> dict[Format, int]:
-    """Format -> how many losses `importance_table` has to measure in it, not finding them in the store."""
-    return {
-        format_: len(names)
+def unmeasured(student: Student, groups_by_format: GroupsByFormat, *, store: Store) -> int:
+    """How many losses `importance_table` has to measure, not finding them in the store."""
+    return sum(
+        len(names)
         for format_, names in measured_groups(student, groups_by_format).items()
         if not store.holds("importance", _inputs(student, format_, names))
-    }
+    )
 
 
 def _inputs(student: Student, format_: Format, groups: Sequence[str]) -> dict[str, Any]:

@@ -50,6 +50,10 @@ def alone(
     solver: SolverName, group: WeightGroup, decoder: CalibratedDecoder, states: Sequence[Tensor]
 ) -> Quantizer:
     """What rounds the group while all others are in fp32; `states` are `decoder.layer_inputs()`."""
-    if solver == "gptq":
-        return for_inputs(group.name, inputs_alone(decoder, states, group))
-    return EACH_ALONE[solver]
+    inputs = inputs_alone(decoder, states, group) if solver == "gptq" else None
+    return knowing_inputs(solver, group.name, inputs)
+
+
+def knowing_inputs(solver: SolverName, group: str, inputs: Tensor | None) -> Quantizer:
+    """What rounds the group, whose input rows are [T, K]; None: a table that tokens are merely looked up in."""
+    return for_inputs(group, inputs) if solver == "gptq" else EACH_ALONE[solver]
