@@ -47,8 +47,8 @@ class ArtifactEntrant:
         cache = self.artifact.cache_bytes(self.workload.mean_decode_depth_tokens)
         return self.artifact.weight_bytes_per_token + cache
 
-    def run(self) -> None:
-        """One process more."""
+    def run(self) -> dict[str, Any]:
+        """What one process more gives."""
         found = run_workload(
             graph=self.artifact.graph,
             engine=self.artifact.manifest.engine,
@@ -58,7 +58,7 @@ class ArtifactEntrant:
             device=self.device,
         )
         verify_threads(found, self.workload.threads)
-        self.runs.append(found)
+        return found
 
     def contestant(self) -> ArtifactContestant:
         """What is told of it."""
@@ -104,9 +104,9 @@ class RivalEntrant:
             "workload": asdict(self.workload),
         }
 
-    def run(self) -> None:
-        """One process more."""
-        self.runs.append(self.contender.measure(self.workload, vocabulary=self.vocabulary))
+    def run(self) -> dict[str, Any]:
+        """What one process more gives."""
+        return self.contender.measure(self.workload, vocabulary=self.vocabulary)
 
     def contestant(self) -> RivalContestant:
         """What is told of it."""

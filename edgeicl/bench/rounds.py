@@ -21,14 +21,14 @@ ONE_ROUND = "one round only: how far times vary is unknown"
 
 
 class TakesPart(Protocol):
-    """Whoever takes part: `run` is one process more, and appends what it gave to `runs`."""
+    """Whoever takes part: `run` is one process more; what the processes of whole rounds gave is in `runs`."""
 
     runs: list[dict[str, Any]]
 
     @property
     def name(self) -> str: ...
 
-    def run(self) -> None: ...
+    def run(self) -> dict[str, Any]: ...
 
 
 Theirs = TypeVar("Theirs", bound=TakesPart)
@@ -125,8 +125,7 @@ def _measured(
     turns = [*(("ours", one) for one in ours), *(("theirs", one) for one in theirs)]
     for side, entrant in reversed(turns) if backwards else turns:
         try:
-            entrant.run()
-            found[side][entrant.name] = entrant.runs.pop()
+            found[side][entrant.name] = entrant.run()
         except BenchError as error:
             if side == "ours":
                 raise

@@ -65,8 +65,8 @@ class Side:
             "versions": dict(self.python.versions),
         }
 
-    def run(self) -> None:
-        """One process more. BenchError where it fails, or runs on other threads than asked for."""
+    def run(self) -> dict[str, Any]:
+        """What one process more gives. BenchError where it fails, or runs on other threads than asked for."""
         threads = self.request["threads"]
         output = ask(
             self.python.path, self.program, self.request,
@@ -75,7 +75,7 @@ class Side:
         found = parse_answer(output, who=self.name, keys=("query_ms", "scores", "threads"))
         if found["threads"] != threads:
             raise BenchError(f"{self.name} ran on {found['threads']} threads; expected {threads}")
-        self.runs.append(found)
+        return found
 
     def chosen(self, asked: Questions) -> npt.NDArray[np.int64]:
         """The label [N] of each query, by the first round."""

@@ -70,13 +70,13 @@ class Scripted:
         self.name, self.turns, self.fails_at, self.interrupted_at = name, turns, fails_at, interrupted_at
         self.runs: list[dict[str, Any]] = []
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         if self.turns.count(self.name) + 1 == self.interrupted_at:
             raise KeyboardInterrupt
         self.turns.append(self.name)
         if self.turns.count(self.name) == self.fails_at:
             raise BenchError(f"{self.name} fell over")
-        self.runs.append({"turn": len(self.turns)})
+        return {"turn": len(self.turns)}
 
 
 def test_rounds_alternate_in_order_and_a_rival_that_fails_is_dropped() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,16 +74,14 @@ def asked_of(tmp_path: Path, teacher: Path) -> Callable[..., Questions]:
     return ask
 
 
-def made_up(side: Side) -> None:
+def made_up(side: Side) -> dict[str, Any]:
     """A process of a side that never runs: a millisecond a query, and no answer likelier than another."""
     rows, answers = side.request["rows"], side.request["answers"]
-    side.runs.append(
-        {
-            "load_ms": 1.0, "demonstrations_ms": 0.0, "query_ms": [1.0] * len(rows), "threads": 1,
-            "scores": [[[-1.0] * len(answers) for _ in rows]], "baseline_rss_bytes": 1, "peak_rss_bytes": 2,
-            "machine": "m", "processor": "p", "logical_cores": 1, "versions": {},
-        }
-    )  # fmt: skip
+    return {
+        "load_ms": 1.0, "demonstrations_ms": 0.0, "query_ms": [1.0] * len(rows), "threads": 1,
+        "scores": [[[-1.0] * len(answers) for _ in rows]], "baseline_rss_bytes": 1, "peak_rss_bytes": 2,
+        "machine": "m", "processor": "p", "logical_cores": 1, "versions": {},
+    }  # fmt: skip
 
 
 def beside_teacher(artifact: Path, teacher: Path, tmp_path: Path, *, rounds: int = 1) -> Headline:
@@ -261,11 +260,11 @@ def test_rounds_outlive_an_interrupt(
     turns: list[str] = []
     interrupted_at = 4
 
-    def run(side: Side) -> None:
+    def run(side: Side) -> dict[str, Any]:
         if len(turns) == interrupted_at:
             raise KeyboardInterrupt
         turns.append(side.name)
-        made_up(side)
+        return made_up(side)
 
     monkeypatch.setattr(Side, "run", run)
     with pytest.raises(KeyboardInterrupt):
