@@ -33,6 +33,10 @@ FORMATS: dict[str, tuple[Format, dict[str, Any]]] = {
     "int4-block256": (INT4, {}),
     "int4-block256-cache-int8": (INT4, {"cache_bits": 8}),
     "int4-block256-prompts-int8-row": (INT4, {"prompt_format": BY_ROW, "prompt_attention": "whole"}),
+    "int4-block256-cache-int8-prompts-int8-row": (
+        INT4,
+        {"cache_bits": 8, "prompt_format": BY_ROW, "prompt_attention": "whole"},
+    ),
     "int8-row": (BY_ROW, {"table": INT4, "prompt_attention": "whole"}),
     "int2-block64": (Format(bits=2, block_size=64), {"table": INT4}),
     "int4-block128": (Format(bits=4, block_size=128), {}),

@@ -19,14 +19,11 @@ from typing import Any, ClassVar
 
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-from edgeicl.emit.branches import by_tokens
-from edgeicl.emit.cache_graph import cache_scales, cache_type
+from edgeicl.emit.attention import IS_FIRST_PROMPT, attention
+from edgeicl.emit.branches import IS_PROMPT, by_tokens
+from edgeicl.emit.cache_graph import KV, cache_type
 from edgeicl.emit.graph import GraphBuilder
-from edgeicl.emit.opsets import FUSED
-from edgeicl.emit.whole_attention import without_tiles
 from edgeicl.models.anatomy import EMBEDDING, HEAD, LABEL_HEAD, Anatomy
-
-_KV = ("key", "value")
 
 
 class DecoderGraph(ABC):
@@ -44,7 +41,8 @@ class DecoderGraph(ABC):
         if builder.weights.plan.prompt_format is None:
             stream = self._layers(*stream)
         else:
-            presents = [f"present.{layer}.{part}" for layer in range(anatomy.layers) for part in _KV]
+            kept, layers = cache_type(builder), range(anatomy.layers)
+            presents = {f"present.{layer}.{part}": kept for layer in layers for part in KV}
             found = by_tokens(builder, lambda: self._layers(*stream), presents=presents)
             stream = found[0] or "", found[1]
         hidden = self._finish(*stream)
@@ -98,6 +96,13 @@ class DecoderGraph(ABC):
         node("Max", ["longest", "step_tokens"], ["total"])
         node("Cast", ["total"], ["total_sequence_length"], to=TensorProto.INT32)
 
+        plan = self._builder.weights.plan
+        if plan.prompt_format is not None or plan.rounds_after_prompts:
+            node("Greater", ["step_tokens", one], [IS_PROMPT])
+        if plan.rounds_after_prompts:
+            node("Equal", ["total", "step_tokens"], ["all_are_new"])
+            node("And", [IS_PROMPT, "all_are_new"], [IS_FIRST_PROMPT])
+
         if self.looks_up_positions:
             node("Sub", ["row_lengths", "step_tokens"], ["rows_before"])
             node("Max", ["rows_before", zero], ["past_tokens"])
@@ -132,16 +137,7 @@ class DecoderGraph(ABC):
         anatomy, name = self.anatomy, f"layers.{layer}"
         qkv = self._builder.linear(source, f"{name}.attention.qkv", f"{name}.qkv")
         tables, rotary = self._rotary()
-        tables = without_tiles(self._builder, anatomy.heads, tables)
-        tables, scaled = cache_scales(self._builder, layer, tables)
-        attended = self._builder.node(
-            "GroupQueryAttention",
-            [*self._heads(layer, qkv), f"past_key_values.{layer}.key", f"past_key_values.{layer}.value",
-             "seqlens_k", "total_sequence_length", *tables],
-            [f"{name}.attended", f"present.{layer}.key", f"present.{layer}.value"],
-            domain=FUSED, num_heads=anatomy.heads, kv_num_heads=anatomy.kv_heads, **rotary,
-            scale=anatomy.head_size**-0.5, **scaled,
-        )  # fmt: skip
+        attended = attention(self._builder, anatomy, layer, self._heads(layer, qkv), tables, rotary)
         if layer == anatomy.layers - 1:
             # only the last token's logits are wanted, and from here on positions don't meet any more
             attended = self._last_token(attended, f"{name}.attended.last")
@@ -175,11 +171,11 @@ class DecoderGraph(ABC):
         inputs = [
             _info("input_ids", TensorProto.INT64, ["batch", "tokens"]),
             _info("attention_mask", TensorProto.INT64, ["batch", "mask"]),
-            *(_info(f"past_key_values.{i}.{x}", kept, cache) for i in layers for x in _KV),
+            *(_info(f"past_key_values.{i}.{x}", kept, cache) for i in layers for x in KV),
         ]
         outputs = [
             _info("logits", TensorProto.FLOAT, ["batch", 1, self.logits]),
-            *(_info(f"present.{i}.{x}", kept, present) for i in layers for x in _KV),
+            *(_info(f"present.{i}.{x}", kept, present) for i in layers for x in KV),
         ]
         return self._builder.model(f"{anatomy.model_type}_decoder", inputs, outputs, stored)
 

@@ -33,6 +33,7 @@ class GraphBuilder:
         )
         self.nodes: list[NodeProto] = []
         self.branch: str | None = None
+        self.scope = ""
         self.renamed: dict[str, str] = {}
         self._constants: dict[str, TensorProto] = {}
 
@@ -47,8 +48,8 @@ class GraphBuilder:
     ) -> str:
         """Adds a node; the name of its first output."""
         given = [self.named(name) for name in inputs]
-        if self.branch is not None:
-            self.renamed |= {name: f"{self.branch}/{name}" for name in outputs if name}
+        if self.scope:
+            self.renamed |= {name: f"{self.scope}/{name}" for name in outputs if name}
         made = [self.named(name) for name in outputs]
         name = f"/{next(out for out in made if out)}"
         self.nodes.append(helper.make_node(operator, given, made, name=name, domain=domain, **attributes))
@@ -64,7 +65,7 @@ class GraphBuilder:
         return list(self._constants.values())
 
     def named(self, name: str) -> str:
-        """The name that a value has in the graph: within a branch, one of the branch's own."""
+        """The name that a value has in the graph: within a branch of it, one of the branch's own."""
         return self.renamed.get(name, name)
 
     def constant(self, name: str, values: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> str:

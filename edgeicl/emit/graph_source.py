@@ -12,8 +12,8 @@ import torch
 from edgeicl.emit.exported.lowering import takes_positions, write_exported
 from edgeicl.emit.exported.reference import put_in
 from edgeicl.emit.lowering import write_model
+from edgeicl.emit.prompts_apart import reference_of
 from edgeicl.emit.reference import AllLogits, Array, all_logits
-from edgeicl.emit.two_layouts import reference_of
 from edgeicl.emit.weights import Floats, QuantizedWeights
 from edgeicl.models.anatomy import EMBEDDING
 from edgeicl.models.architectures.table import anatomy_of

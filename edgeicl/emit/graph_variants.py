@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
+from edgeicl.emit.cache_graph import CACHE_ZERO
 from edgeicl.emit.integer_product import RECTIFIED_ZERO
 from edgeicl.errors import ParityError
 
@@ -32,7 +33,8 @@ def _make_exact(graph: onnx.GraphProto) -> None:
             for attribute in node.attribute:
                 if attribute.name == "accuracy_level":
                     attribute.i = 0
-        if node.op_type == "QuantizeLinear":  # its input, or a token's shares of its largest magnitude
+        if node.op_type == "QuantizeLinear" and node.input[2] != CACHE_ZERO:
+            # its input, or a token's shares of its largest magnitude
             of_relu = node.input[2] == RECTIFIED_ZERO
             _replace(node, "Relu" if of_relu else "Identity", [node.input[0]])
         if node.op_type == "MatMulIntegerToFloat":

@@ -124,7 +124,7 @@ def last_logits(model: torch.nn.Module, before: Array | None = None) -> Callable
     """
     decoder: Any = model.base_model
     head: Any = model.get_output_embeddings()  # type: ignore[operator]  # a transformers model
-    past = None if before is None else _cache(decoder, torch.from_numpy(before))
+    past = None if before is None else fill_cache(model, before, DynamicCache())
     count = 0 if before is None else len(before)
 
     @torch.inference_mode()
@@ -150,22 +150,23 @@ def embedded(model: torch.nn.Module, ids: Ids) -> torch.Tensor:
     return rows
 
 
-def key_value_cache(model: torch.nn.Module, before: Array | None) -> DynamicCache:
-    """A cache that holds what stands before a row, if anything does."""
-    decoder: Any = model.base_model
-    return _for_batch([] if before is None else _cache(decoder, torch.from_numpy(before)), 1)
-
-
 @torch.inference_mode()
-def _cache(decoder: Any, before: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values [1, heads, P, head_size] of every layer."""
-    given = {"input_ids": before[None]} if before.ndim == 1 else {"inputs_embeds": before[None]}
-    return [(layer.keys, layer.values) for layer in decoder(**given, use_cache=True).past_key_values.layers]
+def fill_cache(model: torch.nn.Module, before: Array | None, cache: DynamicCache) -> DynamicCache:
+    """The same cache, which then holds what stands before a row, if anything does."""
+    decoder: Any = model.base_model
+    if before is not None:
+        rows = torch.from_numpy(before)[None]
+        decoder(
+            **{"input_ids" if before.ndim == 1 else "inputs_embeds": rows},
+            past_key_values=cache,
+            use_cache=True,
+        )
+    return cache
 
 
-def _for_batch(past: list[tuple[torch.Tensor, torch.Tensor]], rows: int) -> DynamicCache:
+def _for_batch(past: DynamicCache, rows: int) -> DynamicCache:
     """A cache for one pass, which writes to it."""
     cache = DynamicCache()
-    for index, (keys, values) in enumerate(past):
-        cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), index)
+    for index, layer in enumerate(past.layers):
+        cache.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), index)
     return cache

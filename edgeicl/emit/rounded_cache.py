@@ -20,15 +20,20 @@ LayerScales = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class RoundedDynamicCache(DynamicCache):  # type: ignore[misc]  # transformers' is untyped
-    """What is put in comes out as integers of 8 bits times the channel's scale."""
+    """What is put in comes out as integers of 8 bits times the channel's scale.
 
-    def __init__(self, scales: Sequence[LayerScales]) -> None:
+    `exact_first`: but who puts something into an empty cache meets it as it is.
+    """
+
+    def __init__(self, scales: Sequence[LayerScales], *, exact_first: bool = False) -> None:
         super().__init__()
-        self._scales = scales
+        self._scales, self._exact_first = scales, exact_first
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *rest: Any, **named: Any) -> Any:
         keys, values = self._scales[layer_idx]
-        return super().update(_kept(key_states, keys), _kept(value_states, values), layer_idx, *rest, **named)
+        exact = self._exact_first and self.get_seq_length(layer_idx) == 0
+        read = super().update(_kept(key_states, keys), _kept(value_states, values), layer_idx, *rest, **named)
+        return (key_states, value_states) if exact else read
 
 
 def _kept(numbers: Tensor, scales: NDArray[np.float32]) -> Tensor:

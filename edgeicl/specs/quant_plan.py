@@ -70,6 +70,15 @@ class Format(Spec):
 BY_ROW = Format(bits=8, block_size="row")
 
 
+def rounds_after_prompts(cache_bits: CacheBits, copy: Format | None, attention: PromptAttention) -> bool:
+    """Whether prompts with nothing before them meet keys and values as they are, which then become integers.
+
+    So it is where a cache of integers is beside a way of reading prompts that was chosen for its speed: a
+    `copy` of the layers, or whole `attention`. Elsewhere attention reads the integers, whatever it is for.
+    """
+    return cache_bits == 8 and (copy is not None or attention == "whole")
+
+
 class GroupPlan(Spec):
     """One weight group and what is to become of it."""
 
@@ -124,15 +133,17 @@ class QuantPlan(Spec):
             raise ValueError(
                 f"prompt_format is {self.prompt_format}; expected 8 bits with block_size row, or null"
             )
-        if self.prompt_format is not None and (self.cache_bits, self.activation_bits) != (32, 32):
-            raise ValueError(
-                f"prompt_format with {self.numbers}; expected 32 bits for both, or no prompt_format"
-            )
-        if self.prompt_attention == "whole" and (self.cache_bits, self.activation_bits) != (32, 32):
-            raise ValueError(
-                f"prompt_attention is whole with {self.numbers}; expected 32 bits for both, or tiled"
-            )
+        halves = 16 in (self.cache_bits, self.activation_bits)
+        if self.prompt_format is not None and halves:
+            raise ValueError(f"prompt_format with {self.numbers}; expected no fp16, or no prompt_format")
+        if self.prompt_attention == "whole" and halves:
+            raise ValueError(f"prompt_attention is whole with {self.numbers}; expected no fp16, or tiled")
         return self
+
+    @property
+    def rounds_after_prompts(self) -> bool:
+        """See `rounds_after_prompts`."""
+        return rounds_after_prompts(self.cache_bits, self.prompt_format, self.prompt_attention)
 
     @property
     def numbers(self) -> str:

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
+from edgeicl.emit.cache_graph import CACHE_ZERO
 from edgeicl.emit.lowering import write_model
-from edgeicl.emit.parity import check_parity, parity_cases
+from edgeicl.emit.parity import ParityCase, check_parity, parity_cases
 from edgeicl.emit.prefix import prefix_rows
+from edgeicl.emit.prompts_apart import PromptsApart, reference_of
 from edgeicl.emit.reference import all_logits, reference_model
-from edgeicl.emit.rounded_cache import LayerScales
+from edgeicl.emit.rounded_cache import LayerScales, RoundedDynamicCache
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import ParityError
 from edgeicl.models.growing_decoder import GrowingDecoder
@@ -23,13 +26,13 @@ from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.models.prefix_file import read_prefix
 from edgeicl.numerics.cache_rounding import cache_codes, channel_scales, read_back
 from edgeicl.numerics.size import cache_scale_bytes
-from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.quant_plan import BY_ROW, Format, PromptAttention
 from edgeicl.store import StageOutput
 from tests.unit.emit.other_numbers import with_halves, with_integer_cache
 from tests.unit.emit.test_emit_stage import checks_of, make_recipe, make_target, run
 from tests.unit.emit.test_prefix import run as run_behind
 from tests.unit.emit.tiny_opt import Tiny, write_quantized
-from tests.unit.tiny_models import make_model
+from tests.unit.tiny_models import POSITIONS, VARIANTS, make_model
 
 INT8 = Format(bits=8, block_size=32)
 
@@ -101,6 +104,76 @@ def test_agrees_with_a_reference_that_rounds_and_with_no_other(variant: str, tmp
     for rounded in wrong.values():
         with pytest.raises(ParityError, match=r"exact, .*: logits differ by"):
             check(rounded)
+
+
+@pytest.mark.parametrize("attention", ["tiled", "whole"])
+@pytest.mark.parametrize("copy", [BY_ROW, None])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_first_prompt_is_rounded_after_attention(
+    variant: str, copy: Format | None, attention: PromptAttention, tmp_path: Path
+) -> None:
+    """Where its speed matters: with a copy of the layers for prompts, or all scores at once."""
+    student = make_model(tmp_path, variant)
+    (tmp_path / "plain").mkdir()
+    write_quantized(student, tmp_path / "plain", INT8, copy, prompt_attention=attention)
+    tiny = with_integer_cache(Tiny(student, tmp_path / "plain"), tmp_path / "weights")
+    config, weights = model_config(student), QuantizedWeights(tiny.quantized)
+    assert weights.plan.rounds_after_prompts == ((copy, attention) != (None, "tiled"))
+    write_model(tmp_path, config, weights)
+    row = tuple(int(token) for token in np.random.default_rng(1).integers(0, config["vocab_size"], POSITIONS))
+    cases = (
+        *parity_cases(config["vocab_size"], POSITIONS, seed=0),
+        ParityCase("end of the context", (row,), 4),
+        ParityCase("one token", (row[:5],), 4),
+    )
+    checks = check_parity(
+        tmp_path / "model.onnx",
+        reference_of(config, weights)(None),
+        cases,
+        threads=1,
+        scratch=tmp_path,
+        cache_bits=8,
+    )
+    assert len(checks) == 4 * 2 * 2
+
+
+@pytest.mark.parametrize("copy", [BY_ROW, None])
+def test_of_a_first_prompt_other_ways_of_rounding_are_rejected(copy: Format | None, tmp_path: Path) -> None:
+    student = make_model(tmp_path, "opt")
+    (tmp_path / "plain").mkdir()
+    write_quantized(student, tmp_path / "plain", INT8, copy, prompt_attention="whole")
+    tiny = with_integer_cache(Tiny(student, tmp_path / "plain"), tmp_path / "weights")
+    config, weights = model_config(student), QuantizedWeights(tiny.quantized)
+    write_model(tmp_path, config, weights)
+    model = tmp_path / "model.onnx"
+    token_model, scales = reference_model(config, weights), weights.cache_scales()
+    prompt_model = reference_model(config, weights, prompts=True)
+    cases = parity_cases(config["vocab_size"], 40, seed=0)
+    assert scales is not None
+    in_attention = PromptsApart(prompt_model, token_model, cache_scales=scales)
+    in_attention._empty_cache = lambda *, exact_first: RoundedDynamicCache(scales)  # type: ignore[method-assign]
+    with pytest.raises(ParityError, match="exact, single prompt, prefill"):
+        check_parity(model, in_attention, cases, threads=1, scratch=tmp_path, cache_bits=8)
+    never = PromptsApart(prompt_model, token_model)
+    with pytest.raises(ParityError, match="exact, single prompt, decode") as caught:
+        check_parity(model, never, cases, threads=1, scratch=tmp_path, cache_bits=8)
+    assert "exact, single prompt, prefill" not in str(caught.value)
+    # what tokens behind the prompt meet is in the places that the prompt's own were rounded for
+    proto = onnx.load(model, load_external_data=False)
+    graphs = [proto.graph]
+    for graph in graphs:
+        graphs += [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    rounded = [
+        n for graph in graphs for n in graph.node if n.op_type == "QuantizeLinear" and n.input[2] == CACHE_ZERO
+    ]
+    assert len(rounded) == 2 * config["num_hidden_layers"]
+    for node in (n for graph in graphs for n in graph.node if n.op_type == "Concat" and ".new" in n.input[0]):
+        node.input[0], node.input[1] = node.input[1], node.input[0]
+    model.write_bytes(proto.SerializeToString())
+    exact = PromptsApart(prompt_model, token_model, cache_scales=scales)
+    with pytest.raises(ParityError, match="exact, single prompt, decode") as caught:
+        check_parity(model, exact, cases, threads=1, scratch=tmp_path, cache_bits=8)
+    assert "exact, single prompt, prefill" not in str(caught.value)
 
 
 def test_the_stage_publishes_it_and_genai_runs_it(quantize: Callable[[Format], Tiny], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from edgeicl.emit.lowering import write_model
 from edgeicl.emit.parity import ParityCase, check_parity, parity_cases
-from edgeicl.emit.two_layouts import reference_of
+from edgeicl.emit.prompts_apart import reference_of
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import ParityError
 from edgeicl.models.model_folder import model_config

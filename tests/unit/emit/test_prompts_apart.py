@@ -12,7 +12,7 @@ from edgeicl.emit.integer_parity import check_integer_products
 from edgeicl.emit.lowering import write_model
 from edgeicl.emit.parity import ParityCase, check_parity, parity_cases
 from edgeicl.emit.prefix import prefix_rows
-from edgeicl.emit.two_layouts import reference_of
+from edgeicl.emit.prompts_apart import reference_of
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import ParityError
 from edgeicl.models.architectures.table import anatomy_of
