@@ -11,7 +11,7 @@ import logging
 import tempfile
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from edgeicl.bench.devices.device import Device, Workbench
 from edgeicl.bench.devices.local import THIS_COMPUTER
@@ -21,14 +21,14 @@ from edgeicl.probed_computer import check_probed
 from edgeicl.progress import track
 from edgeicl.specs.format_cost import FormatCost
 from edgeicl.specs.manifest import MODEL_FILE
-from edgeicl.specs.quant_plan import BY_ROW, Format
+from edgeicl.specs.quant_plan import BY_ROW, Format, PromptAttention
 from edgeicl.specs.target import VNNI, Calibration, Target
 
 log = logging.getLogger(__name__)
 
 LAYERS = Shape(layers=12, hidden=768, inner=3072, heads=12)
 PROMPT_TOKENS = 128
-_SECONDS = 3.0  # of timing for each graph, and about as long to write and load it
+_SECONDS = 3.0  # of timing for each format, and about as long to write and load its graphs
 _TIMEOUT_S = 300
 _REFUSED = "[ONNXRuntimeError]"  # in what the runtime says of a graph that it doesn't take
 
@@ -89,7 +89,7 @@ def _probed(
         fixed_layers=shape.layers,
         **rest,
         disturbance=_significant(busy),
-        measurements=2 * len(costs) + 6,
+        measurements=2 * len(costs) + 11,
         source=f"edgeicl probe, {device.fidelity}: {name}, {used} threads, onnxruntime {version}; "
         f"{shape.layers} layers of {shape.hidden}, prompts of {PROMPT_TOKENS} tokens; least of the times "
         f"within {seconds:g} s, whose median was {busy:.2g} times as long",
@@ -168,29 +168,38 @@ class _Runner:
         with tempfile.TemporaryDirectory() as named:
             folder = Path(named)
             write_activations(folder / "activations", shape)
-            write_attention(folder / "attention", shape, "tiled")
-            write_attention(folder / "whole", shape, "whole")
             write_products(folder / "few", few, Format(bits=4, block_size=32))
+            kinds: dict[str, tuple[PromptAttention, Literal[8, 32]]] = {
+                "tiled": ("tiled", 32),
+                "whole": ("whole", 32),
+                "integers": ("tiled", 8),
+                "both": ("whole", 8),  # whole, and rounded after it
+            }
+            for name, (attention, cache_bits) in kinds.items():
+                write_attention(folder / name, shape, attention, cache_bits)
+            wide = {"stream": shape.hidden, "inner": shape.inner}
             graphs = [
-                _graph(
-                    folder / "activations", {"stream": shape.hidden, "inner": shape.inner}, [1, PROMPT_TOKENS]
-                ),
-                _graph(folder / "attention", {"qkv": 3 * shape.hidden}, [1, PROMPT_TOKENS]),
-                _graph(folder / "whole", {"qkv": 3 * shape.hidden}, [1, PROMPT_TOKENS]),
+                _graph(folder / "activations", wide, [1, PROMPT_TOKENS]),
                 _graph(folder / "few", {"stream": few.hidden, "inner": few.inner}, [1]),
+                *(_graph(folder / name, {"qkv": 3 * shape.hidden}, [1, PROMPT_TOKENS]) for name in kinds),
             ]
-            one_active, active, one_attended, attended, one_whole, whole, few_products = self._times(graphs)
-        fixed = one_active + one_attended + few_products
+            one_active, active, few_products, *attended = self._times(graphs)
+        fixed = one_active + attended[0] + few_products
         products = 2 * shape.layers * shape.hidden * PROMPT_TOKENS**2
-        return {
-            "fixed_decode_ms": _significant(fixed),
-            "fixed_prompt_ms": _significant(fixed),
-            "activation_ps_per_number": _significant(
-                max(active - one_active, 0.0) * 1e9 / (shape.numbers * PROMPT_TOKENS)
-            ),
-            "attention_ps_per_product": _significant(max(attended - one_attended, 0.0) * 1e9 / products),
-            "whole_attention_ps_per_product": _significant(max(whole - one_whole, 0.0) * 1e9 / products),
+        tiled, whole, integers, both = (
+            max(prompt - one, 0.0) for one, prompt in zip(attended[::2], attended[1::2], strict=True)
+        )
+        kept = 2 * shape.layers * shape.hidden * PROMPT_TOKENS
+        found = {
+            "fixed_decode_ms": fixed,
+            "fixed_prompt_ms": fixed,
+            "activation_ps_per_number": max(active - one_active, 0.0) * 1e9 / (shape.numbers * PROMPT_TOKENS),
+            "attention_ps_per_product": tiled * 1e9 / products,
+            "whole_attention_ps_per_product": whole * 1e9 / products,
+            "integer_attention_ps_per_product": integers * 1e9 / products,
+            "cache_rounding_ps_per_number": max(both - whole, 0.0) * 1e9 / kept,
         }
+        return {name: _significant(value) for name, value in found.items()}
 
     def _times(self, graphs: list[dict[str, Any]]) -> list[float]:
         found = self._run(graphs)
@@ -201,7 +210,8 @@ class _Runner:
 
     def _run(self, graphs: list[dict[str, Any]]) -> dict[str, Any]:
         placed = [graph | {"model": self._place(Path(graph["model"]))} for graph in graphs]
-        request = {"threads": self.threads, "graphs": placed, "seconds": self._seconds}
+        seconds = self._seconds * max(1, len(graphs) / 2)  # a cost is of two graphs
+        request = {"threads": self.threads, "graphs": placed, "seconds": seconds}
         return self._bench.run("graph_times", request, timeout_s=_TIMEOUT_S)
 
     def _place(self, graph: Path) -> str:

@@ -8,19 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
+from edgeicl.emit.attention import IS_FIRST_PROMPT
+from edgeicl.emit.attention import attention as lower_attention
+from edgeicl.emit.cache_graph import KV
 from edgeicl.emit.data_file import DataFile
 from edgeicl.emit.graph import GraphBuilder
-from edgeicl.emit.opsets import FUSED
 from edgeicl.emit.weights import QuantizedWeights
-from edgeicl.emit.whole_attention import without_tiles
-from edgeicl.models.anatomy import input_step_name
+from edgeicl.models.anatomy import cache_scale_names, input_step_name
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.specs.manifest import MODEL_FILE, WEIGHTS_FILE
 from edgeicl.specs.quant_plan import Format, GroupPlan, PromptAttention, QuantPlan
 
@@ -113,27 +115,36 @@ def write_activations(folder: Path, shape: Shape) -> None:
     _write(folder, tensors, {"none": Format(bits=32)}, inputs, build)
 
 
-def write_attention(folder: Path, shape: Shape, attention: PromptAttention) -> None:
+def write_attention(
+    folder: Path, shape: Shape, attention: PromptAttention, cache_bits: Literal[8, 32] = 32
+) -> None:
     """Attention of every layer to packed queries, keys and values `qkv` [1, T, 3 H], with an empty cache."""
+    config = {"model_type": "opt", "num_hidden_layers": shape.layers, "hidden_size": shape.hidden}
+    anatomy = anatomy_of({**config, "word_embed_proj_dim": shape.hidden, "num_attention_heads": shape.heads})
+    size = (shape.heads, shape.hidden // shape.heads)
+    scales = {
+        name: np.full(size, 0.05, np.float32) for i in range(shape.layers) for name in cache_scale_names(i)
+    }
 
     def build(builder: GraphBuilder) -> None:
-        builder.node("Shape", ["qkv"], ["tokens"], start=1, end=2)
-        builder.node("Cast", ["tokens"], ["total"], to=TensorProto.INT32)
-        builder.node("Sub", ["total", builder.constant("one", [1], np.int32)], ["lengths"])
-        past = builder.constant("past", np.zeros((1, shape.heads, 0, shape.hidden // shape.heads)), np.float32)
-        rest = without_tiles(builder, shape.heads, [])
-        ends = []
-        for layer in range(shape.layers):
-            outputs = [f"attended.{layer}", f"keys.{layer}", f"values.{layer}"]
-            inputs = ["qkv", "", "", past, past, "lengths", "total", *rest]
-            builder.node(
-                "GroupQueryAttention", inputs, outputs, domain=FUSED,
-                num_heads=shape.heads, kv_num_heads=shape.heads,
-            )  # fmt: skip
-            ends.append(outputs[0])
-        builder.node("Sum", ends, ["result"])
+        node, constant = builder.node, builder.constant
+        node("Shape", ["qkv"], ["step_tokens"], start=1, end=2)
+        node("Cast", ["step_tokens"], ["total_sequence_length"], to=TensorProto.INT32)
+        node("Sub", ["total_sequence_length", constant("last", [1], np.int32)], ["seqlens_k"])
+        if builder.weights.plan.rounds_after_prompts:
+            node("Greater", ["step_tokens", constant("one", [1])], [IS_FIRST_PROMPT])
+        for past in (f"past_key_values.{layer}.{part}" for layer in range(shape.layers) for part in KV):
+            constant(past, np.zeros((1, size[0], 0, size[1])), np.int8 if cache_bits == 8 else np.float32)
+        ends = [
+            lower_attention(builder, anatomy, layer, ["qkv", "", ""], [], {"do_rotary": 0})
+            for layer in range(shape.layers)
+        ]
+        node("Sum", ends, ["result"])
 
-    _write(folder, {}, {"none": Format(bits=32)}, {"qkv": 3 * shape.hidden}, build, attention)
+    plan = {"prompt_attention": attention, "cache_bits": cache_bits}
+    names = [name for layer in range(shape.layers) for name in cache_scale_names(layer)]
+    scales = {name: np.full(size, 0.05, np.float32) for name in names if cache_bits == 8}
+    _write(folder, scales, {"none": Format(bits=32)}, {"qkv": 3 * shape.hidden}, build, **plan)
 
 
 def _write(
@@ -142,19 +153,22 @@ def _write(
     formats: dict[str, Format],
     inputs: Mapping[str, int],
     build: Callable[[GraphBuilder], None],
-    attention: PromptAttention = "tiled",
+    **of_plan: Any,
 ) -> None:
-    """The graph that `build` adds nodes to, from `inputs` (name -> width of [1, T, width]) to `result`."""
+    """The graph that `build` adds nodes to, from `inputs` (name -> width of [1, T, width]) to `result`.
+
+    `of_plan`: what its plan says beside the groups.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors or {"none": np.zeros(1, np.float32)}, folder / "weights.safetensors")
     plan = QuantPlan(
         model_digest="none",
         importance="none",
-        prompt_attention=attention,
         groups=tuple(GroupPlan(group=name, format=format_) for name, format_ in formats.items()),
         predicted_weight_bytes=0,
         predicted_artifact_bytes=0,
         predicted_resident_bytes=0,
+        **of_plan,
     )
     (folder / "plan.json").write_text(plan.model_dump_json())
     data = DataFile(WEIGHTS_FILE)

@@ -2,6 +2,7 @@
 
     time = fixed + sum over groups of weights * tokens * cost of their format
          + activations of the layers * cost of a number + products between tokens * cost of one
+         + keys and values that are rounded after attention * cost of one
 
 In the last layer all but queries, keys and values are computed for the last token alone, as is the head: those
 weights cost what they cost a decoded token. Reading a prompt is bound by arithmetic, so bytes don't enter.
@@ -17,7 +18,7 @@ from edgeicl.errors import BudgetError
 from edgeicl.models.anatomy import Anatomy, WeightGroup
 from edgeicl.models.prompt_time import product_nanoseconds, rest_of_prompt_ms
 from edgeicl.quantize.allocation import Limit, SizeTable, plan_bytes, smallest_bytes
-from edgeicl.specs.quant_plan import Format, PromptAttention
+from edgeicl.specs.quant_plan import CacheBits, Format, PromptAttention
 from edgeicl.specs.target import Calibration
 
 _LIMIT_STEPS = 100_000  # in which a limit is divided: the solver of the allocation needs small numbers
@@ -98,14 +99,16 @@ def first_token_time(
     prompt_format: Format | None = None,
     copy_advised: bool = False,
     attention: PromptAttention = "tiled",
+    cache_bits: CacheBits = 32,
 ) -> FirstTokenTime | None:
-    """The time of a prompt; None where the calibration lacks the cost of a format, or layers aren't known.
+    """The time of a prompt; None where the calibration lacks a cost, or layers aren't known.
 
     Args:
         offered: The formats that each group may have.
         multiplied: Whether a group is multiplied with; tokens are looked up in the others, in no time.
         prompt_format, copy_advised: As in `FirstTokenTime`.
         attention: How it goes through the prompt's scores.
+        cache_bits: Of a key or a value.
     """
 
     def read(group: WeightGroup, format_: Format) -> Format:
@@ -127,5 +130,9 @@ def first_token_time(
         if len(known) < len(costs):
             return None
         table[group.name] = known
-    rest_ms = rest_of_prompt_ms(anatomy, calibration, prompt_tokens, attention)
+    rest_ms = rest_of_prompt_ms(
+        anatomy, calibration, prompt_tokens, attention, cache_bits=cache_bits, copy=prompt_format
+    )
+    if rest_ms is None:
+        return None
     return FirstTokenTime(target, prompt_tokens, table, rest_ms, limit_ms, prompt_format, copy_advised)

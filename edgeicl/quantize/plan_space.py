@@ -1,16 +1,15 @@
-"""Every plan that there can be for one model on one target, and what each takes: known before any measuring."""
+"""Every plan that there can be for one model on one target, and what each takes: known before any measuring.
+
+`possible_plans` says which there are.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
-from edgeicl.errors import BudgetError, DataError
-from edgeicl.models.anatomy import EMBEDDING, Anatomy, WeightGroup
-from edgeicl.numerics.decode_reads import read_bytes
-from edgeicl.numerics.size import group_bytes, held_bytes, held_bytes_on_gpu
+from edgeicl.errors import BudgetError
 from edgeicl.quantize.allocation import (
     Limit,
     LossTable,
@@ -22,11 +21,12 @@ from edgeicl.quantize.allocation import (
     smallest_bytes,
 )
 from edgeicl.quantize.budget import WeightBudget
-from edgeicl.quantize.first_token import FirstTokenTime, first_token_time
+from edgeicl.quantize.first_token import FirstTokenTime
 from edgeicl.quantize.latency import DecodeTime
-from edgeicl.quantize.offered_formats import offered_formats
-from edgeicl.specs.quant_plan import ActivationBits, Format, PromptAttention
-from edgeicl.specs.target import Calibration
+from edgeicl.specs.quant_plan import (
+    Format,
+    PromptAttention,
+)
 
 log = logging.getLogger(__name__)
 
@@ -181,128 +181,3 @@ class PlanSpace:
         """The plan of each format that all groups can have."""
         everywhere = [f for f in self.formats if all(f in offered for offered in self.stored.values())]
         return {format_: dict.fromkeys(self.stored, format_) for format_ in everywhere}
-
-
-def plan_space(
-    anatomy: Anatomy,
-    formats: Sequence[Format],
-    budget: WeightBudget,
-    *,
-    by_block: bool,
-    label_head: bool = False,
-    calibration: Calibration | None = None,
-    decode_limit_ms: float | None = None,
-    provider: Literal["cpu", "cuda"] = "cpu",
-    activation_bits: ActivationBits = 32,
-    prompt_tokens: int = 1,
-    first_token_limit_ms: float | None = None,
-    prompt_format: Format | None = None,
-    copy_advised: bool = False,
-    score_bytes: int | None = None,
-) -> PlanSpace:
-    """The plans of a model's groups in `formats`.
-
-    Args:
-        by_block: Whether all groups of a decoder block share a format.
-        label_head: Whether labels' rows are the head; then tokens are looked up in the embedding, and none
-            decoded.
-        calibration: What the time of a decoded token is predicted by.
-        decode_limit_ms: The most that it may take.
-        provider: Whose memory holds the groups.
-        activation_bits: Of scales too.
-        prompt_tokens: Prompt whose time is predicted.
-        first_token_limit_ms: The most that it may take.
-        prompt_format: Of a second copy of the layers' weights that may be stored to keep that limit.
-        copy_advised: Whether the target should be told to offer one where the limit can't be kept.
-        score_bytes: Of attention to the whole context at once, where that is possible. It is offered where it
-            is faster, and where there is such a limit or nothing but prompts.
-
-    Raises:
-        DataError: a group that none of the formats fits.
-    """
-    offered = {group: offered_formats(group, formats) for group in anatomy.groups}
-    if without := [group.name for group, fitting in offered.items() if not fitting]:
-        raise DataError(
-            f"none of the target's formats ({', '.join(map(str, formats))}) fits {', '.join(without)}",
-            next_step="offer a format with a block_size in numbers, or a floating-point format",
-        )
-    if unused := [str(f) for f in formats if not any(f in fitting for fitting in offered.values())]:
-        log.info("no weight group has rows that blocks of %s divide", ", ".join(unused))
-    scale_bytes = activation_bits // 8
-
-    def multiplied(group: WeightGroup) -> bool:
-        return anatomy.multiplies(group) and not (label_head and group.name == EMBEDDING)
-
-    def held(group: WeightGroup, format_: Format) -> int:
-        looked_up = group.name == EMBEDDING
-        if provider == "cuda":
-            twice = looked_up and multiplied(group)
-            return held_bytes_on_gpu(*group.shape, format_, scale_bytes=scale_bytes, looked_up=twice)
-        return held_bytes(*group.shape, format_, looked_up=looked_up, multiplied=multiplied(group))
-
-    decode = None
-    if calibration is not None and not label_head:
-        decode = DecodeTime(
-            budget.target,
-            reads={
-                g.name: {
-                    f: read_bytes(g.shape, f, calibration, scale_bytes) if multiplied(g) else 0 for f in each
-                }
-                for g, each in offered.items()
-            },
-            rest_bytes=budget.decoded_rest_bytes,
-            bandwidth_bytes_per_second=calibration.bandwidth_bytes_per_second,
-            fixed_ms=calibration.fixed_decode_ms_of(anatomy.layers),
-            limit_ms=decode_limit_ms,
-        )
-
-    def first(copy: Format | None, attention: PromptAttention) -> FirstTokenTime | None:
-        if calibration is None:
-            return None
-        return first_token_time(
-            budget.target,
-            anatomy,
-            offered,
-            calibration,
-            prompt_tokens=prompt_tokens,
-            limit_ms=first_token_limit_ms,
-            multiplied=multiplied,
-            prompt_format=copy,
-            copy_advised=copy_advised,
-            attention=attention,
-        )
-
-    space = PlanSpace(
-        formats,
-        stored={
-            g.name: {f: group_bytes(*g.shape, f, scale_bytes=scale_bytes) for f in fitting}
-            for g, fitting in offered.items()
-        },
-        held={g.name: {f: held(g, f) for f in fitting} for g, fitting in offered.items()},
-        units={
-            group.name: f"layers.{group.layer}" if by_block and group.layer is not None else group.name
-            for group in anatomy.groups
-        },
-        budget=budget,
-        decode=decode,
-        first=first(None, "tiled"),
-    )
-    spaces = [space]
-    if prompt_format is not None and first_token_limit_ms is not None:
-        layers = [group for group in anatomy.groups if group.layer is not None]
-        copy_bytes = sum(group_bytes(*group.shape, prompt_format) for group in layers)
-        copied = budget.with_prompt_copy(anatomy.layers, copy_bytes)
-        with_copy = first(prompt_format, "tiled")
-        spaces.append(replace(space, budget=copied, first=with_copy, prompt_format=prompt_format))
-    matters = first_token_limit_ms is not None or label_head
-    if matters and score_bytes is not None and calibration and calibration.whole_attention_is_faster:
-        spaces += [
-            replace(
-                each,
-                budget=each.budget.with_whole_attention(score_bytes),
-                first=first(each.prompt_format, "whole"),
-                prompt_attention="whole",
-            )
-            for each in spaces
-        ]
-    return replace(space, others=tuple(spaces[1:]))

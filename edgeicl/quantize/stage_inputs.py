@@ -21,7 +21,8 @@ from edgeicl.quantize.cache_choice import Choice, PlanSpaces, require_any
 from edgeicl.quantize.calibration import calibration_sequences, calibration_text
 from edgeicl.quantize.measured_importance import Student
 from edgeicl.quantize.plan_file import read_plan
-from edgeicl.quantize.plan_space import PlanSpace, plan_space
+from edgeicl.quantize.plan_space import PlanSpace
+from edgeicl.quantize.possible_plans import plan_space
 from edgeicl.quantize.student_weights import read_weights
 from edgeicl.quantize.whole_model import read_whole_model
 from edgeicl.specs.local_path import local_path
@@ -51,7 +52,8 @@ def sized(
     left_out = _measured_all(recipe) * anatomy_of(model_config(student)).exported
     target = able_target(target, student)
     widths = sorted(target.cache_bits, reverse=True)
-    if target.budget.first_token_ms is not None and len(widths) > 1 and 8 in widths:
+    known = target.calibration is not None and target.calibration.knows_integer_caches
+    if target.budget.first_token_ms is not None and len(widths) > 1 and 8 in widths and not known:
         widths.remove(8)
         left_out += (_slower_prompts(target, widths),)
     for bits in widths:
@@ -73,8 +75,8 @@ def _slower_prompts(target: Target, widths: Sequence[CacheBits]) -> Deviation:
         where=f"target {target.name}",
         asked=", ".join(map(str, target.cache_bits)),
         got=", ".join(map(str, widths)),
-        why="prompts are slower with a cache of integers, which no calibration has a cost of, and "
-        "budget.first_token_ms limits their time (docs/results/cache.md)",
+        why="prompts take another time with a cache of integers, which the calibration doesn't have (`edgeicl "
+        "probe` measures it), and budget.first_token_ms limits it",
     )
 
 
@@ -140,9 +142,12 @@ def _sized(
     # Only sensitivity tells groups apart: the other methods rate whole blocks, whose groups share one format.
     by_block = recipe.quantize.importance != "sensitivity"
     prompt_tokens, shortened = predicted_prompt(target, anatomy.positions)
-    in_fp32 = (cache_bits, target.activation_bits) == (32, 32)
+    in_halves = 16 in (cache_bits, target.activation_bits)
+    # what stands before a query is in the cache: its prompt is no first one, and attention reads integers
+    integers_alone = cache_bits == 8 and bool(prefix_tokens)
+    ways = not in_halves and not integers_alone
     scores = attention_score_bytes(anatomy.heads, context_tokens(target, anatomy.positions))
-    whole_attention = in_fp32 and target.provider == "cpu" and not anatomy.exported
+    whole_attention = ways and target.provider == "cpu" and not anatomy.exported
     space = plan_space(
         anatomy,
         target.formats,
@@ -155,9 +160,10 @@ def _sized(
         activation_bits=target.activation_bits,
         prompt_tokens=prompt_tokens,
         first_token_limit_ms=target.budget.first_token_ms,
-        prompt_format=target.prompt_format if in_fp32 else None,
-        copy_advised=in_fp32 and target.prompt_format is None,
+        prompt_format=target.prompt_format if ways else None,
+        copy_advised=ways and target.prompt_format is None,
         score_bytes=scores if whole_attention else None,
+        cache_bits=cache_bits,
     )
     return space, (*clamped, *shortened)
 
@@ -272,6 +278,7 @@ def given_plan(
         raise SpecError(str(path), [Problem("prompt_format", f"found {asked.prompt_format}", expected)])
     expected = (
         "expected tiled; whole is for graphs of edgeicl's own on a CPU, in fp32, where the calibration says it "
-        "is faster, with budget.first_token_ms or a head of the labels alone"
+        "is faster, with budget.first_token_ms or a head of the labels alone, and not behind a prefix that is "
+        "kept as integers"
     )
     raise SpecError(str(path), [Problem("prompt_attention", "found whole", expected)])

@@ -96,6 +96,17 @@ class Calibration(Spec):
         description="The same where all scores of a layer are computed at once; null: unknown. Where it is "
         "less by a tenth, artifacts whose prompts are to be fast do so.",
     )
+    integer_attention_ps_per_product: float | None = Field(
+        None,
+        ge=0.0,
+        description="The same where attention reads keys and values as 8-bit integers; null: unknown.",
+    )
+    cache_rounding_ps_per_number: float | None = Field(
+        None,
+        ge=0.0,
+        description="Picoseconds of each key or value of a prompt that is rounded to 8 bits after attention; "
+        "null: unknown.",
+    )
     disturbance: float | None = Field(
         None,
         ge=1.0,
@@ -126,8 +137,13 @@ class Calibration(Spec):
     def _of_layers(self, fixed_ms: float, layers: int) -> float:
         return fixed_ms if self.fixed_layers is None else fixed_ms * layers / self.fixed_layers
 
+    @property
+    def knows_integer_caches(self) -> bool:
+        """Whether the time of prompts beside a cache of integers can be predicted."""
+        return None not in (self.integer_attention_ps_per_product, self.cache_rounding_ps_per_number)
+
     def attention_ps(self, attention: PromptAttention) -> float:
-        """Picoseconds of a product between tokens of a prompt."""
+        """Picoseconds of a product between tokens of a prompt, of keys and values in floating point."""
         whole = self.whole_attention_ps_per_product
         return self.attention_ps_per_product if attention == "tiled" or whole is None else whole
 
@@ -214,6 +230,12 @@ class Target(Spec):
             )
         if self.budget.first_token_ms is None:
             return self
+        if self.cache_bits == (8,) and not (self.calibration and self.calibration.knows_integer_caches):
+            raise ValueError(
+                f"budget.first_token_ms is {self.budget.first_token_ms:g}, cache_bits 8 alone, and calibration "
+                "has no integer_attention_ps_per_product and cache_rounding_ps_per_number; expected both "
+                "(`edgeicl probe` measures them), or 32 in cache_bits"
+            )
         read = [*self.formats, *([self.prompt_format] if self.prompt_format else [])]
         missing = [str(f) for f in read if self.calibration is None or self.calibration.cost(f) is None]
         if missing:
@@ -246,11 +268,8 @@ class Target(Spec):
             raise ValueError(f"cache_bits {found} beside activation_bits {bits}; expected {bits}, 8, or both")
         if bits == 16 and any(format_.bits == 32 for format_ in self.formats):
             raise ValueError("formats of 32 bits beside activation_bits 16; expected 16 bits at most")
-        if self.prompt_format is not None and (bits, 32 in self.cache_bits) != (32, True):
-            raise ValueError(
-                f"prompt_format with activation_bits {bits} and cache_bits "
-                f"{', '.join(map(str, self.cache_bits))}; expected 32 in both, or no prompt_format"
-            )
+        if self.prompt_format is not None and bits == 16:
+            raise ValueError("prompt_format with activation_bits 16; expected 32, or no prompt_format")
         if bits == 16 and any(format_.by_row for format_ in self.formats):
             raise ValueError("formats has int8/row beside activation_bits 16; expected activation_bits 32")
         return self

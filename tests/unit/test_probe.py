@@ -60,6 +60,14 @@ def test_the_other_parts_run(tmp_path: Path) -> None:
     np.testing.assert_allclose(_ran(tmp_path / "whole", qkv=qkv), attended, rtol=1e-4, atol=1e-6)
     with_sink = {way: "no_sink" in _names(tmp_path / way) for way in ("tiled", "whole")}
     assert with_sink == {"tiled": False, "whole": True}
+    # integers of a twentieth are off by at most a fortieth; one token alone is read beside the cache by both
+    for name, attention in (("integers", "tiled"), ("both", "whole")):
+        write_attention(tmp_path / name, SMALL, attention, 8)
+    rounded = _ran(tmp_path / "integers", qkv=qkv)
+    assert 1e-3 < np.abs(rounded - attended).max() < 0.05
+    np.testing.assert_allclose(_ran(tmp_path / "both", qkv=qkv), attended, rtol=1e-4, atol=1e-6)
+    one = {"qkv": qkv[:, :1]}
+    np.testing.assert_array_equal(_ran(tmp_path / "both", **one), _ran(tmp_path / "integers", **one))
     assert attended.shape == (1, 5, 256)
     np.testing.assert_allclose(attended[0, 0], qkv[0, 0, 512:], rtol=1e-5)  # the first token sees itself
 
@@ -96,6 +104,8 @@ def test_a_target_is_measured() -> None:
     assert calibration.fixed_decode_ms > 0
     assert calibration.fixed_layers == LARGER.layers
     assert calibration.whole_attention_ps_per_product is not None
+    assert calibration.integer_attention_ps_per_product is not None
+    assert calibration.knows_integer_caches
     assert "1 threads" in calibration.source
     assert found.description == f"{processor()}, 1 threads, measured by edgeicl probe, from tiny-cpu"
     if {*VNNI} & {*found.instruction_features}:

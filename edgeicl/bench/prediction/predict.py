@@ -148,6 +148,8 @@ def first_token(
         unknown = target.calibration.whole_attention_ps_per_product is None
         if unknown and opened.manifest.plan.prompt_attention == "whole":
             notes.append("attention to a prompt as in tiles: whole wasn't measured there")
+        if opened.manifest.plan.cache_bits == 8 and not target.calibration.knows_integer_caches:
+            notes.append("no first token: prompts beside a cache of integers weren't measured there")
         return _probed_first_token(opened, target, prompt_tokens), tuple(notes)
     rates = flops_per_second(i8mm="i8mm" in target.instruction_features)
     if rates is None:
@@ -174,7 +176,17 @@ def _probed_first_token(opened: Artifact, target: Target, prompt_tokens: int) ->
         if cost is None:
             return None
         total_ns += product_nanoseconds(group, cost, anatomy, prompt_tokens)
-    value = total_ns * 1e-6 + rest_of_prompt_ms(anatomy, calibration, prompt_tokens, plan.prompt_attention)
+    rest_ms = rest_of_prompt_ms(
+        anatomy,
+        calibration,
+        prompt_tokens,
+        plan.prompt_attention,
+        cache_bits=plan.cache_bits,
+        copy=plan.prompt_format,
+    )
+    if rest_ms is None:
+        return None
+    value = total_ns * 1e-6 + rest_ms
     return Interval(value=value, low=value, high=value)
 
 

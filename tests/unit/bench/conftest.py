@@ -174,7 +174,9 @@ def _nobody_else_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_artifact(tmp_path: Path) -> Callable[..., Path]:
-    """Builds a tiny artifact in int8; keyword arguments: name, verbalizers, sets, labels_alone, attention."""
+    """Builds a tiny artifact in int8; keyword arguments: name, verbalizers, sets, labels_alone, attention,
+    cache_bits.
+    """
 
     def make(
         name: str = "artifact",
@@ -182,6 +184,7 @@ def make_artifact(tmp_path: Path) -> Callable[..., Path]:
         sets: Sequence[NDArray[Any]] = (),
         labels_alone: bool = False,
         attention: PromptAttention = "tiled",
+        cache_bits: CacheBits = 32,
     ) -> Path:
         return build_artifact(
             tmp_path / name,
@@ -189,10 +192,11 @@ def make_artifact(tmp_path: Path) -> Callable[..., Path]:
             Format(bits=8, block_size=32),
             tiny_tokenizer(),
             tiny_task(verbalizers),
-            scale=20.0,
+            scale=20.0 if cache_bits == 32 else 1.0,
             sets=sets,
             labels_alone=labels_alone,
             prompt_attention=attention,
+            cache_bits=cache_bits,
         )
 
     return make

@@ -13,7 +13,8 @@ from edgeicl.errors import BudgetError, SpecError
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.numerics.decode_reads import read_bytes
 from edgeicl.quantize.budget import weight_budget
-from edgeicl.quantize.plan_space import PlanSpace, plan_space
+from edgeicl.quantize.plan_space import PlanSpace
+from edgeicl.quantize.possible_plans import plan_space
 from edgeicl.specs.loading import parse_spec
 from edgeicl.specs.quant_plan import Format, QuantPlan
 from edgeicl.specs.target import Budget, Calibration, Target

@@ -99,6 +99,22 @@ def test_whole_attention_is_predicted_by_its_own_cost(make_artifact: Make) -> No
     assert said(whole, None) == (pytest.approx(2048 * 1e-3, rel=0.01), True)
 
 
+def test_prompts_beside_integers_are_predicted_by_their_own_costs(make_artifact: Make) -> None:
+    """As above, and 2 * 2 * 32 * 4 keys and values that are rounded after whole attention."""
+    cost = FormatCost(format=INT8, decode_ps_per_weight=1.0, prompt_ps_per_weight=1.0)
+    ways = {"attention_ps_per_product": 1e6, "whole_attention_ps_per_product": 1e5}
+    integers = {"integer_attention_ps_per_product": 3e6, "cache_rounding_ps_per_number": 1e6}
+    known = target(calibration=calibration(costs=(cost,), **ways, **integers))
+    read, apart = make_artifact(cache_bits=8), make_artifact("other", attention="whole", cache_bits=8)
+    for artifact, ms in ((read, 2048 * 3e-3), (apart, 2048 * 1e-4 + 512 * 1e-3)):
+        found = predict(artifact, known, prompt_tokens=4)
+        assert found.first_token_ms is not None
+        assert found.first_token_ms.value == pytest.approx(ms, rel=0.01)
+        unknown = predict(artifact, target(calibration=calibration(costs=(cost,), **ways)), prompt_tokens=4)
+        assert unknown.first_token_ms is None
+        assert any("beside a cache of integers weren't measured" in note for note in unknown.notes)
+
+
 def test_an_interval_is_that_of_the_held_out(make_artifact: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict_module, "_least_bytes", lambda: 0.0)
     found = predict(make_artifact(), target(calibration=None), depth_tokens=8)
