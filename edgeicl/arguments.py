@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeicl.errors import Problem, SpecError
+from edgeicl.usable_cores import usable_cores
 
 if TYPE_CHECKING:
     from edgeicl.bench.devices.device import Device, Limits
@@ -257,13 +258,13 @@ def limits_like(name: str, given: Limits) -> Limits:
         raise SpecError("device", [Problem("--like", found, "expected one for cpu")])
     cores = given.cores
     if cores is None:
-        usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        usable = usable_cores()
         if target.threads > len(usable):
             found = (
                 f"{target.name} runs on {target.threads} threads, this computer has {len(usable)} cores for us"
             )
             raise SpecError("device", [Problem("--like", found, "expected at most as many, or --cores")])
-        cores = tuple(usable[: target.threads])
+        cores = usable[: target.threads]
     counts = "" if len(cores) == target.threads else f", on {len(cores)} cores instead of {target.threads}"
     return Limits(cores, given.memory_bytes or target.budget.resident_bytes, like=f"{target.name}{counts}")
 

@@ -18,6 +18,7 @@ from edgeicl.errors import BenchError
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.spec import Spec
 from edgeicl.store import cache_root
+from edgeicl.usable_cores import usable_cores
 
 _BUILD = (
     "torch",
@@ -88,7 +89,7 @@ def arm_findings() -> list[Finding]:
 
 
 def _computer() -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(usable_cores())
     yield Finding(name="computer", state="ok", found=f"{platform.system()} {platform.machine()}, {cores} cores")
     yield Finding(name="python", state="ok", found=platform.python_version())
     root = cache_root()

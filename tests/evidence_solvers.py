@@ -89,8 +89,7 @@ class Model:
         if solver not in self._tables:
             table: dict[str, dict[Format, float]] = {}
             for format_ in LEVELS:
-                groups, matrices = self.weights.groups, self.weights.matrices
-                found = self.sensitivity.losses(groups, matrices, format_, solver=solver)
+                found = self.sensitivity.losses(self.weights.groups, self.weights, format_, solver=solver)
                 for group, loss in found.items():
                     table.setdefault(group, {})[format_] = loss
             self._tables[solver] = table

@@ -82,7 +82,7 @@ class Model:
             table: dict[str, dict[Format, float]] = {name: {} for name in self.sizes}
             for format_ in OFFERED:
                 groups = [group for group in self.weights.groups if format_ in self.sizes[group.name]]
-                found = self.sensitivity.losses(groups, self.weights.matrices, format_, solver=solver)
+                found = self.sensitivity.losses(groups, self.weights, format_, solver=solver)
                 for group, loss in found.items():
                     table[group][format_] = loss
             self._tables[solver] = table

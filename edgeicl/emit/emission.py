@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +54,7 @@ from edgeicl.store import CHECKPOINT
 from edgeicl.tasks.example import Example
 from edgeicl.tasks.prompt import PromptEncoder, query_text
 from edgeicl.tasks.verbalizer import label_columns
+from edgeicl.usable_cores import usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class Emission:
         self.head_tokens = label_columns(self.encoder.tokens) if recipe.emit.head == "verbalizers" else None
         self.positions = self.anatomy.positions
         self.context_tokens = min(self.positions, target.context_tokens)
-        self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        self.threads = len(usable_cores())
 
     def run(self) -> None:
         """Writes everything, checks everything, writes `checks.json` last."""

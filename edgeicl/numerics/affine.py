@@ -13,7 +13,6 @@ GatherBlockQuantized (dequantization); the choice of scale is ours, below.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from edgeicl.errors import DataError
 from edgeicl.specs.quant_plan import Format
+from edgeicl.usable_cores import usable_cores
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.uint8]
@@ -34,7 +34,6 @@ _RANGE_FRACTIONS = {
     8: (1.0,),
 }
 _CHUNK_WEIGHTS = 1 << 16  # so that the search stays in the processor's cache
-_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +51,12 @@ class QuantizedMatrix:
     zero_points: Codes | None
     bits: int
     block_size: int
+
+    @property
+    def nbytes(self) -> int:
+        """Of its arrays in memory."""
+        zero_points = 0 if self.zero_points is None else self.zero_points.nbytes
+        return self.codes.nbytes + self.scales.nbytes + zero_points
 
     @property
     def filled_codes(self) -> Codes:
@@ -101,7 +106,7 @@ def round_to_nearest(weights: Floats, format: Format) -> QuantizedMatrix:  # noq
     if len(starts) == 1:
         round_rows(0)
     else:
-        with ThreadPoolExecutor(_THREADS) as pool:  # numpy works outside of Python's lock
+        with ThreadPoolExecutor(len(usable_cores())) as pool:  # numpy works outside of Python's lock
             list(pool.map(round_rows, starts))  # the first row that is refused is the one that is told
     return QuantizedMatrix(codes, scales, zero_points, format.bits, block)
 

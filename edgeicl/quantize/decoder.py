@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import EMBEDDING, HEAD
@@ -27,6 +28,7 @@ from edgeicl.quantize.rounded_inputs import Matrix, as_computed, product
 from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.specs.quant_plan import Format
 
+_ATTENDED_TOKENS = 4096  # of sequences that attention goes through at once
 Listener = Callable[[str, Tensor], None]
 """Gets a weight group's name, and its input rows [T, K]."""
 Cache = Callable[[int, Tensor], Tensor]
@@ -210,19 +212,31 @@ class CalibratedDecoder:
         return product(rows, self._matrix(group, replaced), self._biases.get(group))
 
     def _attend(self, projected: Tensor) -> Tensor:
-        outputs = []
-        widths = [count * self.head_size for count in (self._heads, self.kv_heads, self.kv_heads)]
-        for number, rows in enumerate(torch.split(projected, self.lengths)):
-            before = projected[: self.prefix_tokens if number else 0]
-            # -> heads, kv heads and kv heads of [1, heads, length, head size]
-            query, key, value = (
-                part.reshape(len(part), -1, self.head_size).transpose(0, 1)[None]
-                for part in torch.split(torch.cat([before, rows]), widths, dim=-1)
-            )
-            seen = torch.ones(len(rows), len(before) + len(rows), dtype=torch.bool).tril(len(before))
-            query = query[:, :, len(before) :]
-            attended = F.scaled_dot_product_attention(
-                query, key, value, attn_mask=seen, enable_gqa=self.kv_heads < self._heads
-            )
-            outputs.append(attended[0].transpose(0, 1).reshape(len(rows), -1))
-        return torch.cat(outputs)
+        """What the heads find, [T, heads * head size], for queries, keys and values laid end to end."""
+        parts = list(torch.split(projected, self.lengths))
+        before = projected[: self.prefix_tokens]
+        found = [self._attend_to(parts.pop(0)[None], before[:0])[0]] if len(before) else []
+        longest = len(before) + max(map(len, parts))
+        at_once = max(1, _ATTENDED_TOKENS // longest)
+        for start in range(0, len(parts), at_once):
+            rows = parts[start : start + at_once]
+            attended = self._attend_to(pad_sequence(rows, batch_first=True), before)
+            found += [each[: len(own)] for each, own in zip(attended, rows, strict=True)]
+        return torch.cat(found)
+
+    def _attend_to(self, rows: Tensor, before: Tensor) -> Tensor:
+        """The same for sequences [S, L, ...] that are padded at their ends, behind `before` [P, ...]."""
+        count, length = rows.shape[:2]
+        queries = self._heads * self.head_size
+        all_rows = torch.cat([before.expand(count, -1, -1), rows], dim=1) if len(before) else rows
+        query, key, value = (
+            part.reshape(*part.shape[:2], -1, self.head_size).transpose(1, 2)  # [S, heads, tokens, head size]
+            for part in (rows[..., :queries], *all_rows[..., queries:].chunk(2, dim=-1))
+        )
+        seen = None
+        if len(before):
+            seen = torch.ones(length, len(before) + length, dtype=torch.bool).tril(len(before))
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=seen, is_causal=seen is None, enable_gqa=self.kv_heads < self._heads
+        )
+        return attended.transpose(1, 2).flatten(2)

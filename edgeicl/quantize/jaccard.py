@@ -29,14 +29,17 @@ def layer_similarities(
     top_k: int,
     final_norm: bool = True,
     sets_over: Literal["sequence", "position"] = "sequence",
+    states: Sequence[Tensor] | None = None,
 ) -> tuple[float, ...]:
-    """J of every decoder layer, in 0..1, mean over the calibration sequences."""
-    below = decoder.embed()
-    tokens_below = _top_tokens(decoder, below, top_k, final_norm)
+    """J of every decoder layer, in 0..1, mean over the calibration sequences.
+
+    `states` are `decoder.layer_inputs()`, if they are known already.
+    """
+    first, *others = states or decoder.layer_inputs()
+    tokens_below = _top_tokens(decoder, first, top_k, final_norm)
     found = []
-    for index in range(decoder.layers):
-        below = decoder.layer(index, below)
-        tokens = _top_tokens(decoder, below, top_k, final_norm)
+    for state in others:
+        tokens = _top_tokens(decoder, state, top_k, final_norm)
         found.append(_mean_similarity(tokens_below, tokens, decoder.lengths, sets_over))
         tokens_below = tokens
     return tuple(found)

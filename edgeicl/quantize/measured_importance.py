@@ -106,7 +106,11 @@ class Student:
         if self.head_tokens is not None:  # what a state would say is a token of all, not one of few labels
             decoder = CalibratedDecoder(self.weights, self.sequences, self.prefix)
         return layer_similarities(
-            decoder, top_k=self.top_k, final_norm=self.lsaq.final_norm, sets_over=self.lsaq.sets_over
+            decoder,
+            top_k=self.top_k,
+            final_norm=self.lsaq.final_norm,
+            sets_over=self.lsaq.sets_over,
+            states=self.sensitivity.states,
         )
 
     def plan_loss(self, cache: Cache | None = None) -> PlanLoss:
@@ -209,14 +213,15 @@ def _inputs(student: Student, format_: Format, groups: Sequence[str]) -> dict[st
 def _measured(student: Student, format_: Format, names: Sequence[str]) -> ImportanceTable:
     groups = [group for group in student.groups if group.name in names]
     method = student.importance
-    matrices = student.weights.matrices
     with track(f"{method} of {format_}", len(groups)) as advance:
         if method == "sensitivity":
             losses = student.sensitivity.losses(
-                groups, matrices, format_, solver=student.solver, advance=advance
+                groups, student.weights, format_, solver=student.solver, advance=advance
             )
         else:
-            losses = block_losses(groups, matrices, format_, student.block_importances, advance=advance)
+            losses = block_losses(
+                groups, student.weights.matrices, format_, student.block_importances, advance=advance
+            )
     return ImportanceTable(
         method=method,
         unit=UNITS[method],

@@ -100,9 +100,8 @@ class PlanLoss:
         self._plan = dict(plan)
 
     def _alone(self, group: WeightGroup, format_: Format) -> Matrix:
-        quantizer = alone(self._solver, group, self._decoder, self._states)
-        values = stored_values(self._weights.matrices[group.name], format_, quantizer)
-        return self._decoder.matrix_of(group.name, values, format_)
+        stored = alone(self._solver, self._weights, group, format_, self._decoder, self._states)
+        return self._decoder.matrix_of(group.name, read_again(stored), format_)
 
     @cached_property
     def _states(self) -> list[Tensor]:

@@ -22,10 +22,13 @@ from edgeicl.quantize.bodies.body import ALL_ROWS
 from edgeicl.quantize.decoder import Cache, CalibratedDecoder
 from edgeicl.quantize.rounded_inputs import Matrix
 from edgeicl.quantize.solver import SolverName, alone
-from edgeicl.quantize.stored_weights import Floats, stored_values
+from edgeicl.quantize.stored_weights import read_again
+from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.specs.quant_plan import Format
 
 READ_POSITIONS_PER_SEQUENCE = 4
+_ROWS_AT_ONCE = 8  # of logits, so that they stay in the processor's cache
+_LARGEST_EXPONENT = 40.0  # beyond it the probabilities that it is multiplied with may be none in fp32
 
 
 class Sensitivity:
@@ -36,12 +39,11 @@ class Sensitivity:
     ) -> None:
         self._decoder = decoder
         self._rows = decoder.read_positions(read_positions_per_sequence)
-        self._states = decoder.layer_inputs()
+        self.states = decoder.layer_inputs()
         self._first_layer = {group.name: group.layer for group in decoder.groups}
         last = max(decoder.layers - 1, 0)  # computed once more, at the same rows as with replaced groups
-        reference = self._log_probabilities(self._states[last], last, {})
-        self._probabilities = reference.exp()
-        self._negative_entropy = (self._probabilities * reference).sum(-1)
+        self._reference = self._logits(self.states[last], last, {})
+        self._probabilities = self._reference.double().softmax(dim=-1).float()
 
     def loss(self, replaced: Mapping[str, Matrix], cache: Cache | None = None) -> float:
         """KL(fp32 || replaced) in nats, mean over the read positions, for matrices put in by group name.
@@ -54,14 +56,14 @@ class Sensitivity:
         if any(self._first_layer[name] is None for name in replaced):
             hidden = self._decoder.embed(replaced)
         else:
-            hidden = self._states[start]
-        other = self._log_probabilities(hidden, start, replaced, cache)
-        return float((self._negative_entropy - (self._probabilities * other).sum(-1)).mean())
+            hidden = self.states[start]
+        other = self._logits(hidden, start, replaced, cache)
+        return float(divergence(self._probabilities, self._reference, other).mean())
 
     def losses(
         self,
         groups: Iterable[WeightGroup],
-        matrices: Mapping[str, Floats],
+        weights: StudentWeights,
         format_: Format,
         *,
         solver: SolverName = "rtn",
@@ -76,15 +78,13 @@ class Sensitivity:
             if format_.bits == 32:
                 found[group.name] = 0.0
             else:
-                quantizer = alone(solver, group, self._decoder, self._states)
-                stored = stored_values(matrices[group.name], format_, quantizer)
-                found[group.name] = self.loss(
-                    {group.name: self._decoder.matrix_of(group.name, stored, format_)}
-                )
+                stored = alone(solver, weights, group, format_, self._decoder, self.states)
+                matrix = self._decoder.matrix_of(group.name, read_again(stored), format_)
+                found[group.name] = self.loss({group.name: matrix})
             advance(1)
         return found
 
-    def _log_probabilities(
+    def _logits(
         self, hidden: Tensor, start: int, replaced: Mapping[str, Matrix], cache: Cache | None = None
     ) -> Tensor:
         """At the read positions [M, V], for the input [T, H] of layer `start`."""
@@ -94,5 +94,23 @@ class Sensitivity:
             hidden = self._decoder.layer(index, hidden, replaced, cache=cache, rows=rows)
         if start == layers:
             hidden = hidden[self._rows]
-        # fp64: an 8-bit group moves a prediction by 1e-6 nats, which fp32 sums over a vocabulary would hide
-        return torch.log_softmax(self._decoder.predictions(hidden, replaced).double(), dim=-1)
+        return self._decoder.predictions(hidden, replaced)
+
+
+def divergence(probabilities: Tensor, logits: Tensor, other: Tensor) -> Tensor:
+    """KL(p || q) in nats [M], of `probabilities` p [M, V] with their `logits`, and of q by its logits, `other`.
+
+    With d what q's logits lie below p's, less its mean under p, KL = log(1 + sum p (d + e^-d - 1)). Nothing
+    cancels there: an 8-bit group moves a prediction by 1e-6 nats, which differences of logarithms hide in fp32.
+    """
+    found = []
+    parts = (torch.split(tensor, _ROWS_AT_ONCE) for tensor in (probabilities, logits, other))
+    for weight, own, changed in zip(*parts, strict=True):
+        below = own - changed
+        below -= (weight * below).sum(-1, keepdim=True)
+        if float(below.min()) < -_LARGEST_EXPONENT:
+            apart = own.double().log_softmax(-1) - changed.double().log_softmax(-1)
+            found.append((weight * apart).sum(-1))
+        else:
+            found.append(torch.log1p((weight * torch.expm1(-below).add_(below)).sum(-1).double()))
+    return torch.cat(found)

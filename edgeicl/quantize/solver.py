@@ -43,15 +43,29 @@ def solved(
         yield from rounded_in_order(weights, plan, decoder)
         return
     for group, format_ in plan.items():
-        yield group, stored_matrix(weights.matrices[group], format_, EACH_ALONE[solver])
+        yield group, _each_alone(solver, weights, group, format_)
 
 
 def alone(
-    solver: SolverName, group: WeightGroup, decoder: CalibratedDecoder, states: Sequence[Tensor]
-) -> Quantizer:
-    """What rounds the group while all others are in fp32; `states` are `decoder.layer_inputs()`."""
-    inputs = inputs_alone(decoder, states, group) if solver == "gptq" else None
-    return knowing_inputs(solver, group.name, inputs)
+    solver: SolverName,
+    weights: StudentWeights,
+    group: WeightGroup,
+    format_: Format,
+    decoder: CalibratedDecoder,
+    states: Sequence[Tensor],
+) -> Stored:
+    """The group as it is stored while all others are in fp32; `states` are `decoder.layer_inputs()`."""
+    if solver == "gptq":
+        inputs = inputs_alone(decoder, states, group)
+        return stored_matrix(weights.matrices[group.name], format_, for_inputs(group.name, inputs))
+    return _each_alone(solver, weights, group.name, format_)
+
+
+def _each_alone(solver: SolverName, weights: StudentWeights, group: str, format_: Format) -> Stored:
+    if not format_.quantized:
+        return stored_matrix(weights.matrices[group], format_)
+    quantizer = EACH_ALONE[solver]
+    return weights.rounded((solver, group, format_), lambda: quantizer(weights.matrices[group], format_))
 
 
 def knowing_inputs(solver: SolverName, group: str, inputs: Tensor | None) -> Quantizer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,13 @@ from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.checkpoint import TIED_HEAD, Checkpoint
 from edgeicl.models.model_folder import model_config, weight_files
 from edgeicl.models.threads import fit_threads
+from edgeicl.numerics.affine import QuantizedMatrix
+from edgeicl.quantize.last_used import LastUsed
 from edgeicl.quantize.made_on_use import MadeOnUse
 
 Floats = NDArray[np.float32]
+
+_KEPT_BYTES_PER_WEIGHT = 3  # of rounded matrices: two formats of every group, with room for scales
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +54,13 @@ class StudentWeights:
     def streamed(self) -> bool:
         """Whether matrices are made anew whenever they are asked for."""
         return isinstance(self.matrices, MadeOnUse)
+
+    @cached_property
+    def rounded(self) -> LastUsed[QuantizedMatrix]:
+        """What was made of groups; nothing of it is kept of a student that is streamed."""
+        weights = sum(rows * columns for rows, columns in (group.shape for group in self.groups))
+        most = 0 if self.streamed else _KEPT_BYTES_PER_WEIGHT * weights
+        return LastUsed(most, bytes_of=lambda matrix: matrix.nbytes)
 
 
 def read_weights(folder: Path) -> StudentWeights:

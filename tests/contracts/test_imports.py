@@ -37,7 +37,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("store", "cache_lock"),
     ("numerics",),
     ("specs",),
-    ("errors", "progress", "module_process", "launched"),
+    ("errors", "progress", "module_process", "launched", "usable_cores"),
     ("",),
 )
 LEVEL = {part: height for height, parts in enumerate(reversed(LEVELS)) for part in parts}

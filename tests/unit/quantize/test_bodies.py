@@ -103,7 +103,7 @@ def test_losses_of_groups_are_the_kl_of_the_changed_model(student: Path, weights
     rows = decoder.read_positions(2).numpy()
     expected = _logits(model)[rows]
     groups = [group for group in weights.groups if group.layer in (1, None)]
-    found = Sensitivity(decoder, read_positions_per_sequence=2).losses(groups, weights.matrices, INT4)
+    found = Sensitivity(decoder, read_positions_per_sequence=2).losses(groups, weights, INT4)
     for group in groups:
         changed = AutoModelForCausalLM.from_pretrained(student).eval()
         stored = torch.from_numpy(stored_values(weights.matrices[group.name], INT4))

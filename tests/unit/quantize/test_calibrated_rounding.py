@@ -117,6 +117,6 @@ def test_sensitivity_is_of_the_solver(weights: StudentWeights) -> None:
     inputs = inputs_alone(decoder, decoder.layer_inputs(), group).double()
     moments = (inputs.T @ inputs / len(inputs)).numpy()
     values = dequantize(gptq(weights.matrices[group.name], INT4, moments))
-    found = sensitivity.losses([group], weights.matrices, INT4, solver="gptq")
+    found = sensitivity.losses([group], weights, INT4, solver="gptq")
     assert found[group.name] == pytest.approx(sensitivity.loss({group.name: torch.from_numpy(values)}))
-    assert found != sensitivity.losses([group], weights.matrices, INT4)
+    assert found != sensitivity.losses([group], weights, INT4)

@@ -143,8 +143,7 @@ def test_near_what_is_measured_whatever_the_formats(variant: str, solver: Solver
     }
     sensitivity = Sensitivity(decoder)
     measured = {
-        format_: sensitivity.losses(of_it, weights.matrices, format_, solver=solver)
-        for format_, of_it in groups.items()
+        format_: sensitivity.losses(of_it, weights, format_, solver=solver) for format_, of_it in groups.items()
     }
     entries = tuple(FormatLosses(format=format_, losses=measured[format_]) for format_ in [f(4, 32)])
     found = derived_table(

@@ -25,7 +25,7 @@ from edgeicl.specs.recipe import Lsaq
 from edgeicl.specs.target import Target
 from edgeicl.store import Store
 from tests.unit.divergence import kl
-from tests.unit.quantize.test_first_token import _timed as timed_target
+from tests.unit.quantize.test_first_token import timed as timed_target
 from tests.unit.quantize.test_quantize_stage import ALL, LARGEST_BYTES, _recipe, _target
 from tests.unit.quantize.tiny_student import SEQUENCES
 from tests.unit.tiny_models import make_model

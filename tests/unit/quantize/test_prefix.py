@@ -72,7 +72,7 @@ def test_sensitivity_includes_what_quantization_does_to_the_prefix(
     """KL from scratch: the group's parameters change in transformers' model, which reads the prefix anew."""
     group = next(group for group in weights.groups if group.name == "layers.0.mlp.up")
     decoder = CalibratedDecoder(weights, SEQUENCES, prefix)
-    found = Sensitivity(decoder, read_positions_per_sequence=99).losses([group], weights.matrices, INT4)
+    found = Sensitivity(decoder, read_positions_per_sequence=99).losses([group], weights, INT4)
     original = after(reference, prefix)
     parameter = reference.get_parameter(group.weights[0])
     kept = parameter.detach().clone()

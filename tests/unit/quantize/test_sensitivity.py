@@ -12,7 +12,7 @@ from transformers import OPTForCausalLM
 from edgeicl.errors import DataError
 from edgeicl.numerics.affine import dequantize, round_to_nearest
 from edgeicl.quantize.decoder import CalibratedDecoder
-from edgeicl.quantize.sensitivity import Sensitivity
+from edgeicl.quantize.sensitivity import Sensitivity, divergence
 from edgeicl.quantize.stored_weights import stored_values
 from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.specs.quant_plan import Format
@@ -79,7 +79,7 @@ def test_loss_is_the_kl_of_the_changed_model(
     """From scratch: transformers' model with the group's parameters replaced, KL by the reference numpy."""
     decoder = CalibratedDecoder(weights, SEQUENCES)
     group = next(group for group in weights.groups if group.name == name)
-    found = Sensitivity(decoder, read_positions_per_sequence=2).losses([group], weights.matrices, INT4)
+    found = Sensitivity(decoder, read_positions_per_sequence=2).losses([group], weights, INT4)
     rows = decoder.read_positions(2).numpy()
     changed = _logits(_with_group_stored(reference, weights, name, INT4))
     expected = kl(_logits(reference)[rows], changed[rows]).mean()
@@ -99,6 +99,23 @@ def test_loss_of_several_groups_at_once(weights: StudentWeights, reference: OPTF
     assert found == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("moved", [1e-5, 1e-3, 0.1, 3.0, 30.0])
+def test_divergence_in_fp32_is_that_of_fp64(moved: float) -> None:
+    """From differences of 1e-5, which a logit in fp32 hardly tells, to other distributions altogether."""
+    random = np.random.default_rng(0)
+    own = random.normal(0, 3, (20, 50_000)).astype(np.float32)
+    other = own + (random.normal(0, moved, own.shape) + 2 * moved).astype(np.float32)  # a shift moves nothing
+    probabilities = torch.from_numpy(own).double().softmax(-1).float()
+    found = divergence(probabilities, torch.from_numpy(own), torch.from_numpy(other))
+    expected = [kl(a[None].astype(np.float64), b[None].astype(np.float64)).mean() for a, b in zip(own, other)]  # noqa: B905
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-12)
+
+
+def test_divergence_of_what_had_no_probability() -> None:
+    own, other = torch.tensor([[0.0, -200.0, 0.0]]), torch.tensor([[0.0, 200.0, 0.0]])
+    assert float(divergence(own.softmax(-1), own, other)) == pytest.approx(200 - np.log(2), rel=1e-6)
+
+
 def test_nothing_replaced_loses_nothing_and_damage_loses_much(weights: StudentWeights) -> None:
     sensitivity = Sensitivity(CalibratedDecoder(weights, SEQUENCES))
     matrix = weights.matrices["layers.0.mlp.up"]
@@ -113,7 +130,7 @@ def test_losses_by_format(weights: StudentWeights) -> None:
     sensitivity = Sensitivity(CalibratedDecoder(weights, SEQUENCES))
     advanced: list[int] = []
     table = [
-        sensitivity.losses(weights.groups, weights.matrices, format_, advance=advanced.append)
+        sensitivity.losses(weights.groups, weights, format_, advance=advanced.append)
         for format_ in (INT2, INT4, INT8, Format(bits=16), Format(bits=32))
     ]
     totals = [sum(losses.values()) for losses in table]

@@ -63,10 +63,10 @@ def test_losses_are_those_of_the_layer_by_layer_student(student: Path) -> None:
     assert EMBEDDING in pairs
     assert len(pairs) >= 5
     expected = Sensitivity(CalibratedDecoder(by_layer, SEQUENCES)).losses(
-        [group for group, _ in pairs.values()], by_layer.matrices, INT4
+        [group for group, _ in pairs.values()], by_layer, INT4
     )
     measure = Sensitivity(WholeModelDecoder(whole, SEQUENCES))
-    found = measure.losses([other for _, other in pairs.values()], whole.matrices, INT4)
+    found = measure.losses([other for _, other in pairs.values()], whole, INT4)
     assert [*found.values()] == pytest.approx([*expected.values()], rel=1e-4)
     assert min(found.values()) > 1e-6  # negative control: each of them does something
     # and the model is as it was
