@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import EMBEDDING, HEAD
@@ -28,7 +27,7 @@ from edgeicl.quantize.rounded_inputs import Matrix, as_computed, product
 from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.specs.quant_plan import Format
 
-_ATTENDED_TOKENS = 4096  # of sequences that attention goes through at once
+_ATTENDED_AT_ONCE = 8  # sequences of about the same length, so that little is padded
 Listener = Callable[[str, Tensor], None]
 """Gets a weight group's name, and its input rows [T, K]."""
 Cache = Callable[[int, Tensor], Tensor]
@@ -82,6 +81,7 @@ class CalibratedDecoder:
         self._biases = {name: torch.from_numpy(bias) for name, bias in weights.biases.items()}
         others = {name: torch.from_numpy(value) for name, value in weights.others.items()}
         self._body = BODIES[anatomy.model_type](anatomy, others, torch.cat(places))
+        self._batches, self._places = _by_length(lengths, len(before))
         self._label_head = None
         if head_tokens is not None:
             self._label_head = torch.from_numpy(self._matrices[EMBEDDING][list(head_tokens)])
@@ -117,20 +117,33 @@ class CalibratedDecoder:
         before: Listener = lambda group, inputs: None,
         cache: Cache | None = None,
         rows: Rows = ALL_ROWS,
+        known: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """Output [T, H] of one decoder layer for its input [T, H], or those `rows` of it.
 
         `before` gets the name and the input rows [T, K] of each group before it is computed; what it puts into
-        `replaced` then counts.
+        `replaced` then counts. `known` has what was found in this layer, at this input and these rows, before
+        any group was replaced: it isn't computed again, and what is found so is added.
         """
         queries = self._heads * self.head_size
+        untouched = known is not None and cache is None
+
+        def once(name: str, compute: Callable[[], Tensor]) -> Tensor:
+            if not untouched or known is None:
+                return compute()
+            if name not in known:
+                known[name] = compute()
+            return known[name]
 
         def linear(name: str, rows: Tensor) -> Tensor:
-            return self._linear(replaced, before, f"layers.{index}.{name}", rows)
+            nonlocal untouched
+            group = f"layers.{index}.{name}"
+            untouched = untouched and group not in (replaced or {})
+            return once(group, lambda: self._linear(replaced, before, group, rows))
 
         def attend(projected: Tensor) -> Tensor:
             if cache is None:
-                return self._attend(projected)
+                return once("attended", lambda: self._attend(projected))
             kept = cache(index, projected[:, queries:])
             return self._attend(torch.cat([projected[:, :queries], kept], dim=-1))
 
@@ -213,16 +226,10 @@ class CalibratedDecoder:
 
     def _attend(self, projected: Tensor) -> Tensor:
         """What the heads find, [T, heads * head size], for queries, keys and values laid end to end."""
-        parts = list(torch.split(projected, self.lengths))
         before = projected[: self.prefix_tokens]
-        found = [self._attend_to(parts.pop(0)[None], before[:0])[0]] if len(before) else []
-        longest = len(before) + max(map(len, parts))
-        at_once = max(1, _ATTENDED_TOKENS // longest)
-        for start in range(0, len(parts), at_once):
-            rows = parts[start : start + at_once]
-            attended = self._attend_to(pad_sequence(rows, batch_first=True), before)
-            found += [each[: len(own)] for each, own in zip(attended, rows, strict=True)]
-        return torch.cat(found)
+        parts = [self._attend_to(projected[rows], before).flatten(0, 1) for rows in self._batches]
+        own = torch.cat(parts)[self._places]
+        return torch.cat([self._attend_to(before[None], before[:0])[0], own]) if len(before) else own
 
     def _attend_to(self, rows: Tensor, before: Tensor) -> Tensor:
         """The same for sequences [S, L, ...] that are padded at their ends, behind `before` [P, ...]."""
@@ -240,3 +247,25 @@ class CalibratedDecoder:
             query, key, value, attn_mask=seen, is_causal=seen is None, enable_gqa=self.kv_heads < self._heads
         )
         return attended.transpose(1, 2).flatten(2)
+
+
+def _by_length(lengths: Sequence[int], before: int) -> tuple[list[Tensor], Tensor]:
+    """Batches of sequences that lie end to end behind `before` rows: the rows [S, L] of each, and a way back.
+
+    A shorter sequence is padded with its last row. What is found for all batches, laid end to end, has each
+    sequence's own tokens at the places [T] of the second.
+    """
+    starts = before + np.cumsum([0, *lengths[:-1]])
+    order = np.argsort(lengths, kind="stable")
+    batches: list[Tensor] = []
+    places: dict[int, NDArray[np.int64]] = {}
+    laid = 0
+    for first in range(0, len(order), _ATTENDED_AT_ONCE):
+        chosen = order[first : first + _ATTENDED_AT_ONCE]
+        longest = max(lengths[number] for number in chosen)
+        offsets = [np.minimum(np.arange(longest), lengths[number] - 1) for number in chosen]
+        batches.append(torch.from_numpy(starts[chosen][:, None] + np.stack(offsets)))
+        for number in chosen:
+            places[number] = laid + np.arange(lengths[number])
+            laid += longest
+    return batches, torch.from_numpy(np.concatenate([places[number] for number in range(len(lengths))]))

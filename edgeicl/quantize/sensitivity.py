@@ -40,6 +40,7 @@ class Sensitivity:
         self._decoder = decoder
         self._rows = decoder.read_positions(read_positions_per_sequence)
         self.states = decoder.layer_inputs()
+        self._known: tuple[int, dict[str, Tensor]] = (-1, {})
         self._first_layer = {group.name: group.layer for group in decoder.groups}
         last = max(decoder.layers - 1, 0)  # computed once more, at the same rows as with replaced groups
         self._reference = self._logits(self.states[last], last, {})
@@ -91,10 +92,17 @@ class Sensitivity:
         layers = self._decoder.layers
         for index in range(start, layers):
             rows = self._rows if index == layers - 1 else ALL_ROWS
-            hidden = self._decoder.layer(index, hidden, replaced, cache=cache, rows=rows)
+            known = self._known_in(index) if hidden is self.states[index] else None
+            hidden = self._decoder.layer(index, hidden, replaced, cache=cache, rows=rows, known=known)
         if start == layers:
             hidden = hidden[self._rows]
         return self._decoder.predictions(hidden, replaced)
+
+    def _known_in(self, layer: int) -> dict[str, Tensor]:
+        """What is found in a layer before a group is replaced; of one layer at a time, the last asked for."""
+        if self._known[0] != layer:
+            self._known = (layer, {})
+        return self._known[1]
 
 
 def divergence(probabilities: Tensor, logits: Tensor, other: Tensor) -> Tensor:

@@ -116,6 +116,18 @@ def test_divergence_of_what_had_no_probability() -> None:
     assert float(divergence(own.softmax(-1), own, other)) == pytest.approx(200 - np.log(2), rel=1e-6)
 
 
+def test_what_is_known_of_a_layer_changes_no_loss(weights: StudentWeights) -> None:
+    """Forwards, backwards and one by one, each with a measure of its own: what is kept of a layer is its own."""
+    decoder = CalibratedDecoder(weights, SEQUENCES)
+    one_by_one = {
+        group.name: Sensitivity(decoder).losses([group], weights, INT4)[group.name] for group in weights.groups
+    }
+    sensitivity = Sensitivity(decoder)
+    for groups in (weights.groups, weights.groups[::-1], weights.groups):
+        assert sensitivity.losses(groups, weights, INT4) == one_by_one
+    assert len(set(one_by_one.values())) == len(one_by_one)
+
+
 def test_nothing_replaced_loses_nothing_and_damage_loses_much(weights: StudentWeights) -> None:
     sensitivity = Sensitivity(CalibratedDecoder(weights, SEQUENCES))
     matrix = weights.matrices["layers.0.mlp.up"]
