@@ -117,7 +117,7 @@ def test_divergence_of_what_had_no_probability() -> None:
 
 
 def test_what_is_known_of_a_layer_changes_no_loss(weights: StudentWeights) -> None:
-    """Forwards, backwards and one by one, each with a measure of its own: what is kept of a layer is its own."""
+    """Forwards, backwards and one by one, each with a measure of its own: what is kept is of one layer."""
     decoder = CalibratedDecoder(weights, SEQUENCES)
     one_by_one = {
         group.name: Sensitivity(decoder).losses([group], weights, INT4)[group.name] for group in weights.groups
