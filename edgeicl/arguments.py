@@ -258,7 +258,7 @@ def limits_like(name: str, given: Limits) -> Limits:
         raise SpecError("device", [Problem("--like", found, "expected one for cpu")])
     cores = given.cores
     if cores is None:
-        usable = usable_cores()
+        usable = usable_cores() if hasattr(os, "sched_setaffinity") else ()
         if target.threads > len(usable):
             found = (
                 f"{target.name} runs on {target.threads} threads, this computer has {len(usable)} cores for us"

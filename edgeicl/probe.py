@@ -11,7 +11,7 @@ import logging
 import tempfile
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 from edgeicl.bench.devices.device import Device, Workbench
 from edgeicl.bench.devices.local import THIS_COMPUTER
@@ -80,7 +80,7 @@ def _probed(
         for format_ in formats:
             costs.append(runner.cost(format_))
             advance(1)
-        rest = runner.rest()
+        rest = runner.rest() | runner.integer_cache()
         advance(1)
     busy = median(runner.disturbance)
     calibration = Calibration(
@@ -89,7 +89,7 @@ def _probed(
         fixed_layers=shape.layers,
         **rest,
         disturbance=_significant(busy),
-        measurements=2 * len(costs) + 11,
+        measurements=2 * len(costs) + len(rest),
         source=f"edgeicl probe, {device.fidelity}: {name}, {used} threads, onnxruntime {version}; "
         f"{shape.layers} layers of {shape.hidden}, prompts of {PROMPT_TOKENS} tokens; least of the times "
         f"within {seconds:g} s, whose median was {busy:.2g} times as long",
@@ -169,37 +169,50 @@ class _Runner:
             folder = Path(named)
             write_activations(folder / "activations", shape)
             write_products(folder / "few", few, Format(bits=4, block_size=32))
-            kinds: dict[str, tuple[PromptAttention, Literal[8, 32]]] = {
-                "tiled": ("tiled", 32),
-                "whole": ("whole", 32),
-                "integers": ("tiled", 8),
-                "both": ("whole", 8),  # whole, and rounded after it
-            }
-            for name, (attention, cache_bits) in kinds.items():
-                write_attention(folder / name, shape, attention, cache_bits)
+            ways: tuple[PromptAttention, ...] = ("tiled", "whole")
+            for way in ways:
+                write_attention(folder / way, shape, way)
             wide = {"stream": shape.hidden, "inner": shape.inner}
             graphs = [
                 _graph(folder / "activations", wide, [1, PROMPT_TOKENS]),
                 _graph(folder / "few", {"stream": few.hidden, "inner": few.inner}, [1]),
-                *(_graph(folder / name, {"qkv": 3 * shape.hidden}, [1, PROMPT_TOKENS]) for name in kinds),
+                *(_graph(folder / way, {"qkv": 3 * shape.hidden}, [1, PROMPT_TOKENS]) for way in ways),
             ]
             one_active, active, few_products, *attended = self._times(graphs)
         fixed = one_active + attended[0] + few_products
         products = 2 * shape.layers * shape.hidden * PROMPT_TOKENS**2
-        tiled, whole, integers, both = (
-            max(prompt - one, 0.0) for one, prompt in zip(attended[::2], attended[1::2], strict=True)
-        )
-        kept = 2 * shape.layers * shape.hidden * PROMPT_TOKENS
+        tiled, whole = _of_prompts(attended)
         found = {
             "fixed_decode_ms": fixed,
             "fixed_prompt_ms": fixed,
             "activation_ps_per_number": max(active - one_active, 0.0) * 1e9 / (shape.numbers * PROMPT_TOKENS),
             "attention_ps_per_product": tiled * 1e9 / products,
             "whole_attention_ps_per_product": whole * 1e9 / products,
-            "integer_attention_ps_per_product": integers * 1e9 / products,
-            "cache_rounding_ps_per_number": max(both - whole, 0.0) * 1e9 / kept,
         }
         return {name: _significant(value) for name, value in found.items()}
+
+    def integer_cache(self) -> dict[str, float]:
+        """What a calibration says of keys and values in 8 bits; nothing where the runtime doesn't take them."""
+        shape = self._shape
+        with tempfile.TemporaryDirectory() as named:
+            folder = Path(named)
+            write_attention(folder / "whole", shape, "whole")
+            write_attention(folder / "read", shape, "tiled", 8, PROMPT_TOKENS)
+            write_attention(folder / "made", shape, "whole", 8, PROMPT_TOKENS)  # after attention
+            inputs = {"qkv": 3 * shape.hidden}
+            graphs = [_graph(folder / way, inputs, [1, PROMPT_TOKENS]) for way in ("whole", "read", "made")]
+            try:
+                whole, read, made = _of_prompts(self._times(graphs))
+            except BenchError as error:
+                if _REFUSED not in str(error):
+                    raise
+                log.info("the device's runtime takes no keys and values in 8 bits: %s", error.args[0])
+                return {}
+        numbers = 2 * shape.layers * shape.hidden * PROMPT_TOKENS
+        return {
+            "integer_attention_ps_per_product": _significant(read * 1e9 / (numbers * PROMPT_TOKENS)),
+            "cache_rounding_ps_per_number": _significant(max(made - whole, 0.0) * 1e9 / numbers),
+        }
 
     def _times(self, graphs: list[dict[str, Any]]) -> list[float]:
         found = self._run(graphs)
@@ -220,6 +233,11 @@ class _Runner:
         files = {f"{self._placed}/{file.name}": file for file in graph.parent.iterdir()}
         self._bench.place(files)
         return self._bench.path(f"{self._placed}/{graph.name}")
+
+
+def _of_prompts(times: list[float]) -> list[float]:
+    """What the prompt takes beyond the single token, of graphs that were timed with both."""
+    return [max(prompt - one, 0.0) for one, prompt in zip(times[::2], times[1::2], strict=True)]
 
 
 def _graph(folder: Path, inputs: dict[str, int], tokens: list[int]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from edgeicl.bench.workload_run import run_workload
 from edgeicl.models.anatomy import EMBEDDING
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.numerics.size import attention_score_bytes, group_bytes, held_bytes, kv_cache_bytes
-from edgeicl.specs.quant_plan import Format, PromptAttention
+from edgeicl.specs.quant_plan import CacheBits, Format, PromptAttention
 from tests.unit.bench.conftest import TINY, build_artifact, tiny_task, tiny_tokenizer
 
 FORMATS = (
@@ -85,6 +85,7 @@ def memory(
     folder: Path,
     labels_alone: bool = False,
     attention: PromptAttention = "tiled",
+    cache_bits: CacheBits = 32,
 ) -> Memory:
     """Builds an artifact of random weights in `folder` and runs it once on one thread.
 
@@ -99,6 +100,7 @@ def memory(
         task,
         labels_alone=labels_alone,
         prompt_attention=attention,
+        cache_bits=cache_bits,
     )
     workload = Workload(1, prompt_tokens, 0 if labels_alone else 4, repetitions=1, warmup_repetitions=0)
     run = run_workload(
@@ -110,7 +112,9 @@ def memory(
     )
     anatomy = anatomy_of(config)
     groups = anatomy.groups
-    cache = kv_cache_bytes(anatomy.layers, anatomy.kv_width, prompt_tokens + workload.decode_tokens)
+    cache = kv_cache_bytes(
+        anatomy.layers, anatomy.kv_width, prompt_tokens + workload.decode_tokens, bits=cache_bits
+    )
     tables = anatomy.fixed_tensor_bytes + anatomy.computed_bytes
     return Memory(
         stored=sum(group_bytes(*g.shape, format_) for g in groups),
@@ -135,8 +139,8 @@ def memory(
 def main() -> None:
     """Prints the table, in megabytes of 10^6."""
     write = sys.stdout.write
-    write("| shape | prompt, attention | head | format | stored | held | cache, activations, others | peak ")
-    write("| left over |\n")
+    write("| shape | prompt, attention, cache | head | format | stored | held | cache, activations, others ")
+    write("| peak | left over |\n")
     write("|---|---|---|---|---|---|---|---|---|\n")
 
     def opt(hidden: int, layers: int, vocabulary: int) -> tuple[str, dict[str, Any]]:
@@ -145,13 +149,17 @@ def main() -> None:
 
     tiled: PromptAttention = "tiled"
     both: tuple[PromptAttention, ...] = (tiled, "whole")
-    rows = [(*opt(*sizes), 64, tiled, format_, False) for sizes in _SHAPES for format_ in FORMATS]
+    rows = [(*opt(*sizes), 64, tiled, format_, False, 32) for sizes in _SHAPES for format_ in FORMATS]
+    kinds: tuple[CacheBits, ...] = (32, 8)
     rows += [
-        (*opt(*_SHAPES[1]), prompt, way, FORMATS[1], False) for prompt in (256, 1024, 2000) for way in both
+        (*opt(*_SHAPES[1]), prompt, way, FORMATS[1], False, bits)
+        for prompt in (256, 1024, 2000)
+        for way in both
+        for bits in kinds
     ]
-    rows += [(*each, prompt, tiled, FORMATS[1], False) for each in _OTHERS.items() for prompt in (64, 1024)]
-    rows += [(*opt(*_SHAPES[0]), 64, tiled, format_, True) for format_ in FORMATS]
-    for name, config, prompt, attention, format_, labels_alone in rows:
+    rows += [(*each, prompt, tiled, FORMATS[1], False, 32) for each in _OTHERS.items() for prompt in (64, 1024)]
+    rows += [(*opt(*_SHAPES[0]), 64, tiled, format_, True, 32) for format_ in FORMATS]
+    for name, config, prompt, attention, format_, labels_alone, cache_bits in rows:
         with tempfile.TemporaryDirectory() as folder:
             found = memory(
                 config,
@@ -160,13 +168,13 @@ def main() -> None:
                 folder=Path(folder),
                 labels_alone=labels_alone,
                 attention=attention,
+                cache_bits=cache_bits,
             )
         figures = (found.stored, found.held, found.rest, found.peak, found.session)
         head = "labels" if labels_alone else "full"
         cells = " | ".join(f"{figure / 1e6:.1f}" for figure in figures)
-        write(
-            f"| {name} | {prompt}{', whole' if attention == 'whole' else ''} | {head} | {format_} | {cells} |\n"
-        )
+        way = f"{', whole' * (attention == 'whole')}{', integers' * (cache_bits == 8)}"
+        write(f"| {name} | {prompt}{way} | {head} | {format_} | {cells} |\n")
 
 
 _SHAPES = ((768, 2, 50272), (768, 4, 2000), (768, 12, 2000), (512, 4, 24000))

@@ -14,14 +14,18 @@ from typing import Any
 from onnx import TensorProto
 
 from edgeicl.emit.branches import TOKEN, either
-from edgeicl.emit.cache_graph import KV, cache_scales, cache_type, rounded_cache, with_scales
+from edgeicl.emit.cache_graph import (
+    IS_FIRST_PROMPT,
+    KV,
+    cache_scales,
+    cache_type,
+    rounded_cache,
+    with_scales,
+)
 from edgeicl.emit.graph import GraphBuilder
 from edgeicl.emit.opsets import FUSED
 from edgeicl.emit.whole_attention import without_tiles
 from edgeicl.models.anatomy import Anatomy
-
-IS_FIRST_PROMPT = "is_first_prompt"
-"""Whether several tokens are read, and none before them was, in any row."""
 
 
 def attention(
@@ -61,8 +65,7 @@ def attention(
         exact = [f"{name}.exact" for name in kept]
         rest = without_tiles(builder, anatomy.heads, tables)
         node([*states, "", "", *lengths, *rest], [found, *exact])
-        for numbers, scale, before, present in zip(exact, scales, past, kept, strict=True):
-            rounded_cache(builder, numbers, scale, before, present)
+        rounded_cache(builder, exact, scales, past, [*kept])
         return made
 
     if apart and builder.branch != TOKEN:

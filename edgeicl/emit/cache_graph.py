@@ -8,14 +8,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
+from edgeicl.emit.branches import IS_PROMPT, either
 from edgeicl.emit.graph import GraphBuilder
 from edgeicl.models.anatomy import cache_scale_names
 
 KV = ("key", "value")
 CACHE_ZERO = "cache_zero"
 """The code of zero, where keys and values are rounded outside of attention."""
+IS_FIRST_PROMPT = "is_first_prompt"
+"""Whether several tokens are read, and none before them was, in any row."""
+_GROWS, _PLACES = "cache_grows", "cache_places"
+_ONE = helper.make_tensor("one", TensorProto.BOOL, [1], [True])
 _TYPES = {32: TensorProto.FLOAT, 16: TensorProto.FLOAT16, 8: TensorProto.INT8}
 # Inputs of GroupQueryAttention before the scales: tables of cosines and sines, and three not used here.
 _BEFORE_SCALES = 5
@@ -48,18 +53,57 @@ def with_scales(tables: Sequence[str], scales: Sequence[str]) -> list[str]:
     return [*tables, *([""] * (_BEFORE_SCALES - len(tables)) if scales else []), *scales]
 
 
-def rounded_cache(builder: GraphBuilder, numbers: str, scales: str, past: str, present: str) -> str:
-    """The cache `present` of a first prompt: its `numbers` [B, heads, T, head size] as integers of 8 bits.
+def first_prompt(builder: GraphBuilder, heads: int) -> None:
+    """Makes `IS_FIRST_PROMPT`, and the places [B, heads, T, 3] of its keys and values in a cache with room.
 
-    What is behind them in `past`, the buffer that the runtime may have both in, stays as it was.
+    A cache without any grows. One that has some, but not enough for the prompt, is left to attention.
     """
     node, constant = builder.node, builder.constant
-    one = constant("cache_step", 1.0, np.float32)
-    node("Div", [numbers, scales], [f"{present}.levels"])
-    node("QuantizeLinear", [f"{present}.levels", one, constant(CACHE_ZERO, 0, np.int8)], [f"{present}.new"])
-    end, axis = constant("cache_end", [np.iinfo(np.int64).max]), constant("cache_axis", [2])
-    node("Slice", [past, "step_tokens", end, axis], [f"{present}.rest"])
-    return node("Concat", [f"{present}.new", f"{present}.rest"], [present], axis=2)
+    any_cache = "past_key_values.0.key"
+    node("Shape", [any_cache], ["cache_room"], start=2, end=3)  # [1]
+    node("Equal", ["cache_room", constant("no_room", [0])], [_GROWS])
+    node("GreaterOrEqual", ["cache_room", "step_tokens"], ["cache_has_room"])
+    node("Or", [_GROWS, "cache_has_room"], ["cache_takes_all"])
+    node("Equal", ["total", "step_tokens"], ["all_are_new"])
+    node("And", ["all_are_new", "cache_takes_all"], ["is_first"])
+    node("And", ["is_first", IS_PROMPT], [IS_FIRST_PROMPT])
+
+    node("Shape", [any_cache], ["cache_rows"], start=0, end=1)  # [1]
+    size = ["cache_rows", constant("cache_heads", [heads]), "step_tokens"]
+    node("Concat", size, ["new_shape"], axis=0)
+    node("ConstantOfShape", ["new_shape"], ["new_ones"], value=_ONE)
+    node("NonZero", ["new_ones"], ["new_indices"])  # [3, B * heads * T]
+    node("Transpose", ["new_indices"], ["new_rows"])
+    node("Concat", [*size, constant("index_width", [3])], ["places_shape"], axis=0)
+    node("Reshape", ["new_rows", "places_shape"], [_PLACES])
+
+
+def rounded_cache(
+    builder: GraphBuilder, numbers: Sequence[str], scales: Sequence[str], past: Sequence[str],
+    present: Sequence[str],
+) -> None:  # fmt: skip
+    """Keys and values of a first prompt as integers of 8 bits, from its `numbers` [B, heads, T, head size].
+
+    Only they are written where the runtime has past and present in one buffer.
+    """
+    node, constant = builder.node, builder.constant
+    one, zero = constant("cache_step", 1.0, np.float32), constant(CACHE_ZERO, 0, np.int8)
+    for exact, scale, name in zip(numbers, scales, present, strict=True):
+        node("Div", [exact, scale], [f"{name}.levels"])
+        node("QuantizeLinear", [f"{name}.levels", one, zero], [f"{name}.new"])
+    made = dict.fromkeys(present, int(TensorProto.INT8))
+
+    def alone() -> dict[str, int]:
+        for name in present:
+            node("Identity", [f"{name}.new"], [name])
+        return made
+
+    def in_place() -> dict[str, int]:
+        for before, name in zip(past, present, strict=True):
+            node("ScatterND", [before, _PLACES, f"{name}.new"], [name])
+        return made
+
+    either(builder, _GROWS, grown=alone, written=in_place)
 
 
 def _broadcast(builder: GraphBuilder, name: str) -> NDArray[np.float32]:

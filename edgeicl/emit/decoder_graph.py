@@ -19,9 +19,9 @@ from typing import Any, ClassVar
 
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-from edgeicl.emit.attention import IS_FIRST_PROMPT, attention
-from edgeicl.emit.branches import IS_PROMPT, by_tokens
-from edgeicl.emit.cache_graph import KV, cache_type
+from edgeicl.emit.attention import attention
+from edgeicl.emit.branches import IS_PROMPT, TOKEN, by_tokens
+from edgeicl.emit.cache_graph import KV, cache_type, first_prompt
 from edgeicl.emit.graph import GraphBuilder
 from edgeicl.models.anatomy import EMBEDDING, HEAD, LABEL_HEAD, Anatomy
 
@@ -99,9 +99,6 @@ class DecoderGraph(ABC):
         plan = self._builder.weights.plan
         if plan.prompt_format is not None or plan.rounds_after_prompts:
             node("Greater", ["step_tokens", one], [IS_PROMPT])
-        if plan.rounds_after_prompts:
-            node("Equal", ["total", "step_tokens"], ["all_are_new"])
-            node("And", [IS_PROMPT, "all_are_new"], [IS_FIRST_PROMPT])
 
         if self.looks_up_positions:
             node("Sub", ["row_lengths", "step_tokens"], ["rows_before"])
@@ -118,6 +115,8 @@ class DecoderGraph(ABC):
 
     def _layers(self, residual: str, delta: str | None) -> tuple[str, str | None]:
         """The residual stream behind the last layer, and what is still to be added to it."""
+        if self._builder.weights.plan.rounds_after_prompts and self._builder.branch != TOKEN:
+            first_prompt(self._builder, self.anatomy.kv_heads)
         for layer in range(self.anatomy.layers):
             residual, delta = self._layer(layer, residual, delta)
         return residual, delta

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
-from edgeicl.emit.attention import IS_FIRST_PROMPT
 from edgeicl.emit.attention import attention as lower_attention
-from edgeicl.emit.cache_graph import KV
+from edgeicl.emit.branches import IS_PROMPT
+from edgeicl.emit.cache_graph import KV, first_prompt
 from edgeicl.emit.data_file import DataFile
 from edgeicl.emit.graph import GraphBuilder
 from edgeicl.emit.weights import QuantizedWeights
@@ -116,15 +116,15 @@ def write_activations(folder: Path, shape: Shape) -> None:
 
 
 def write_attention(
-    folder: Path, shape: Shape, attention: PromptAttention, cache_bits: Literal[8, 32] = 32
+    folder: Path, shape: Shape, attention: PromptAttention, cache_bits: Literal[8, 32] = 32, room: int = 0
 ) -> None:
-    """Attention of every layer to packed queries, keys and values `qkv` [1, T, 3 H], with an empty cache."""
+    """Attention of every layer to packed queries, keys and values `qkv` [1, T, 3 H], with an empty cache.
+
+    It has `room` for so many tokens, or grows.
+    """
     config = {"model_type": "opt", "num_hidden_layers": shape.layers, "hidden_size": shape.hidden}
     anatomy = anatomy_of({**config, "word_embed_proj_dim": shape.hidden, "num_attention_heads": shape.heads})
     size = (shape.heads, shape.hidden // shape.heads)
-    scales = {
-        name: np.full(size, 0.05, np.float32) for i in range(shape.layers) for name in cache_scale_names(i)
-    }
 
     def build(builder: GraphBuilder) -> None:
         node, constant = builder.node, builder.constant
@@ -132,9 +132,11 @@ def write_attention(
         node("Cast", ["step_tokens"], ["total_sequence_length"], to=TensorProto.INT32)
         node("Sub", ["total_sequence_length", constant("last", [1], np.int32)], ["seqlens_k"])
         if builder.weights.plan.rounds_after_prompts:
-            node("Greater", ["step_tokens", constant("one", [1])], [IS_FIRST_PROMPT])
+            node("Identity", ["step_tokens"], ["total"])
+            node("Greater", ["step_tokens", constant("one", [1])], [IS_PROMPT])
+            first_prompt(builder, shape.heads)
         for past in (f"past_key_values.{layer}.{part}" for layer in range(shape.layers) for part in KV):
-            constant(past, np.zeros((1, size[0], 0, size[1])), np.int8 if cache_bits == 8 else np.float32)
+            constant(past, np.zeros((1, size[0], room, size[1])), np.int8 if cache_bits == 8 else np.float32)
         ends = [
             lower_attention(builder, anatomy, layer, ["qkv", "", ""], [], {"do_rotary": 0})
             for layer in range(shape.layers)

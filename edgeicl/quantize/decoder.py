@@ -123,7 +123,8 @@ class CalibratedDecoder:
 
         `before` gets the name and the input rows [T, K] of each group before it is computed; what it puts into
         `replaced` then counts. `known` has what was found in this layer, at this input and these rows, before
-        any group was replaced: it isn't computed again, and what is found so is added.
+        any group was replaced: it isn't computed again (nor does `before` hear of it), and what is found so is
+        added.
         """
         queries = self._heads * self.head_size
         untouched = known is not None and cache is None

@@ -144,9 +144,9 @@ def plan_space(
 
     limited = first_token_limit_ms is not None
     copies = [None, prompt_format] if prompt_format is not None and limited else [None]
-    attentions: list[PromptAttention] = ["tiled"]
+    ways: list[tuple[Format | None, PromptAttention]] = [(copy, "tiled") for copy in copies]
     faster = calibration is not None and calibration.whole_attention_is_faster
     if faster and score_bytes is not None and (limited or label_head):
-        attentions.append("whole")
-    ways = [(copy, attention) for attention in attentions for copy in copies]
+        # a branch in every layer would take its time of every token that is decoded
+        ways += [(copy, "whole") for copy in copies if copy is not None or cache_bits != 8 or label_head]
     return replace(space, others=tuple(reading(*way) for way in ways[1:]))

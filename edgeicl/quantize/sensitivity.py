@@ -83,6 +83,7 @@ class Sensitivity:
                 matrix = self._decoder.matrix_of(group.name, read_again(stored), format_)
                 found[group.name] = self.loss({group.name: matrix})
             advance(1)
+        self._known = (-1, {})
         return found
 
     def _logits(
@@ -108,8 +109,9 @@ class Sensitivity:
 def divergence(probabilities: Tensor, logits: Tensor, other: Tensor) -> Tensor:
     """KL(p || q) in nats [M], of `probabilities` p [M, V] with their `logits`, and of q by its logits, `other`.
 
-    With d what q's logits lie below p's, less its mean under p, KL = log(1 + sum p (d + e^-d - 1)). Nothing
-    cancels there: an 8-bit group moves a prediction by 1e-6 nats, which differences of logarithms hide in fp32.
+    With d what q's logits lie below p's, less its mean under p, KL = log(1 + sum p (d + e^-d - 1)), whose terms
+    are as small as the difference is: an 8-bit group moves a prediction by 1e-6 nats, which differences of
+    logarithms hide in fp32.
     """
     found = []
     parts = (torch.split(tensor, _ROWS_AT_ONCE) for tensor in (probabilities, logits, other))

@@ -266,7 +266,7 @@ def given_plan(
         groups=groups,
         formats=target.formats,
         model_digest=student_digest,
-        cache_bits=target.cache_bits,
+        cache_bits=tuple(spaces),
         activation_bits=target.activation_bits,
     )
     plan = {group.name: asked.formats()[group.name] for group in groups}
@@ -274,11 +274,14 @@ def given_plan(
     if space is not None:
         return Choice(asked.cache_bits, plan, space)
     if spaces[asked.cache_bits].reading_prompts(asked.prompt_format, "tiled") is None:
-        expected = "expected null, or prompt_format and budget.first_token_ms in the target"
+        expected = (
+            "expected null, or prompt_format and budget.first_token_ms in the target, and no prefix that is "
+            "kept as integers"
+        )
         raise SpecError(str(path), [Problem("prompt_format", f"found {asked.prompt_format}", expected)])
     expected = (
-        "expected tiled; whole is for graphs of edgeicl's own on a CPU, in fp32, where the calibration says it "
-        "is faster, with budget.first_token_ms or a head of the labels alone, and not behind a prefix that is "
-        "kept as integers"
+        "expected tiled; whole is for graphs of edgeicl's own on a CPU, without fp16, where the calibration "
+        "says it is faster, with budget.first_token_ms or a head of the labels alone; beside a cache of "
+        "integers with prompt_format or such a head, and not behind a prefix"
     )
     raise SpecError(str(path), [Problem("prompt_attention", "found whole", expected)])

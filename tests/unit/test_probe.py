@@ -62,10 +62,15 @@ def test_the_other_parts_run(tmp_path: Path) -> None:
     assert with_sink == {"tiled": False, "whole": True}
     # integers of a twentieth are off by at most a fortieth; one token alone is read beside the cache by both
     for name, attention in (("integers", "tiled"), ("both", "whole")):
-        write_attention(tmp_path / name, SMALL, attention, 8)
+        write_attention(tmp_path / name, SMALL, attention, 8, room=5)
+        write_attention(tmp_path / f"{name}, growing", SMALL, attention, 8)
     rounded = _ran(tmp_path / "integers", qkv=qkv)
     assert 1e-3 < np.abs(rounded - attended).max() < 0.05
     np.testing.assert_allclose(_ran(tmp_path / "both", qkv=qkv), attended, rtol=1e-4, atol=1e-6)
+    for name in ("integers", "both"):
+        np.testing.assert_array_equal(
+            _ran(tmp_path / f"{name}, growing", qkv=qkv), _ran(tmp_path / name, qkv=qkv)
+        )
     one = {"qkv": qkv[:, :1]}
     np.testing.assert_array_equal(_ran(tmp_path / "both", **one), _ran(tmp_path / "integers", **one))
     assert attended.shape == (1, 5, 256)
@@ -112,6 +117,14 @@ def test_a_target_is_measured() -> None:
         assert found.prompt_format == BY_ROW
     again = parse_spec(dump_yaml(found), Target, source="t.yaml", base_folder=Path())
     assert again == found
+
+
+def test_a_runtime_that_takes_no_integers_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: _Runner, graphs: object) -> None:
+        raise BenchError("[ONNXRuntimeError] : 1 : FAIL : kv_cache_bit_width")
+
+    monkeypatch.setattr("edgeicl.probe._Runner._run", refuse)
+    assert _Runner(THIS_COMPUTER.open(), 1, 0.0, SMALL).integer_cache() == {}
 
 
 def test_times_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

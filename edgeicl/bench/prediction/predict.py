@@ -148,9 +148,10 @@ def first_token(
         unknown = target.calibration.whole_attention_ps_per_product is None
         if unknown and opened.manifest.plan.prompt_attention == "whole":
             notes.append("attention to a prompt as in tiles: whole wasn't measured there")
-        if opened.manifest.plan.cache_bits == 8 and not target.calibration.knows_integer_caches:
-            notes.append("no first token: prompts beside a cache of integers weren't measured there")
-        return _probed_first_token(opened, target, prompt_tokens), tuple(notes)
+        first = _probed_first_token(opened, target, prompt_tokens)
+        if first is None and opened.manifest.plan.cache_bits == 8:
+            notes.append("no first token: prompts in these formats beside a cache of integers weren't measured")
+        return first, tuple(notes)
     rates = flops_per_second(i8mm="i8mm" in target.instruction_features)
     if rates is None:
         return None, ("no published speeds of prompts on chips of this kind",)

@@ -20,18 +20,20 @@ from edgeicl.emit.reference import all_logits, reference_model
 from edgeicl.emit.rounded_cache import LayerScales, RoundedDynamicCache
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import ParityError
+from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.growing_decoder import GrowingDecoder
 from edgeicl.models.model_folder import model_config
 from edgeicl.models.onnx_decoder import OnnxDecoder
 from edgeicl.models.prefix_file import read_prefix
 from edgeicl.numerics.cache_rounding import cache_codes, channel_scales, read_back
 from edgeicl.numerics.size import cache_scale_bytes
+from edgeicl.quantize.budget import weight_budget
 from edgeicl.specs.quant_plan import BY_ROW, Format, PromptAttention
 from edgeicl.store import StageOutput
 from tests.unit.emit.other_numbers import with_halves, with_integer_cache
 from tests.unit.emit.test_emit_stage import checks_of, make_recipe, make_target, run
 from tests.unit.emit.test_prefix import run as run_behind
-from tests.unit.emit.tiny_opt import Tiny, write_quantized
+from tests.unit.emit.tiny_opt import Tiny, make_student, write_quantized
 from tests.unit.tiny_models import POSITIONS, VARIANTS, make_model
 
 INT8 = Format(bits=8, block_size=32)
@@ -135,6 +137,15 @@ def test_a_first_prompt_is_rounded_after_attention(
         cache_bits=8,
     )
     assert len(checks) == 4 * 2 * 2
+    # and the graph takes no more than the budget counts
+    anatomy = anatomy_of(config)
+    budget, _ = weight_budget(make_target(), anatomy, tokenizer_bytes=0, task_bytes=0, cache_bits=8)
+    if copy is not None:
+        budget = budget.with_prompt_copy(anatomy.layers, 0)
+    if weights.plan.rounds_after_prompts:
+        budget = budget.with_rounding_nodes(anatomy.layers)
+    configuration = len(json.dumps(dict(anatomy.config), indent=1)) + 2048
+    assert (tmp_path / "model.onnx").stat().st_size <= budget.other_file_bytes - configuration
 
 
 @pytest.mark.parametrize("copy", [BY_ROW, None])
@@ -158,7 +169,6 @@ def test_of_a_first_prompt_other_ways_of_rounding_are_rejected(copy: Format | No
     with pytest.raises(ParityError, match="exact, single prompt, decode") as caught:
         check_parity(model, never, cases, threads=1, scratch=tmp_path, cache_bits=8)
     assert "exact, single prompt, prefill" not in str(caught.value)
-    # what tokens behind the prompt meet is in the places that the prompt's own were rounded for
     proto = onnx.load(model, load_external_data=False)
     graphs = [proto.graph]
     for graph in graphs:
@@ -167,8 +177,10 @@ def test_of_a_first_prompt_other_ways_of_rounding_are_rejected(copy: Format | No
         n for graph in graphs for n in graph.node if n.op_type == "QuantizeLinear" and n.input[2] == CACHE_ZERO
     ]
     assert len(rounded) == 2 * config["num_hidden_layers"]
-    for node in (n for graph in graphs for n in graph.node if n.op_type == "Concat" and ".new" in n.input[0]):
-        node.input[0], node.input[1] = node.input[1], node.input[0]
+    written = [n for graph in graphs for n in graph.node if n.op_type == "ScatterND"]
+    assert len(written) == len(rounded)
+    for node in written:  # values where keys should be
+        node.input[2] = node.input[2].replace(".key", ".value")
     model.write_bytes(proto.SerializeToString())
     exact = PromptsApart(prompt_model, token_model, cache_scales=scales)
     with pytest.raises(ParityError, match="exact, single prompt, decode") as caught:
@@ -187,6 +199,25 @@ def test_the_stage_publishes_it_and_genai_runs_it(quantize: Callable[[Format], T
     }
     assert kinds == {"tensor(int8)"}
     assert [entry for entry in checks_of(output).deviations if "same tokens" in entry.asked] == []
+
+
+@pytest.mark.parametrize("copy", [BY_ROW, None])
+def test_the_stage_publishes_what_rounds_after_attention(copy: Format | None, tmp_path: Path) -> None:
+    """genai, which has a buffer for past and present, and a cache that grows say the same tokens."""
+    plain = Tiny(tmp_path / "student", tmp_path / "plain")
+    for folder in (plain.student, plain.quantized):
+        folder.mkdir()
+    make_student(plain.student)
+    write_quantized(plain.student, plain.quantized, INT8, copy, prompt_attention="whole")
+    tiny = with_integer_cache(plain, tmp_path / "weights")
+    recipe = make_recipe(tmp_path, limits={"accuracy_drop_points": 100.0})
+    output = run(tiny, tmp_path, recipe, make_target())
+    assert [entry for entry in checks_of(output).deviations if "same tokens" in entry.asked] == []
+    found = []
+    for engine in (OnnxDecoder, GrowingDecoder):
+        decoder = engine(output.path / "model.onnx", threads=1, context_tokens=12)
+        found.append([decoder.prefill(np.array([[2, 40, 41, 42]])), *(decoder.decode([t]) for t in (43, 44))])
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.parametrize("other", [with_integer_cache, with_halves])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from edgeicl.errors import BudgetError
+from edgeicl.errors import BudgetError, SpecError
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.quantize.budget import weight_budget
 from edgeicl.quantize.plan_space import PlanSpace
@@ -50,7 +50,6 @@ def test_prompts_beside_integers_on_paper() -> None:
     expected = {
         (None, "tiled"): 10 * tiled,
         (BY_ROW, "tiled"): tiled + rounded,
-        (None, "whole"): whole + rounded,
         (BY_ROW, "whole"): whole + rounded,
     }
     rest = 101.9215872 + 0.87834624 + 0.18874368 + 0.001
@@ -60,9 +59,17 @@ def test_prompts_beside_integers_on_paper() -> None:
         way: pytest.approx(rest + ms, rel=1e-6) for way, ms in expected.items()
     }
     files = [space.budget.other_file_bytes - budget.other_file_bytes for space in found]
-    assert files == [0, 12 * (9216 + 3072), 12 * 3072, 12 * (9216 + 3072)]
+    assert files == [0, 12 * (9216 + 3072), 12 * (9216 + 3072)]
     unknown = known.model_copy(update=dict.fromkeys(INTEGERS))
-    assert [space.first for space in spaces(unknown)] == [None] * 4
+    assert [space.first for space in spaces(unknown)] == [None] * 3
+    # whole attention without a copy is for those who decode nothing: it puts a branch in every layer
+    labels = plan_space(
+        anatomy, [INT4], budget, by_block=False, label_head=True, calibration=known, cache_bits=8, **told
+    )
+    (whole_of_labels,) = labels.others
+    assert whole_of_labels.first is not None
+    assert whole_of_labels.first.rest_ms == pytest.approx(0.18874368 + 0.001 + whole + rounded, rel=1e-6)
+    assert whole_of_labels.budget.other_file_bytes - budget.other_file_bytes == 12 * 3072
 
 
 def test_a_cache_of_integers_beside_a_limit(student: Path, tmp_path: Path) -> None:
@@ -98,6 +105,16 @@ def test_behind_a_prefix_attention_reads_integers(student: Path) -> None:
     target = timed(integers=INTEGERS, whole_ps=1.0, first_token_ms=1000.0)
     told = {"student": student, "prefix_ids": False}
     before, _ = sized(_recipe(), target, prefix_tokens=(), **told)
-    assert {bits: len(space.alternatives) for bits, space in before.items()} == {32: 4, 8: 4}
+    assert {bits: len(space.alternatives) for bits, space in before.items()} == {32: 4, 8: 3}
     behind, _ = sized(_recipe(), target, prefix_tokens=(3,), **told)
     assert {bits: len(space.alternatives) for bits, space in behind.items()} == {32: 4, 8: 1}
+
+
+def test_a_plan_whose_cache_was_left_out_is_refused(student: Path, tmp_path: Path) -> None:
+    """Of a calibration that doesn't know integers, beside a limit of the first token."""
+    target = timed(integers={}, copy=False, first_token_ms=1000.0)
+    made = plan_of(student, tmp_path, target)
+    path = tmp_path / "plan.json"
+    path.write_text(made.model_copy(update={"cache_bits": 8}).model_dump_json())
+    with pytest.raises(SpecError, match=r"cache_bits +8 bits; expected cache_bits of the target: 32"):
+        plan_of(student, tmp_path, target, plan=str(path))
