@@ -16,7 +16,13 @@ from edgeicl.bench.workload import Workload
 from edgeicl.bench.workload_run import run_workload
 from edgeicl.models.anatomy import EMBEDDING
 from edgeicl.models.architectures.table import anatomy_of
-from edgeicl.numerics.size import attention_score_bytes, group_bytes, held_bytes, kv_cache_bytes
+from edgeicl.numerics.size import (
+    attention_score_bytes,
+    group_bytes,
+    held_bytes,
+    kv_cache_bytes,
+    rounded_cache_bytes,
+)
 from edgeicl.specs.quant_plan import CacheBits, Format, PromptAttention
 from tests.unit.bench.conftest import TINY, build_artifact, tiny_task, tiny_tokenizer
 
@@ -131,6 +137,7 @@ def memory(
         + labels_alone * 4 * len(task.verbalizers) * anatomy.embedding_width
         + cache
         + (attention == "whole") * attention_score_bytes(anatomy.heads, prompt_tokens)
+        + ((attention, cache_bits) == ("whole", 8)) * rounded_cache_bytes(anatomy.kv_width, prompt_tokens)
         + anatomy.activation_bytes(prompt_tokens),
         peak=run["peak_rss_bytes"] - run["baseline_rss_bytes"],
     )

@@ -98,6 +98,14 @@ def cache_scale_bytes(layers: int, kv_width: int, *, bits: int) -> int:
     return 2 * layers * kv_width * SCALE_BYTES if bits == 8 else 0
 
 
+def rounded_cache_bytes(kv_width: int, tokens: int) -> int:
+    """Bytes of a layer's keys and values of a prompt while they become integers after attention.
+
+    In fp32 as they are and in steps of the cache, beside each other. Measured: docs/results/resident-memory.md.
+    """
+    return 2 * 2 * 4 * kv_width * tokens
+
+
 def prefix_file_bytes(layers: int, kv_width: int, set_tokens: Sequence[int], *, bits: int, ids: bool) -> int:
     """Bytes of `prefix.safetensors`, at most: keys, values and token `ids` (if any) of every set, and names."""
     numbers = sum(2 * layers * kv_width * bits // 8 * tokens + ids * 8 * tokens for tokens in set_tokens)

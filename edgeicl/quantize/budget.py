@@ -34,7 +34,7 @@ _GRAPH_BYTES_OF_CACHE_SCALES = 512  # in each layer, where the cache holds integ
 # in each layer where a format of integer products is offered, and where prompts have a branch of their own
 _GRAPH_BYTES_OF_INTEGER_PRODUCTS = 3072  # Found: 2,700
 _GRAPH_BYTES_OF_PROMPT_LAYER = 9216  # Found: 7,020
-_GRAPH_BYTES_OF_ROUNDING_AFTER = 3072  # in each layer, of keys and values after attention. Found: 2,110
+_GRAPH_BYTES_OF_ROUNDING_AFTER = 3072  # in each layer, of keys and values after attention. Found: 2,560
 # generation_config.json, genai_config.json and tokenizer_config.json. Found: 1.2 kB.
 _CONFIG_BYTES = 2048
 # task.json beside its texts: keys, and the tokens of each word, at most one a byte, each on a line of its own.
@@ -89,10 +89,13 @@ class WeightBudget:
         """The same when all scores of a layer, so many bytes, are in memory at once."""
         return replace(self, attention_score_bytes=score_bytes)
 
-    def with_rounding_nodes(self, layers: int) -> WeightBudget:
-        """The same when keys and values of prompts are rounded by nodes of their own in all layers."""
-        nodes = layers * _GRAPH_BYTES_OF_ROUNDING_AFTER
-        return replace(self, other_file_bytes=self.other_file_bytes + nodes)
+    def with_rounding_after(self, layers: int, rounded_bytes: int) -> WeightBudget:
+        """The same when keys and values of prompts become integers after attention, in nodes of all layers.
+
+        Those of a layer take `rounded_bytes` while they do.
+        """
+        files = self.other_file_bytes + layers * _GRAPH_BYTES_OF_ROUNDING_AFTER
+        return replace(self, other_file_bytes=files, prefill_bytes=self.prefill_bytes + rounded_bytes)
 
     def limits(self, stored: SizeTable, held: SizeTable) -> list[Limit]:
         """What is left for the groups under each limit given; may be negative."""

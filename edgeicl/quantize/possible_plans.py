@@ -39,6 +39,7 @@ def plan_space(
     copy_advised: bool = False,
     score_bytes: int | None = None,
     cache_bits: CacheBits = 32,
+    rounded_bytes: int = 0,
 ) -> PlanSpace:
     """The plans of a model's groups in `formats`.
 
@@ -57,6 +58,7 @@ def plan_space(
         score_bytes: Of attention to the whole context at once, where that is possible. It is offered where it
             is faster, and where there is such a limit or nothing but prompts.
         cache_bits: Of a key or a value.
+        rounded_bytes: Of a layer's keys and values while they become integers after attention.
 
     Raises:
         DataError: a group that none of the formats fits.
@@ -138,7 +140,7 @@ def plan_space(
         if attention == "whole" and score_bytes is not None:
             of = of.with_whole_attention(score_bytes)
         if rounds_after_prompts(cache_bits, copy, attention):
-            of = of.with_rounding_nodes(anatomy.layers)
+            of = of.with_rounding_after(anatomy.layers, rounded_bytes)
         time = first(copy, attention)
         return replace(space, budget=of, first=time, prompt_format=copy, prompt_attention=attention)
 

@@ -9,7 +9,7 @@ from edgeicl.errors import DataError, Problem, SpecError
 from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.loading import load_tokenizer
 from edgeicl.models.model_folder import model_config
-from edgeicl.numerics.size import attention_score_bytes, prefix_file_bytes
+from edgeicl.numerics.size import attention_score_bytes, prefix_file_bytes, rounded_cache_bytes
 from edgeicl.quantize.budget import (
     context_tokens,
     predicted_prompt,
@@ -146,7 +146,8 @@ def _sized(
     # what stands before a query is in the cache: its prompt is no first one, and attention reads integers
     integers_alone = cache_bits == 8 and bool(prefix_tokens)
     ways = not in_halves and not integers_alone
-    scores = attention_score_bytes(anatomy.heads, context_tokens(target, anatomy.positions))
+    context = context_tokens(target, anatomy.positions)
+    scores = attention_score_bytes(anatomy.heads, context)
     whole_attention = ways and target.provider == "cpu" and not anatomy.exported
     space = plan_space(
         anatomy,
@@ -164,6 +165,7 @@ def _sized(
         copy_advised=ways and target.prompt_format is None,
         score_bytes=scores if whole_attention else None,
         cache_bits=cache_bits,
+        rounded_bytes=rounded_cache_bytes(anatomy.kv_width, context),
     )
     return space, (*clamped, *shortened)
 

@@ -63,7 +63,7 @@ def test_whole_attention_holds_its_scores(config: dict[str, Any], tmp_path: Path
 
 @pytest.mark.parametrize("config", [GPT2_SHAPE, gated_shape("llama")], ids=["gpt2", "llama"])
 def test_keys_and_values_that_are_rounded_after_attention(config: dict[str, Any], tmp_path: Path) -> None:
-    """In fp32 they are there for one layer at a time, where activations are counted already."""
+    """In fp32 they are there for one layer at a time, twice over."""
     found = memory(config, FORMATS[1], prompt_tokens=1024, folder=tmp_path, attention=WHOLE, cache_bits=8)
     assert LEAST_SESSION_BYTES < found.session < MOST_SESSION_BYTES
 

@@ -143,7 +143,7 @@ def test_a_first_prompt_is_rounded_after_attention(
     if copy is not None:
         budget = budget.with_prompt_copy(anatomy.layers, 0)
     if weights.plan.rounds_after_prompts:
-        budget = budget.with_rounding_nodes(anatomy.layers)
+        budget = budget.with_rounding_after(anatomy.layers, 0)
     configuration = len(json.dumps(dict(anatomy.config), indent=1)) + 2048
     assert (tmp_path / "model.onnx").stat().st_size <= budget.other_file_bytes - configuration
 

@@ -43,6 +43,7 @@ def test_prompts_beside_integers_on_paper() -> None:
             calibration=calibration,
             prompt_format=BY_ROW,
             cache_bits=8,
+            rounded_bytes=500,
             **told,
         ).alternatives
 
@@ -60,6 +61,9 @@ def test_prompts_beside_integers_on_paper() -> None:
     }
     files = [space.budget.other_file_bytes - budget.other_file_bytes for space in found]
     assert files == [0, 12 * (9216 + 3072), 12 * (9216 + 3072)]
+    resident = [space.budget.resident_bytes(0) - budget.resident_bytes(0) for space in found]
+    copied = resident[1] - 500
+    assert resident == [0, copied + 500, copied + 500 + 1000]
     unknown = known.model_copy(update=dict.fromkeys(INTEGERS))
     assert [space.first for space in spaces(unknown)] == [None] * 3
     # whole attention without a copy is for those who decode nothing: it puts a branch in every layer
@@ -87,12 +91,13 @@ def test_a_cache_of_integers_beside_a_limit(student: Path, tmp_path: Path) -> No
     roomy = unknown.model_copy(update={"budget": Budget(first_token_ms=1000.0)})
     output = _run(student, tmp_path, roomy)
     assert "which the calibration doesn't have" in (output.path / "deviations.json").read_text()
-    # the copy is the fastest way by far, and its memory is what integers in the cache leave
+    # the copy is the fastest way by far, and integers in the cache are what is left to save in decoding
     fastest = Budget(first_token_ms=0.2 * (free.predicted_first_token_ms or 0.0))
     copied = known.model_copy(update={"prompt_format": BY_ROW, "budget": fastest})
     before = plan_of(student, tmp_path, copied)
     assert (before.cache_bits, before.prompt_format) == (32, BY_ROW)
-    limit = fastest.model_copy(update={"resident_bytes": before.predicted_resident_bytes - bytes_less})
+    less_ms = 1e3 * bytes_less / 2 / known.calibration.bandwidth_bytes_per_second
+    limit = fastest.model_copy(update={"decode_ms": before.predicted_decode_ms - less_ms})
     output = _run(student, tmp_path, copied.model_copy(update={"budget": limit}))
     plan = QuantPlan.model_validate_json((output.path / "plan.json").read_bytes())
     assert (plan.cache_bits, plan.prompt_format, plan.rounds_after_prompts) == (8, BY_ROW, True)
