@@ -18,7 +18,7 @@ from edgeicl.bench.devices.local import THIS_COMPUTER
 from edgeicl.bench.devices.qemu import CORES
 from edgeicl.bench.rivals.checkpoint import write_random_checkpoint
 from edgeicl.specs.loading import load_spec
-from edgeicl.specs.quant_plan import Format
+from edgeicl.specs.quant_plan import BY_ROW, Format
 from edgeicl.specs.target import Target
 from tests.unit.bench.conftest import TINY, build_artifact, tiny_task, tiny_tokenizer
 
@@ -117,6 +117,29 @@ def test_the_command_tells_features_and_agreement(core: str, artifacts: Mapping[
         assert "dotprod" not in found.device.features
     if core == "cortex-a76":
         assert "i8mm" not in found.device.features
+
+
+@pytest.fixture(scope="session")
+def with_all_in_integers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prompts in integer products and whole attention, whose keys and values become integers after it."""
+    task = tiny_task({"entailment": "yes", "contradiction": "no"})
+    return build_artifact(
+        tmp_path_factory.mktemp("integers") / "artifact",
+        CONFIG,
+        Format(bits=4, block_size=32),
+        tiny_tokenizer(),
+        task,
+        prompt_format=BY_ROW,
+        prompt_attention="whole",
+        cache_bits=8,
+    )
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_so_do_integers_in_the_cache_and_in_products(core: str, with_all_in_integers: Path) -> None:
+    found = agreement(with_all_in_integers, device_at(f"qemu:{core}"))
+    assert found.agrees
+    assert 0 < found.relative_error <= ROUNDED[0]
 
 
 def test_a_wrong_weight_is_found(artifacts: Mapping[Format, Path], tmp_path: Path) -> None:
