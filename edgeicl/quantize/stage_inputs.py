@@ -35,6 +35,9 @@ from edgeicl.store import file_sha256
 from edgeicl.tasks.verbalizer import label_columns, verbalizer_tokens
 
 TEXT_BLOCK_TOKENS = 128
+_AS_BUILT = (
+    "give the limits that the plan was made with (--target-set budget.first_token_ms=...), or correct it"
+)
 
 
 def sized(
@@ -280,10 +283,12 @@ def given_plan(
             "expected null, or prompt_format and budget.first_token_ms in the target, and no prefix that is "
             "kept as integers"
         )
-        raise SpecError(str(path), [Problem("prompt_format", f"found {asked.prompt_format}", expected)])
+        raise SpecError(
+            str(path), [Problem("prompt_format", f"found {asked.prompt_format}", expected)], next_step=_AS_BUILT
+        )
     expected = (
         "expected tiled; whole is for graphs of edgeicl's own on a CPU, without fp16, where the calibration "
         "says it is faster, with budget.first_token_ms or a head of the labels alone; beside a cache of "
         "integers with prompt_format or such a head, and not behind a prefix"
     )
-    raise SpecError(str(path), [Problem("prompt_attention", "found whole", expected)])
+    raise SpecError(str(path), [Problem("prompt_attention", "found whole", expected)], next_step=_AS_BUILT)

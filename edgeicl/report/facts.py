@@ -290,4 +290,5 @@ def unquantized_text(plan: QuantPlan) -> str | None:
         return None
     formats = " and ".join(sorted({str(group.format) for group in plan.groups}))
     copy = "" if plan.prompt_format is None else f"; prompts are read with their copy in {plan.prompt_format}"
-    return f"nothing was quantized: all weights fit the target in {formats}{copy}"
+    cache = "; keys and values are kept in 8-bit integers" if plan.cache_bits == 8 else ""
+    return f"no weights were quantized: all fit the target in {formats}{copy}{cache}"

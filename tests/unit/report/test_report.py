@@ -12,7 +12,7 @@ from edgeicl.report.accuracy_facts import gain_text, one_answer_text
 from edgeicl.report.bit_map import bit_map
 from edgeicl.report.curve_facts import curve_facts
 from edgeicl.report.curve_plot import best_by_size, curve_svg
-from edgeicl.report.facts import (
+from edgeicl.report.facts import unquantized_text, (
     artifact_bytes,
     method_facts,
     query_cost_text,
@@ -78,12 +78,14 @@ def test_a_measurement_is_shown_with_what_must_be_known_of_it() -> None:
 
 
 def test_where_nothing_was_quantized_it_is_said() -> None:
-    said = "nothing was quantized: all weights fit the target in fp32"
+    said = "no weights were quantized: all fit the target in fp32"
     floats = [group.model_copy(update={"format": Format(bits=32)}) for group in PLAN.groups]
     whole = FULL.model_copy(update={"plan": PLAN.model_copy(update={"groups": tuple(floats)})})
     assert ("weights", said) in summary_facts(whole, CURVE).rows
     assert said in built_text(whole, target=TARGET, folder=Path("b"))
-    assert "nothing was quantized" not in report_markdown(FULL, CURVE)
+    assert "no weights were quantized" not in report_markdown(FULL, CURVE)
+    rounded = whole.plan.model_copy(update={"cache_bits": 8})
+    assert unquantized_text(rounded) == f"{said}; keys and values are kept in 8-bit integers"
 
 
 def test_the_best_plans_for_other_sizes_are_folded() -> None:
