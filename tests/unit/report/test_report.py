@@ -12,11 +12,12 @@ from edgeicl.report.accuracy_facts import gain_text, one_answer_text
 from edgeicl.report.bit_map import bit_map
 from edgeicl.report.curve_facts import curve_facts
 from edgeicl.report.curve_plot import best_by_size, curve_svg
-from edgeicl.report.facts import unquantized_text, (
+from edgeicl.report.facts import (
     artifact_bytes,
     method_facts,
     query_cost_text,
     size_facts,
+    unquantized_text,
     with_interval,
 )
 from edgeicl.report.stage import report_html, report_markdown, write_report
