@@ -31,18 +31,11 @@ def by_tokens(
     """
     values: list[str | None] = []
 
-    def within(branch: str) -> Callable[[], dict[str, int]]:
-        def add() -> dict[str, int]:
-            builder.branch = branch
-            try:
-                values[:] = build()
-            finally:
-                builder.branch = None
-            return {**dict.fromkeys(filter(None, values), int(TensorProto.FLOAT)), **presents}
+    def add() -> dict[str, int]:
+        values[:] = build()
+        return {**dict.fromkeys(filter(None, values), int(TensorProto.FLOAT)), **presents}
 
-        return add
-
-    either(builder, IS_PROMPT, **{branch: within(branch) for branch in (PROMPT, TOKEN)})
+    either(builder, IS_PROMPT, **dict.fromkeys((PROMPT, TOKEN), add))
     return values
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edgeicl import __version__
-from edgeicl.emit.branches import PROMPT
+from edgeicl.emit.branches import PROMPT, TOKEN
 from edgeicl.emit.data_file import DataFile
 from edgeicl.emit.integer_product import integer_product
 from edgeicl.emit.opsets import FUSED, IR_VERSION, OPSET
@@ -32,7 +32,6 @@ class GraphBuilder:
             np.float16 if weights.plan.activation_bits == 16 else np.float32
         )
         self.nodes: list[NodeProto] = []
-        self.branch: str | None = None
         self.scope = ""
         self.renamed: dict[str, str] = {}
         self._constants: dict[str, TensorProto] = {}
@@ -54,6 +53,12 @@ class GraphBuilder:
         name = f"/{next(out for out in made if out)}"
         self.nodes.append(helper.make_node(operator, given, made, name=name, domain=domain, **attributes))
         return outputs[0]
+
+    @property
+    def branch(self) -> str | None:
+        """Of `by_tokens`, if nodes are added within one."""
+        outermost = self.scope.partition("/")[0]
+        return outermost if outermost in (PROMPT, TOKEN) else None
 
     def keep(self, node: NodeProto) -> None:
         """Adds a node that was made elsewhere, as it is."""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
-
-from torch import Tensor
 
 from edgeicl.models.anatomy import WeightGroup
 from edgeicl.quantize.decoder import Cache, CalibratedDecoder
@@ -100,9 +97,5 @@ class PlanLoss:
         self._plan = dict(plan)
 
     def _alone(self, group: WeightGroup, format_: Format) -> Matrix:
-        stored = alone(self._solver, self._weights, group, format_, self._decoder, self._states)
+        stored = alone(self._solver, self._weights, group, format_, self._decoder, self._sensitivity.states)
         return self._decoder.matrix_of(group.name, read_again(stored), format_)
-
-    @cached_property
-    def _states(self) -> list[Tensor]:
-        return self._decoder.layer_inputs() if self._solver == "gptq" else []

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,12 +22,7 @@ from edgeicl.quantize.allocation import (
 from edgeicl.quantize.budget import WeightBudget
 from edgeicl.quantize.first_token import FirstTokenTime
 from edgeicl.quantize.latency import DecodeTime
-from edgeicl.specs.quant_plan import (
-    Format,
-    PromptAttention,
-)
-
-log = logging.getLogger(__name__)
+from edgeicl.specs.quant_plan import Format, PromptAttention
 
 Plan = Mapping[str, Format]
 

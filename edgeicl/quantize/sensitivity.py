@@ -32,7 +32,10 @@ _LARGEST_EXPONENT = 40.0  # beyond it the probabilities that it is multiplied wi
 
 
 class Sensitivity:
-    """The student at the calibration tokens, ready to be asked what a replaced weight group costs."""
+    """The student at the calibration tokens, ready to be asked what a replaced weight group costs.
+
+    `states` are the decoder's `layer_inputs`.
+    """
 
     def __init__(
         self, decoder: CalibratedDecoder, *, read_positions_per_sequence: int = READ_POSITIONS_PER_SEQUENCE

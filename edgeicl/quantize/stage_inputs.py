@@ -148,10 +148,10 @@ def _sized(
     in_halves = 16 in (cache_bits, target.activation_bits)
     # what stands before a query is in the cache: its prompt is no first one, and attention reads integers
     integers_alone = cache_bits == 8 and bool(prefix_tokens)
-    ways = not in_halves and not integers_alone
+    apart = not in_halves and not integers_alone
     context = context_tokens(target, anatomy.positions)
     scores = attention_score_bytes(anatomy.heads, context)
-    whole_attention = ways and target.provider == "cpu" and not anatomy.exported
+    whole_attention = apart and target.provider == "cpu" and not anatomy.exported
     space = plan_space(
         anatomy,
         target.formats,
@@ -164,8 +164,8 @@ def _sized(
         activation_bits=target.activation_bits,
         prompt_tokens=prompt_tokens,
         first_token_limit_ms=target.budget.first_token_ms,
-        prompt_format=target.prompt_format if ways else None,
-        copy_advised=ways and target.prompt_format is None,
+        prompt_format=target.prompt_format if apart else None,
+        copy_advised=apart and target.prompt_format is None,
         score_bytes=scores if whole_attention else None,
         cache_bits=cache_bits,
         rounded_bytes=rounded_cache_bytes(anatomy.kv_width, context),

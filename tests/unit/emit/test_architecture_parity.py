@@ -21,6 +21,7 @@ from edgeicl.models.model_folder import model_config
 from edgeicl.models.prefix_file import Rows
 from edgeicl.numerics.size import group_bytes
 from edgeicl.specs.quant_plan import Format
+from tests.unit.emit.context_cases import context_cases
 from tests.unit.emit.tiny_opt import Tiny, write_quantized
 from tests.unit.tiny_models import POSITIONS, VARIANTS, make_model
 
@@ -55,10 +56,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> Quantized:
 
 
 def _cases(tiny: Tiny) -> tuple[ParityCase, ...]:
-    """Prefill and decode of one row and of a padded batch; and of a row that ends at the last position."""
-    vocabulary = model_config(tiny.student)["vocab_size"]
-    row = tuple(int(token) for token in np.random.default_rng(1).integers(0, vocabulary, POSITIONS))
-    return (*parity_cases(vocabulary, POSITIONS, seed=0), ParityCase("end of the context", (row,), 4))
+    return context_cases(model_config(tiny.student)["vocab_size"])
 
 
 @pytest.mark.parametrize("format_", FORMATS, ids=str)

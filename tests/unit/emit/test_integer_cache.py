@@ -13,7 +13,7 @@ import pytest
 
 from edgeicl.emit.cache_graph import CACHE_ZERO
 from edgeicl.emit.lowering import write_model
-from edgeicl.emit.parity import ParityCase, check_parity, parity_cases
+from edgeicl.emit.parity import check_parity, parity_cases
 from edgeicl.emit.prefix import prefix_rows
 from edgeicl.emit.prompts_apart import PromptsApart, reference_of
 from edgeicl.emit.reference import all_logits, reference_model
@@ -30,11 +30,12 @@ from edgeicl.numerics.size import cache_scale_bytes
 from edgeicl.quantize.budget import weight_budget
 from edgeicl.specs.quant_plan import BY_ROW, Format, PromptAttention
 from edgeicl.store import StageOutput
+from tests.unit.emit.context_cases import context_cases, one_token
 from tests.unit.emit.other_numbers import with_halves, with_integer_cache
 from tests.unit.emit.test_emit_stage import checks_of, make_recipe, make_target, run
 from tests.unit.emit.test_prefix import run as run_behind
 from tests.unit.emit.tiny_opt import Tiny, make_student, write_quantized
-from tests.unit.tiny_models import POSITIONS, VARIANTS, make_model
+from tests.unit.tiny_models import VARIANTS, make_model
 
 INT8 = Format(bits=8, block_size=32)
 
@@ -122,12 +123,7 @@ def test_a_first_prompt_is_rounded_after_attention(
     config, weights = model_config(student), QuantizedWeights(tiny.quantized)
     assert weights.plan.rounds_after_prompts == ((copy, attention) != (None, "tiled"))
     write_model(tmp_path, config, weights)
-    row = tuple(int(token) for token in np.random.default_rng(1).integers(0, config["vocab_size"], POSITIONS))
-    cases = (
-        *parity_cases(config["vocab_size"], POSITIONS, seed=0),
-        ParityCase("end of the context", (row,), 4),
-        ParityCase("one token", (row[:5],), 4),
-    )
+    cases = (*context_cases(config["vocab_size"]), one_token(config["vocab_size"]))
     checks = check_parity(
         tmp_path / "model.onnx",
         reference_of(config, weights)(None),

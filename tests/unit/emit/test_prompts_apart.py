@@ -10,7 +10,7 @@ import pytest
 
 from edgeicl.emit.integer_parity import check_integer_products
 from edgeicl.emit.lowering import write_model
-from edgeicl.emit.parity import ParityCase, check_parity, parity_cases
+from edgeicl.emit.parity import check_parity, parity_cases
 from edgeicl.emit.prefix import prefix_rows
 from edgeicl.emit.prompts_apart import reference_of
 from edgeicl.emit.weights import QuantizedWeights
@@ -19,6 +19,7 @@ from edgeicl.models.architectures.table import anatomy_of
 from edgeicl.models.model_folder import model_config
 from edgeicl.numerics.size import group_bytes
 from edgeicl.specs.quant_plan import Format
+from tests.unit.emit.context_cases import context_cases, one_token
 from tests.unit.emit.tiny_opt import Tiny, write_quantized
 from tests.unit.tiny_models import POSITIONS, VARIANTS, make_model
 
@@ -36,12 +37,7 @@ def _made(variant: str, folder: Path, *, one_step: bool = False) -> Tiny:
 
 def _check(tiny: Tiny, folder: Path) -> None:
     config, weights = model_config(tiny.student), QuantizedWeights(tiny.quantized)
-    row = tuple(int(token) for token in np.random.default_rng(1).integers(0, config["vocab_size"], POSITIONS))
-    cases = (
-        *parity_cases(config["vocab_size"], POSITIONS, seed=0),
-        ParityCase("end of the context", (row,), 4),
-        ParityCase("one token", (row[:5],), 4),
-    )
+    cases = (*context_cases(config["vocab_size"]), one_token(config["vocab_size"]))
     checks = check_parity(
         folder / "model.onnx",
         reference_of(config, weights)(None),

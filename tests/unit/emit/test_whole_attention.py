@@ -9,14 +9,15 @@ import onnx
 import pytest
 
 from edgeicl.emit.lowering import write_model
-from edgeicl.emit.parity import ParityCase, check_parity, parity_cases
+from edgeicl.emit.parity import check_parity
 from edgeicl.emit.prompts_apart import reference_of
 from edgeicl.emit.weights import QuantizedWeights
 from edgeicl.errors import ParityError
 from edgeicl.models.model_folder import model_config
 from edgeicl.specs.quant_plan import BY_ROW, Format
+from tests.unit.emit.context_cases import context_cases
 from tests.unit.emit.tiny_opt import Tiny, write_quantized
-from tests.unit.tiny_models import POSITIONS, VARIANTS, make_model
+from tests.unit.tiny_models import VARIANTS, make_model
 
 SINK = 11  # of GroupQueryAttention's inputs
 
@@ -34,11 +35,7 @@ def _made(variant: str, folder: Path, prompt_format: Format | None = None) -> Ti
 
 def _check(tiny: Tiny, folder: Path) -> None:
     config, weights = model_config(tiny.student), QuantizedWeights(tiny.quantized)
-    row = tuple(int(token) for token in np.random.default_rng(1).integers(0, config["vocab_size"], POSITIONS))
-    cases = (
-        *parity_cases(config["vocab_size"], POSITIONS, seed=0),
-        ParityCase("end of the context", (row,), 4),
-    )
+    cases = context_cases(config["vocab_size"])
     reference = reference_of(config, weights)(None)
     check_parity(folder / "model.onnx", reference, cases, threads=1, scratch=folder)
 
