@@ -20,14 +20,15 @@ from torch import Tensor
 
 from edgeicl.errors import DataError
 from edgeicl.models.anatomy import EMBEDDING, HEAD
+from edgeicl.quantize.attention import Attention
 from edgeicl.quantize.bodies.body import ALL_ROWS, Rows
 from edgeicl.quantize.bodies.table import BODIES
 from edgeicl.quantize.input_steps import InputSteps
+from edgeicl.quantize.known_layer import KnownLayer, KnownProduct
 from edgeicl.quantize.rounded_inputs import Matrix, as_computed, product
 from edgeicl.quantize.student_weights import StudentWeights
 from edgeicl.specs.quant_plan import Format
 
-_ATTENDED_AT_ONCE = 8  # sequences of about the same length, so that little is padded
 Listener = Callable[[str, Tensor], None]
 """Gets a weight group's name, and its input rows [T, K]."""
 Cache = Callable[[int, Tensor], Tensor]
@@ -75,13 +76,15 @@ class CalibratedDecoder:
         self.lengths = [len(before), *lengths] if len(before) else lengths
         self.groups, self._rectified = weights.groups, anatomy.rectified
         self.layers = anatomy.layers
-        self._heads, self.kv_heads, self.head_size = anatomy.heads, anatomy.kv_heads, anatomy.head_size
+        self.kv_heads, self.head_size = anatomy.kv_heads, anatomy.head_size
+        self._query_width = anatomy.heads * anatomy.head_size
         places = [torch.arange(len(before)), *(len(before) + torch.arange(length) for length in lengths)]
         self._matrices = weights.matrices
         self._biases = {name: torch.from_numpy(bias) for name, bias in weights.biases.items()}
         others = {name: torch.from_numpy(value) for name, value in weights.others.items()}
         self._body = BODIES[anatomy.model_type](anatomy, others, torch.cat(places))
-        self._batches, self._places = _by_length(lengths, len(before))
+        self._attend = Attention(anatomy, lengths, len(before))
+        self._table = HEAD if HEAD in self._matrices else EMBEDDING  # what has a row for every token's logit
         self._label_head = None
         if head_tokens is not None:
             self._label_head = torch.from_numpy(self._matrices[EMBEDDING][list(head_tokens)])
@@ -117,36 +120,74 @@ class CalibratedDecoder:
         before: Listener = lambda group, inputs: None,
         cache: Cache | None = None,
         rows: Rows = ALL_ROWS,
-        known: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """Output [T, H] of one decoder layer for its input [T, H], or those `rows` of it.
 
         `before` gets the name and the input rows [T, K] of each group before it is computed; what it puts into
-        `replaced` then counts. `known` has what was found in this layer, at this input and these rows, before
-        any group was replaced: it isn't computed again (nor does `before` hear of it), and what is found so is
-        added.
+        `replaced` then counts.
         """
-        queries = self._heads * self.head_size
-        untouched = known is not None and cache is None
+        queries = self._query_width
 
-        def once(name: str, compute: Callable[[], Tensor]) -> Tensor:
-            if not untouched or known is None:
-                return compute()
-            if name not in known:
-                known[name] = compute()
-            return known[name]
-
-        def linear(name: str, rows: Tensor) -> Tensor:
-            nonlocal untouched
-            group = f"layers.{index}.{name}"
-            untouched = untouched and group not in (replaced or {})
-            return once(group, lambda: self._linear(replaced, before, group, rows))
+        def linear(name: str, inputs: Tensor) -> Tensor:
+            return self._linear(replaced, before, f"layers.{index}.{name}", inputs)
 
         def attend(projected: Tensor) -> Tensor:
             if cache is None:
-                return once("attended", lambda: self._attend(projected))
+                return self._attend(projected)
             kept = cache(index, projected[:, queries:])
             return self._attend(torch.cat([projected[:, :queries], kept], dim=-1))
+
+        return self._body.layer(index, hidden, linear, attend, rows)
+
+    @torch.inference_mode()
+    def known_layer(
+        self, index: int, hidden: Tensor, *, rows: Rows = ALL_ROWS, moved_in: torch.dtype | None = None
+    ) -> KnownLayer:
+        """One layer at its input [T, H] with no group replaced; products of others in `moved_in`, if given."""
+        known = KnownLayer(hidden, moved_in)
+
+        def linear(name: str, inputs: Tensor) -> Tensor:
+            group = f"layers.{index}.{name}"
+            matrix = self._own_matrix(group)
+            outputs = product(inputs, matrix, self._biases.get(group))
+            known.keep(group, inputs, outputs, matrix)
+            return outputs
+
+        def attend(projected: Tensor) -> Tensor:
+            known.attended = self._attend(projected)
+            return known.attended
+
+        self._body.layer(index, hidden, linear, attend, rows)
+        return known
+
+    @torch.inference_mode()
+    def layer_beside(
+        self,
+        known: KnownLayer,
+        index: int,
+        hidden: Tensor,
+        replaced: Mapping[str, Matrix],
+        *,
+        rows: Rows = ALL_ROWS,
+    ) -> Tensor:
+        """What `layer` gives, for an input [T, H] that is the known layer's or lies close to it.
+
+        Nothing is computed again up to the first replaced group.
+        """
+        untouched = hidden is known.hidden
+
+        def linear(name: str, inputs: Tensor) -> Tensor:
+            nonlocal untouched
+            group = f"layers.{index}.{name}"
+            untouched = untouched and group not in replaced
+            if untouched:
+                return known.outputs[group]
+            if group in known.products and group not in replaced:
+                return known.products[group].moved_to(inputs)
+            return product(inputs, self._matrix(group, replaced), self._biases.get(group))
+
+        def attend(projected: Tensor) -> Tensor:
+            return known.attended if untouched and known.attended is not None else self._attend(projected)
 
         return self._body.layer(index, hidden, linear, attend, rows)
 
@@ -156,13 +197,27 @@ class CalibratedDecoder:
     ) -> Tensor:
         """[M, V] logits of rows [M, H] of a hidden state."""
         inputs = self.head_inputs(hidden, replaced, final_norm=final_norm)
-        return product(inputs, self._matrix(EMBEDDING if HEAD not in self._matrices else HEAD, replaced))
+        return product(inputs, self._matrix(self._table, replaced))
 
     def predictions(self, hidden: Tensor, replaced: Mapping[str, Matrix] | None = None) -> Tensor:
         """[M, V] logits of rows [M, H] of the last state, or [M, L] where the artifact has those alone."""
         if self._label_head is None:
             return self.logits(hidden, replaced)
         return F.linear(self.head_inputs(hidden, replaced), self._label_head)
+
+    @torch.inference_mode()
+    def known_head(self, hidden: Tensor, predictions: Tensor, moved_in: torch.dtype) -> KnownProduct:
+        """The head's product, by its `predictions` of rows [M, H] of the last state, no group replaced."""
+        table = self._own_matrix(self._table) if self._label_head is None else self._label_head
+        return KnownProduct(self.head_inputs(hidden), predictions, table.to(moved_in))
+
+    def predictions_beside(
+        self, known: KnownProduct | None, hidden: Tensor, replaced: Mapping[str, Matrix]
+    ) -> Tensor:
+        """What `predictions` gives, for rows [M, H] close to those of the known head, if there is one."""
+        if known is None or self.head in replaced:
+            return self.predictions(hidden, replaced)
+        return known.moved_to(self.head_inputs(hidden, replaced))
 
     @torch.inference_mode()
     def head_inputs(
@@ -217,6 +272,9 @@ class CalibratedDecoder:
     def _matrix(self, group: str, replaced: Mapping[str, Matrix] | None) -> Matrix:
         if replaced is not None and group in replaced:
             return replaced[group]
+        return self._own_matrix(group)
+
+    def _own_matrix(self, group: str) -> Tensor:
         return torch.from_numpy(self._matrices[group])
 
     def _linear(
@@ -224,49 +282,3 @@ class CalibratedDecoder:
     ) -> Tensor:
         before(group, rows)
         return product(rows, self._matrix(group, replaced), self._biases.get(group))
-
-    def _attend(self, projected: Tensor) -> Tensor:
-        """What the heads find, [T, heads * head size], for queries, keys and values laid end to end."""
-        before = projected[: self.prefix_tokens]
-        parts = [self._attend_to(projected[rows], before).flatten(0, 1) for rows in self._batches]
-        own = torch.cat(parts)[self._places]
-        return torch.cat([self._attend_to(before[None], before[:0])[0], own]) if len(before) else own
-
-    def _attend_to(self, rows: Tensor, before: Tensor) -> Tensor:
-        """The same for sequences [S, L, ...] that are padded at their ends, behind `before` [P, ...]."""
-        count, length = rows.shape[:2]
-        queries = self._heads * self.head_size
-        all_rows = torch.cat([before.expand(count, -1, -1), rows], dim=1) if len(before) else rows
-        query, key, value = (
-            part.reshape(*part.shape[:2], -1, self.head_size).transpose(1, 2)  # [S, heads, tokens, head size]
-            for part in (rows[..., :queries], *all_rows[..., queries:].chunk(2, dim=-1))
-        )
-        seen = None
-        if len(before):
-            seen = torch.ones(length, len(before) + length, dtype=torch.bool).tril(len(before))
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=seen, is_causal=seen is None, enable_gqa=self.kv_heads < self._heads
-        )
-        return attended.transpose(1, 2).flatten(2)
-
-
-def _by_length(lengths: Sequence[int], before: int) -> tuple[list[Tensor], Tensor]:
-    """Batches of sequences that lie end to end behind `before` rows: the rows [S, L] of each, and a way back.
-
-    A shorter sequence is padded with its last row. What is found for all batches, laid end to end, has each
-    sequence's own tokens at the places [T] of the second.
-    """
-    starts = before + np.cumsum([0, *lengths[:-1]])
-    order = np.argsort(lengths, kind="stable")
-    batches: list[Tensor] = []
-    places: dict[int, NDArray[np.int64]] = {}
-    laid = 0
-    for first in range(0, len(order), _ATTENDED_AT_ONCE):
-        chosen = order[first : first + _ATTENDED_AT_ONCE]
-        longest = max(lengths[number] for number in chosen)
-        offsets = [np.minimum(np.arange(longest), lengths[number] - 1) for number in chosen]
-        batches.append(torch.from_numpy(starts[chosen][:, None] + np.stack(offsets)))
-        for number in chosen:
-            places[number] = laid + np.arange(lengths[number])
-            laid += longest
-    return batches, torch.from_numpy(np.concatenate([places[number] for number in range(len(lengths))]))

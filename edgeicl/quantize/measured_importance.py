@@ -28,6 +28,7 @@ from edgeicl.quantize.derived_losses import (
     output_changes,
 )
 from edgeicl.quantize.jaccard import layer_similarities
+from edgeicl.quantize.known_layer import fast_for_differences
 from edgeicl.quantize.plan_loss import PlanLoss
 from edgeicl.quantize.sensitivity import Sensitivity
 from edgeicl.quantize.solver import SolverName, solved
@@ -88,7 +89,7 @@ class Student:
     @cached_property
     def sensitivity(self) -> Sensitivity:
         """The reference predictions and the states before each layer."""
-        return Sensitivity(self.decoder)
+        return Sensitivity(self.decoder, moved_in=fast_for_differences() if self.decoder.layers else None)
 
     @cached_property
     def block_importances(self) -> tuple[float, ...]:
@@ -213,12 +214,13 @@ def _inputs(student: Student, format_: Format, groups: Sequence[str]) -> dict[st
 def _measured(student: Student, format_: Format, names: Sequence[str]) -> ImportanceTable:
     groups = [group for group in student.groups if group.name in names]
     method = student.importance
-    with track(f"{method} of {format_}", len(groups)) as advance:
-        if method == "sensitivity":
+    if method == "sensitivity":
+        with track(f"{method} of {format_}, layers", student.sensitivity.passes(groups)) as advance:
             losses = student.sensitivity.losses(
                 groups, student.weights, format_, solver=student.solver, advance=advance
             )
-        else:
+    else:
+        with track(f"{method} of {format_}", len(groups)) as advance:
             losses = block_losses(
                 groups, student.weights.matrices, format_, student.block_importances, advance=advance
             )

@@ -43,7 +43,7 @@ def _logits(model: torch.nn.Module, before: list[int] | None = None) -> np.ndarr
 @pytest.fixture(autouse=True)
 def _several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention goes through two batches, which aren't in the order of the sequences."""
-    monkeypatch.setattr("edgeicl.quantize.decoder._ATTENDED_AT_ONCE", 2)
+    monkeypatch.setattr("edgeicl.quantize.attention._ATTENDED_AT_ONCE", 2)
 
 
 def test_logits_are_those_of_transformers(student: Path, weights: StudentWeights) -> None:

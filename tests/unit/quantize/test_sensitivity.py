@@ -148,7 +148,7 @@ def test_losses_by_format(weights: StudentWeights) -> None:
     totals = [sum(losses.values()) for losses in table]
     assert totals == sorted(totals, reverse=True)
     assert totals[-1] == 0
-    assert len(advanced) == 5 * 9
+    assert sum(advanced) == 5 * sensitivity.passes(weights.groups)
     # the second layer was made to say little
     assert table[0]["layers.0.mlp.down"] > 3 * table[0]["layers.1.mlp.down"]
 
