@@ -58,7 +58,7 @@ def compile_command(
     """Distill, quantize for a memory budget, write and check the artifact, measure it."""
     from edgeicl.job import resolve
     from edgeicl.pipeline import compile_job
-    from edgeicl.report.terminal import built_text
+    from edgeicl.report.built_text import built_text
 
     job = resolve(
         recipe,

@@ -13,14 +13,12 @@ A prefix is in memory twice: the file as it is read, and one set of it in the KV
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 from edgeicl.errors import BudgetError, DataError
 from edgeicl.models.anatomy import Anatomy
 from edgeicl.numerics.size import cache_scale_bytes, kv_cache_bytes
-from edgeicl.quantize.allocation import Limit, SizeTable, allocate, plan_bytes
 from edgeicl.specs.byte_size import format_byte_size
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.quant_plan import CacheBits
@@ -97,22 +95,13 @@ class WeightBudget:
         files = self.other_file_bytes + layers * _GRAPH_BYTES_OF_ROUNDING_AFTER
         return replace(self, other_file_bytes=files, prefill_bytes=self.prefill_bytes + rounded_bytes)
 
-    def limits(self, stored: SizeTable, held: SizeTable) -> list[Limit]:
-        """What is left for the groups under each limit given; may be negative."""
-        limits = []
-        if self.artifact_limit_bytes is not None:
-            limits.append(Limit(stored, self.artifact_limit_bytes - self.artifact_bytes(0)))
-        if self.resident_limit_bytes is not None:
-            limits.append(Limit(held, self.resident_limit_bytes - self.resident_bytes(0)))
-        return limits
-
     def require(
         self,
         *,
         stored_bytes: int,
         held_bytes: int,
         what: str,
-        instead: str = "offer it formats with fewer bits, or choose a smaller student",
+        instead: str,
     ) -> None:
         """BudgetError if groups of these sizes break a limit, naming the size that `what` would take.
 
@@ -129,52 +118,6 @@ class WeightBudget:
                     smallest_bytes=needed,
                     next_step=f"set budget.{kind} of target {self.target} to at least {needed}, {instead}",
                 )
-
-    def require_together(
-        self, stored: SizeTable, held: SizeTable, further: Mapping[str, Limit] = MappingProxyType({})
-    ) -> None:
-        """BudgetError if no plan keeps all limits at once; names the bytes of the first that one would need.
-
-        `further` are limits that aren't of bytes held or stored, by what the target calls them.
-        """
-        asked = self._asked()
-        limits = [*self.limits(stored, held), *further.values()]
-        try:
-            allocate({unit: dict.fromkeys(by_format, 0.0) for unit, by_format in stored.items()}, limits)
-            return
-        except BudgetError as error:
-            if len(limits) < 2:
-                raise
-            if not asked:
-                raise BudgetError(
-                    f"target {self.target}: no plan keeps {' and '.join(further)} at once",
-                    smallest_bytes=error.smallest_bytes,
-                    next_step="raise one of them, or offer formats that are fast at both",
-                ) from error
-            cause = error
-        (key, _, total), first = asked[0], limits[0]
-        bytes_as_losses = {unit: {f: float(n) for f, n in sizes.items()} for unit, sizes in first.sizes.items()}
-        try:
-            smallest = plan_bytes(allocate(bytes_as_losses, limits[1:]), first.sizes)
-        except BudgetError:  # nor can the others be kept without it
-            replace(self, artifact_limit_bytes=None).require_together(stored, held, further)
-            raise
-        needed = total(smallest)
-        told = " and ".join([*(f"{name} {value}" for name, value, _ in asked), *further])
-        raise BudgetError(
-            f"target {self.target}: no plan keeps {told} at once; within the others the least that "
-            f"{key} would have to be is {needed} bytes ({format_byte_size(needed)})",
-            smallest_bytes=needed,
-            next_step=f"set {key} of target {self.target} to at least {needed}, or allow more of the others",
-        ) from cause
-
-    def _asked(self) -> list[tuple[str, int, Callable[[int], int]]]:
-        """The limits given, as `limits` orders them: name, bytes, and what groups of some bytes take in all."""
-        kinds = (
-            ("budget.artifact_bytes", self.artifact_limit_bytes, self.artifact_bytes),
-            ("budget.resident_bytes", self.resident_limit_bytes, self.resident_bytes),
-        )
-        return [(name, limit, total) for name, limit, total in kinds if limit is not None]
 
     def _parts(self, kind: str, group_bytes: int) -> str:
         rest = (

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from edgeicl.errors import BudgetError
 from edgeicl.quantize.allocation import LossTable, plan_loss
+from edgeicl.quantize.conflicts import require_any
 from edgeicl.quantize.plan_space import Plan, PlanSpace
 from edgeicl.specs.quant_plan import CacheBits
 
@@ -28,39 +29,13 @@ class Choice:
     space: PlanSpace
 
 
-def require_any(spaces: PlanSpaces) -> None:
-    """BudgetError unless some plan keeps all limits, beside some cache, in some way to read prompts.
-
-    Told is the first limit that none keeps of the plans that keep those before it, and the least it would have
-    to be for one of them.
-    """
-    left = [each for space in spaces.values() for each in space.alternatives]
-    for require in (
-        PlanSpace.require_smallest,
-        PlanSpace.require_decode,
-        PlanSpace.require_first_token,
-        PlanSpace.require_together,
-    ):
-        kept: list[PlanSpace] = []
-        errors: list[BudgetError] = []
-        for space in left:
-            try:
-                require(space)
-                kept.append(space)
-            except BudgetError as error:
-                errors.append(error)
-        if not kept:
-            raise min(errors, key=lambda error: (error.smallest_ms, error.smallest_bytes))
-        left = kept
-
-
 def candidates(spaces: PlanSpaces, losses: LossTable) -> list[Choice]:
     """The best plan beside each cache, without those whose fewer bits buy nothing.
 
     Raises:
         BudgetError: no plan beside any cache keeps all limits.
     """
-    require_any(spaces)
+    require_any(spaces.values())
     found: list[Choice] = []
     least = float("inf")
     for bits, space in spaces.items():

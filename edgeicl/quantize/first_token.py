@@ -17,7 +17,7 @@ from math import ceil
 from edgeicl.errors import BudgetError
 from edgeicl.models.anatomy import Anatomy, WeightGroup
 from edgeicl.models.prompt_time import product_nanoseconds, rest_of_prompt_ms
-from edgeicl.quantize.allocation import Limit, SizeTable, plan_bytes, smallest_bytes
+from edgeicl.quantize.allocation import Limit, SizeTable, plan_bytes
 from edgeicl.specs.quant_plan import CacheBits, Format, PromptAttention
 from edgeicl.specs.target import Calibration
 
@@ -53,18 +53,17 @@ class FirstTokenTime:
         return self.rest_ms + nanoseconds * 1e-6
 
     @property
-    def limits(self) -> list[Limit]:
-        """What the groups may take, in steps of the limit; may be negative. At most one."""
-        if self.limit_ms is None:
-            return []
+    def limit(self) -> Limit:
+        """What the groups may take, in steps of the limit; may be negative."""
+        assert self.limit_ms is not None
         step = max(1, int(self.limit_ms * 1e6 / _LIMIT_STEPS))
         steps = {
             group: {f: ceil(taken / step) for f, taken in each.items()}
             for group, each in self.nanoseconds.items()
         }
-        return [Limit(steps, int((self.limit_ms - self.rest_ms) * 1e6 // step))]
+        return Limit(steps, int((self.limit_ms - self.rest_ms) * 1e6 // step))
 
-    def require(self, nanoseconds: int, *, what: str, instead: str = "or choose a smaller student") -> None:
+    def require(self, nanoseconds: int, *, what: str, instead: str) -> None:
         """BudgetError if groups whose products take so long break the limit; names the time needed.
 
         `instead` is what can be done beside raising the limit.
@@ -80,11 +79,6 @@ class FirstTokenTime:
                 next_step=f"set budget.first_token_ms of target {self.target} to at least {needed * 1.001:.4g}"
                 f", lower its prompt_tokens{copy}, {instead}",
             )
-
-    def require_any(self, nanoseconds: SizeTable) -> None:
-        """BudgetError unless some plan of `nanoseconds` (unit -> format -> time) keeps the limit."""
-        copy = f" with a second copy in {self.prompt_format}" if self.prompt_format else ""
-        self.require(smallest_bytes(nanoseconds), what=f"the fastest plan of its formats{copy}")
 
 
 def first_token_time(

@@ -101,8 +101,8 @@ def forecast(
         prompt_copy_bytes=budget.prompt_copy_bytes,
         given=None if given is None else _size("given", given.space, given.plan, given.cache_bits),
         best=None if best is None else _size("best", best.space, best.plan, best.cache_bits),
-        smallest=_extreme("smallest", spaces, min),
-        largest=_extreme("largest", spaces, max),
+        smallest=_extreme("least of each", spaces, min),
+        largest=_extreme("most of each", spaces, max),
         uniform=tuple(
             _size(f"uniform {f}", uniform, each, cache_bits) for f, each in uniform.uniform().items()
         ),
@@ -177,40 +177,7 @@ class Choose(Protocol):
 def _size(label: str, space: PlanSpace, plan: Plan, cache_bits: CacheBits) -> ForecastSize:
     artifact = space.budget.artifact_bytes(plan_bytes(plan, space.stored))
     resident = space.budget.resident_bytes(plan_bytes(plan, space.held))
-    times = (space.decode_ms(plan), space.first_token_ms(plan))
-    return _sized(label, space, cache_bits, artifact, resident, *times)
-
-
-def _extreme(label: str, spaces: PlanSpaces, choose: Choose) -> ForecastSize:
-    """The most or the least of each figure, whatever the cache and the way to read prompts, but for a copy."""
-
-    def groups(sizes: SizeTable, space: PlanSpace) -> int:
-        return sum(choose(by_format.values()) for by_format in merged(sizes, space.units).values())
-
-    each = [s for space in spaces.values() for s in space.alternatives if s.prompt_format is None]
-    decode = [s.decode.ms_of_bytes(groups(s.decode.reads, s)) for s in each if s.decode is not None]
-    first = [s.first.ms_of(groups(s.first.nanoseconds, s)) for s in each if s.first is not None]
-    return _sized(
-        label,
-        each[0],
-        next(iter(spaces)) if len(spaces) == 1 else None,
-        choose([s.budget.artifact_bytes(groups(s.stored, s)) for s in each]),
-        choose([s.budget.resident_bytes(groups(s.held, s)) for s in each]),
-        choose(decode) if decode else None,
-        choose(first) if first else None,
-    )
-
-
-def _sized(
-    label: str,
-    space: PlanSpace,
-    cache_bits: CacheBits | None,
-    artifact: int,
-    resident: int,
-    decode_ms: float | None,
-    first_token_ms: float | None,
-) -> ForecastSize:
-    """Whether these bytes and times keep the limits, which are the same for all spaces."""
+    decode_ms, first_token_ms = space.decode_ms(plan), space.first_token_ms(plan)
     limits = (
         (artifact, space.budget.artifact_limit_bytes),
         (resident, space.budget.resident_limit_bytes),
@@ -225,4 +192,24 @@ def _sized(
         decode_ms=decode_ms,
         first_token_ms=first_token_ms,
         fits=all(limit is None or taken is None or taken <= limit for taken, limit in limits),
+    )
+
+
+def _extreme(label: str, spaces: PlanSpaces, choose: Choose) -> ForecastSize:
+    """The most or the least of each figure, whatever the cache and the way to read prompts: of no one plan."""
+
+    def groups(sizes: SizeTable, space: PlanSpace) -> int:
+        return sum(choose(by_format.values()) for by_format in merged(sizes, space.units).values())
+
+    each = [s for space in spaces.values() for s in space.alternatives]
+    decode = [s.decode.ms_of_bytes(groups(s.decode.reads, s)) for s in each if s.decode is not None]
+    first = [s.first.ms_of(groups(s.first.nanoseconds, s)) for s in each if s.first is not None]
+    return ForecastSize(
+        label=label,
+        cache_bits=next(iter(spaces)) if len(spaces) == 1 else None,
+        artifact_bytes=choose([s.budget.artifact_bytes(groups(s.stored, s)) for s in each]),
+        resident_bytes=choose([s.budget.resident_bytes(groups(s.held, s)) for s in each]),
+        decode_ms=choose(decode) if decode else None,
+        first_token_ms=choose(first) if first else None,
+        fits=None,
     )

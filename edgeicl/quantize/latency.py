@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgeicl.errors import BudgetError
-from edgeicl.quantize.allocation import Limit, SizeTable, plan_bytes, smallest_bytes
+from edgeicl.quantize.allocation import Limit, SizeTable, plan_bytes
 from edgeicl.specs.quant_plan import Format
 
 
@@ -39,25 +39,24 @@ class DecodeTime:
         return self.ms_of_bytes(plan_bytes(plan, self.reads))
 
     @property
-    def limits(self) -> list[Limit]:
-        """What the groups may take, in bytes at the calibrated bandwidth; may be negative. At most one."""
-        if self.limit_ms is None:
-            return []
+    def limit(self) -> Limit:
+        """What the groups may take, in bytes at the calibrated bandwidth; may be negative."""
+        assert self.limit_ms is not None
         spare = int((self.limit_ms - self.fixed_ms) * 1e-3 * self.bandwidth_bytes_per_second)
-        return [Limit(self.reads, spare - self.rest_bytes)]
+        return Limit(self.reads, spare - self.rest_bytes)
 
     def require(
         self,
         reads_bytes: int,
         *,
         what: str,
-        instead: str = "offer it formats with fewer bits, or choose a smaller student",
+        instead: str,
     ) -> None:
         """BudgetError if groups that take `reads_bytes` of bandwidth break the limit; names the time needed.
 
         `instead` is what can be done beside raising the limit.
         """
-        if any(reads_bytes > limit.limit_bytes for limit in self.limits):
+        if self.limit_ms is not None and reads_bytes > self.limit.limit_bytes:
             needed, speed = self.ms_of_bytes(reads_bytes), self.bandwidth_bytes_per_second / 1e9
             raise BudgetError(
                 f"target {self.target}: budget.decode_ms is {self.limit_ms:g}, but {what} takes {needed:.4g} "
@@ -67,10 +66,6 @@ class DecodeTime:
                 next_step=f"set budget.decode_ms of target {self.target} to at least {needed * 1.001:.4g}, "
                 f"lower its context_tokens, {instead}",
             )
-
-    def require_any(self, reads: SizeTable) -> None:
-        """BudgetError unless some plan of `reads` (unit -> format -> bytes) keeps the limit."""
-        self.require(smallest_bytes(reads), what="the fastest plan of its formats")
 
     def ms_of_bytes(self, reads_bytes: int) -> float:
         """The same for groups that take `reads_bytes` at the calibrated bandwidth."""

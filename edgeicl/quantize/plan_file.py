@@ -25,12 +25,13 @@ def read_plan(
     model_digest: str | None,
     cache_bits: Sequence[CacheBits] = (32,),
     activation_bits: ActivationBits = 32,
+    cache_ruled_out: str = "",
 ) -> QuantPlan:
     """The plan in a file in JSON or YAML, with a format for each of `groups`.
 
     Sizes and importances in the file are of the plan it was edited from; they are not read. A plan
     that was made for other weights than those of `model_digest` (None: not known yet) is used all the same,
-    with a warning.
+    with a warning. `cache_ruled_out`: why there are fewer `cache_bits` than the target's file has.
 
     Raises:
         SpecError: every problem of the file: no plan, unknown or missing groups, formats or bits of cache and
@@ -46,6 +47,7 @@ def read_plan(
     ):
         if found_bits not in offered:
             expected = f"expected {key} of the target: {', '.join(map(str, offered))}"
+            expected += f" ({cache_ruled_out})" if key == "cache_bits" and cache_ruled_out else ""
             problems.append(Problem(key, f"{found_bits} bits", expected, document.line_of((key,))))
     for index, entry in enumerate(plan.groups):
         key = f"groups.{index}"

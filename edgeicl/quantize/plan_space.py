@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 from edgeicl.errors import BudgetError
 from edgeicl.quantize.allocation import (
@@ -25,6 +27,25 @@ from edgeicl.quantize.latency import DecodeTime
 from edgeicl.specs.quant_plan import Format, PromptAttention
 
 Plan = Mapping[str, Format]
+
+
+@dataclass(frozen=True)
+class AskedLimit:
+    """A limit that the target sets.
+
+    Args:
+        value: In bytes or milliseconds, of everything.
+        unit: Which of them.
+        limit: What that leaves for the groups; may be negative.
+        sizes: Group -> format -> what the limit is of.
+        total: What everything takes when the groups take so much in all.
+    """
+
+    value: float
+    unit: Literal["bytes", "ms"]
+    limit: Limit
+    sizes: SizeTable
+    total: Callable[[int], float]
 
 
 @dataclass(frozen=True)
@@ -94,22 +115,23 @@ class PlanSpace:
     @property
     def limits(self) -> list[Limit]:
         """What is left for the groups under each limit given; may be negative."""
-        of_time = [limit for time in (self.decode, self.first) if time is not None for limit in time.limits]
-        return [*self.budget.limits(self.stored, self.held), *of_time]
+        return [asked.limit for asked in self.asked.values()]
 
-    def require(self, plan: Plan, *, what: str) -> None:
-        """BudgetError, naming `what`, if a given plan breaks a limit."""
-        edit = f"or edit {what}: fewer bits for some groups"
-        self.budget.require(
-            stored_bytes=plan_bytes(plan, self.stored),
-            held_bytes=plan_bytes(plan, self.held),
-            what=what,
-            instead=edit,
+    def require(self, plan: Plan, *, what: str, can_be_edited: bool = True) -> None:
+        """BudgetError, naming `what`, if a given plan breaks a limit; advised is to edit it, if it can be."""
+        fewer, faster = (
+            "offer it formats with fewer bits, or choose a smaller student",
+            "or choose a smaller student",
         )
+        if can_be_edited:
+            fewer, faster = (
+                f"or edit {what}: {kind} for some groups" for kind in ("fewer bits", "faster formats")
+            )
+        stored_bytes, held_bytes = plan_bytes(plan, self.stored), plan_bytes(plan, self.held)
+        self.budget.require(stored_bytes=stored_bytes, held_bytes=held_bytes, what=what, instead=fewer)
         if self.decode is not None:
-            self.decode.require(plan_bytes(plan, self.decode.reads), what=what, instead=edit)
+            self.decode.require(plan_bytes(plan, self.decode.reads), what=what, instead=fewer)
         if self.first is not None:
-            faster = f"or edit {what}: faster formats for some groups"
             self.first.require(plan_bytes(plan, self.first.nanoseconds), what=what, instead=faster)
 
     @property
@@ -117,34 +139,30 @@ class PlanSpace:
         """This space and all others."""
         return self, *self.others
 
-    def require_smallest(self) -> None:
-        """BudgetError unless some plan keeps each limit of bytes; names the smallest size that would."""
-        self.budget.require(
-            stored_bytes=smallest_bytes(merged(self.stored, self.units)),
-            held_bytes=smallest_bytes(merged(self.held, self.units)),
-            what="the smallest plan of its formats",
-        )
+    @cached_property
+    def offered(self) -> dict[str, list[Format]]:
+        """Unit -> the formats that it may have."""
+        return {unit: list(sizes) for unit, sizes in merged(self.stored, self.units).items()}
 
-    def require_decode(self) -> None:
-        """BudgetError unless some plan keeps the limit of a decoded token; names the least time."""
-        if self.decode is not None:
-            self.decode.require_any(merged(self.decode.reads, self.units))
-
-    def require_first_token(self) -> None:
-        """BudgetError unless some plan keeps the limit of a prompt; names the least time."""
-        if self.first is not None:
-            self.first.require_any(merged(self.first.nanoseconds, self.units))
-
-    def require_together(self) -> None:
-        """BudgetError unless some plan keeps all limits at once, where each alone can be kept."""
-        further: dict[str, Limit] = {}
-        if self.decode is not None:
-            for limit in self.of_units(self.decode.limits):
-                further[f"budget.decode_ms {self.decode.limit_ms:g}"] = limit
-        if self.first is not None:
-            for limit in self.of_units(self.first.limits):
-                further[f"budget.first_token_ms {self.first.limit_ms:g}"] = limit
-        self.budget.require_together(merged(self.stored, self.units), merged(self.held, self.units), further)
+    @cached_property
+    def asked(self) -> dict[str, AskedLimit]:
+        """The limits that the target sets, of groups, by their names."""
+        budget, found = self.budget, {}
+        for name, value, sizes, total in (
+            ("budget.artifact_bytes", budget.artifact_limit_bytes, self.stored, budget.artifact_bytes),
+            ("budget.resident_bytes", budget.resident_limit_bytes, self.held, budget.resident_bytes),
+        ):
+            if value is not None:
+                found[name] = AskedLimit(value, "bytes", Limit(sizes, value - total(0)), sizes, total)
+        if self.decode is not None and self.decode.limit_ms is not None:
+            found["budget.decode_ms"] = AskedLimit(
+                self.decode.limit_ms, "ms", self.decode.limit, self.decode.reads, self.decode.ms_of_bytes
+            )
+        if self.first is not None and self.first.limit_ms is not None:
+            found["budget.first_token_ms"] = AskedLimit(
+                self.first.limit_ms, "ms", self.first.limit, self.first.nanoseconds, self.first.ms_of
+            )
+        return found
 
     def decode_ms(self, plan: Plan) -> float | None:
         """Predicted milliseconds of a decoded token."""

@@ -17,14 +17,16 @@ from edgeicl.quantize.budget import (
     task_file_bytes,
     weight_budget,
 )
-from edgeicl.quantize.cache_choice import Choice, PlanSpaces, require_any
+from edgeicl.quantize.cache_choice import Choice, PlanSpaces
 from edgeicl.quantize.calibration import calibration_sequences, calibration_text
+from edgeicl.quantize.conflicts import require_any
 from edgeicl.quantize.measured_importance import Student
 from edgeicl.quantize.plan_file import read_plan
 from edgeicl.quantize.plan_space import PlanSpace
 from edgeicl.quantize.possible_plans import plan_space
 from edgeicl.quantize.student_weights import read_weights
 from edgeicl.quantize.whole_model import read_whole_model
+from edgeicl.specs.document import read_document
 from edgeicl.specs.local_path import local_path
 from edgeicl.specs.manifest import Deviation
 from edgeicl.specs.prefix import read_prefix_source
@@ -37,6 +39,11 @@ from edgeicl.tasks.verbalizer import label_columns, verbalizer_tokens
 TEXT_BLOCK_TOKENS = 128
 _AS_BUILT = (
     "give the limits that the plan was made with (--target-set budget.first_token_ms=...), or correct it"
+)
+
+_NO_COSTS = (
+    "prompts take another time with a cache of integers, which the calibration doesn't have (`edgeicl probe` "
+    "measures it), and budget.first_token_ms limits it"
 )
 
 
@@ -78,8 +85,7 @@ def _slower_prompts(target: Target, widths: Sequence[CacheBits]) -> Deviation:
         where=f"target {target.name}",
         asked=", ".join(map(str, target.cache_bits)),
         got=", ".join(map(str, widths)),
-        why="prompts take another time with a cache of integers, which the calibration doesn't have (`edgeicl "
-        "probe` measures it), and budget.first_token_ms limits it",
+        why=_NO_COSTS,
     )
 
 
@@ -242,7 +248,7 @@ def calibrated(
 def require_fit(recipe: Recipe, spaces: PlanSpaces, given: Choice | None) -> None:
     """BudgetError if the given plan breaks a limit; or, without one, every plan does."""
     if given is None:
-        require_any(spaces)
+        require_any(spaces.values())
     else:
         given.space.require(given.plan, what=f"the plan {recipe.quantize.plan}")
 
@@ -273,22 +279,25 @@ def given_plan(
         model_digest=student_digest,
         cache_bits=tuple(spaces),
         activation_bits=target.activation_bits,
+        cache_ruled_out="" if set(target.cache_bits) <= set(spaces) else f"not 8: {_NO_COSTS}",
     )
     plan = {group.name: asked.formats()[group.name] for group in groups}
     space = spaces[asked.cache_bits].reading_prompts(asked.prompt_format, asked.prompt_attention)
     if space is not None:
         return Choice(asked.cache_bits, plan, space)
-    if spaces[asked.cache_bits].reading_prompts(asked.prompt_format, "tiled") is None:
-        expected = (
-            "expected null, or prompt_format and budget.first_token_ms in the target, and no prefix that is "
-            "kept as integers"
-        )
-        raise SpecError(
-            str(path), [Problem("prompt_format", f"found {asked.prompt_format}", expected)], next_step=_AS_BUILT
-        )
-    expected = (
+    key, found, expected = (
+        "prompt_attention",
+        "found whole",
         "expected tiled; whole is for graphs of edgeicl's own on a CPU, without fp16, where the calibration "
         "says it is faster, with budget.first_token_ms or a head of the labels alone; beside a cache of "
-        "integers with prompt_format or such a head, and not behind a prefix"
+        "integers with prompt_format or such a head, and not behind a prefix",
     )
-    raise SpecError(str(path), [Problem("prompt_attention", "found whole", expected)], next_step=_AS_BUILT)
+    if spaces[asked.cache_bits].reading_prompts(asked.prompt_format, "tiled") is None:
+        key, found, expected = (
+            "prompt_format",
+            f"found {asked.prompt_format}",
+            "expected null, or prompt_format and budget.first_token_ms in the target, and no prefix that is "
+            "kept as integers",
+        )
+    line = read_document(path, kind="plan").line_of((key,))
+    raise SpecError(str(path), [Problem(key, found, expected, line)], next_step=_AS_BUILT)

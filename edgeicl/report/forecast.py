@@ -35,7 +35,7 @@ def _of_target(recipe: str, found: TargetForecast) -> str:
             format_byte_size(entry.resident_bytes),
             *([] if entry.decode_ms is None else [f"{entry.decode_ms:.3g} ms"]),
             *([] if entry.first_token_ms is None else [f"{entry.first_token_ms:.3g} ms"]),
-            "yes" if entry.fits else "no",
+            "" if entry.fits is None else "yes" if entry.fits else "no",
         )
         for entry in sizes
     ]

@@ -21,7 +21,9 @@ class ForecastSize(Spec):
     resident_bytes: int
     decode_ms: float | None = Field(None, description="Of a token at the end of the context, where known.")
     first_token_ms: float | None = Field(None, description="Of reading a prompt, where known.")
-    fits: bool = Field(description="Whether it keeps every limit of the budget.")
+    fits: bool | None = Field(
+        description="Whether it keeps every limit of the budget; null where the figures are of no one plan."
+    )
 
 
 class StageAhead(Spec):
@@ -53,8 +55,8 @@ class TargetForecast(Spec):
     best: ForecastSize | None = Field(
         description="The plan that is expected; null where none fits, or where one is given."
     )
-    smallest: ForecastSize = Field(description="The least for each, which may be two plans.")
-    largest: ForecastSize = Field(description="The most for each.")
+    smallest: ForecastSize = Field(description="The least of each figure that some plan takes.")
+    largest: ForecastSize = Field(description="The most of each.")
     uniform: tuple[ForecastSize, ...] = Field(description="All groups in one format.")
     other_tensor_bytes: int
     other_file_bytes: int = Field(description="An upper bound, prefix included.")

@@ -49,5 +49,5 @@ def test_a_budget_that_nothing_fits_ends_as_the_build_does(program: Program, tmp
     said = [text.partition("error: ")[2] for text in (planned.stderr, built.stderr)]
     assert said[0] == said[1] != ""
     assert "no plan fits" in planned.stdout
-    assert "smallest" in planned.stdout
+    assert "least of each" in planned.stdout
     assert "next:" not in planned.stdout  # once is enough

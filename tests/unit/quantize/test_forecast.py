@@ -164,7 +164,8 @@ def test_a_prefix_takes_its_bytes_and_a_given_plan_is_told_as_such(
     assert "smaller student" not in error.next_step
     assert over.given is not None
     assert not over.given.fits
-    assert over.smallest.fits  # another plan would
+    assert over.smallest.fits is None  # of no one plan
+    assert over.smallest.artifact_bytes <= (over.artifact_limit_bytes or 0)  # another plan would fit
     with pytest.raises(SpecError):
         foreseen(
             student, store, _target([INT8], artifact_bytes=LARGEST_BYTES), plan=str(tmp_path / "plan.json")

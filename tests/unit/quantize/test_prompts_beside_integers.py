@@ -121,5 +121,5 @@ def test_a_plan_whose_cache_was_left_out_is_refused(student: Path, tmp_path: Pat
     made = plan_of(student, tmp_path, target)
     path = tmp_path / "plan.json"
     path.write_text(made.model_copy(update={"cache_bits": 8}).model_dump_json())
-    with pytest.raises(SpecError, match=r"cache_bits +8 bits; expected cache_bits of the target: 32"):
+    with pytest.raises(SpecError, match=r"cache_bits +8 bits; expected cache_bits of the target: 32 \(not 8: "):
         plan_of(student, tmp_path, target, plan=str(path))

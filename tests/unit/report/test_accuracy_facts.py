@@ -8,9 +8,10 @@ import numpy as np
 
 from edgeicl.distill.evaluate import accuracy_row, paired_test
 from edgeicl.report.accuracy_facts import group_facts, p_text, paired_facts, ranking_facts
+from edgeicl.report.built_text import built_text
 from edgeicl.report.facts import method_facts
 from edgeicl.report.stage import report_html, report_markdown
-from edgeicl.report.terminal import built_text, labelled_text
+from edgeicl.report.terminal import labelled_text
 from edgeicl.specs.measurement import Evaluation, LabelledAccuracy
 from tests.unit.samples import CURVE, TARGET, manifest
 

@@ -10,6 +10,7 @@ import pytest
 
 from edgeicl.report.accuracy_facts import gain_text, one_answer_text
 from edgeicl.report.bit_map import bit_map
+from edgeicl.report.built_text import built_text
 from edgeicl.report.curve_facts import curve_facts
 from edgeicl.report.curve_plot import best_by_size, curve_svg
 from edgeicl.report.facts import (
@@ -23,11 +24,12 @@ from edgeicl.report.facts import (
 from edgeicl.report.stage import report_html, report_markdown, write_report
 from edgeicl.report.summary import summary_facts
 from edgeicl.report.tables import aligned, markdown
-from edgeicl.report.terminal import artifact_text, bench_text, built_text, targets_text
+from edgeicl.report.terminal import artifact_text, bench_text, targets_text
 from edgeicl.specs.catalog import load_target, shipped
 from edgeicl.specs.measurement import AccuracyRow, Evaluation, PairedTest, QueryCost
 from edgeicl.specs.quant_plan import Format
 from edgeicl.specs.recovery import Judged, Recovery
+from edgeicl.specs.target import Budget
 from tests.unit.samples import (
     CURVE,
     DEVIATION,
@@ -76,6 +78,15 @@ def test_a_measurement_is_shown_with_what_must_be_known_of_it() -> None:
     lines = built_text(built, target=TARGET, folder=Path("b")).splitlines()
     (speed,) = (number for number, line in enumerate(lines) if line.startswith("decode, measured:"))
     assert lines[speed + 1].split(maxsplit=1) == ["note:", "noisy: something else was running"]
+
+
+def test_predicted_times_stand_beside_their_limits() -> None:
+    timed = {"predicted_decode_ms": 2.714, "predicted_first_token_ms": 18.06}
+    built = FULL.model_copy(update={"plan": PLAN.model_copy(update=timed)})
+    limited = TARGET.model_copy(update={"budget": Budget(decode_ms=2.9)})
+    said = built_text(built, target=limited, folder=Path("b"))
+    assert "on the target, predicted:           a token 2.71 of 2.9 ms, a prompt 18.1 ms\n" in said
+    assert "on the target" not in built_text(FULL, target=limited, folder=Path("b"))
 
 
 def test_where_nothing_was_quantized_it_is_said() -> None:
