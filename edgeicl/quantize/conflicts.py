@@ -6,7 +6,7 @@ is: every other limit as it stands, the least that some plan takes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -15,7 +15,7 @@ from edgeicl.quantize.allocation import Limit, SizeTable, allocate, merged, plan
 from edgeicl.quantize.plan_space import AskedLimit, Plan, PlanSpace
 from edgeicl.specs.byte_size import format_byte_size
 
-_ROOM_FOR_ROUNDING = 1.002  # of a time that is told, which is counted in steps of the limit
+_ROOM_FOR_ROUNDING = 1.003  # of a time that is told, which is counted in steps of the limit
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ def require_any(spaces: Iterable[PlanSpace]) -> None:
     names = tuple(dict.fromkeys(name for space in every for name in space.asked))
     if any(_keeps(space, names) for space in every):
         return
-    conflicts = list(_conflicts(every, names))
+    conflicts = _conflicts(every, names)
     ways = _ways_out(every, names)
     first = ways[0]
     if conflicts == [tuple(first.needed)]:
         plan = first.space.of_groups(first.plan)
         first.space.require(plan, what=_what(first), can_be_edited=False)
-    asked, target = first.space.asked, first.space.budget.target
+    asked, target = {n: each.asked[n] for each in every for n in each.asked}, first.space.budget.target
     told = "; nor ".join(_of_conflict(asked, conflict) for conflict in conflicts)
     needed = {asked[name].unit: value for name, value in reversed(first.needed.items())}
     raise BudgetError(
@@ -83,7 +83,7 @@ def _least(space: PlanSpace, sizes: SizeTable | None, limits: Sequence[Limit]) -
         return None
 
 
-def _conflicts(spaces: Sequence[PlanSpace], names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+def _conflicts(spaces: Sequence[PlanSpace], names: Sequence[str]) -> list[tuple[str, ...]]:
     """The smallest sets of limits that nothing keeps."""
     found: list[tuple[str, ...]] = []
     for count in range(1, len(names) + 1):
@@ -91,7 +91,7 @@ def _conflicts(spaces: Sequence[PlanSpace], names: Sequence[str]) -> Iterator[tu
             known = any(set(conflict) <= set(some) for conflict in found)
             if not known and not any(_keeps(space, some) for space in spaces):
                 found.append(some)
-    return iter(found)
+    return found
 
 
 def _ways_out(spaces: Sequence[PlanSpace], names: Sequence[str]) -> list[_WayOut]:
@@ -109,6 +109,8 @@ def _ways_out(spaces: Sequence[PlanSpace], names: Sequence[str]) -> list[_WayOut
 
 def _way_out(space: PlanSpace, names: Sequence[str], raised: Sequence[str]) -> _WayOut | None:
     """Each limit as low as the others and those raised before it allow; None: the others aren't kept."""
+    if not set(raised) <= space.asked.keys():
+        return None
     limits = _limits(space, [name for name in names if name not in raised])
     plan: Plan | None = None
     needed: dict[str, float] = {}

@@ -76,7 +76,7 @@ class FirstTokenTime:
                 f"{needed:.4g} ms for a prompt of {self.prompt_tokens} tokens, predicted: products "
                 f"{nanoseconds * 1e-6:.4g} ms, all else {self.rest_ms:.4g} ms",
                 smallest_ms=needed,
-                next_step=f"set budget.first_token_ms of target {self.target} to at least {needed * 1.001:.4g}"
+                next_step=f"set budget.first_token_ms of target {self.target} to at least {needed * 1.003:.4g}"
                 f", lower its prompt_tokens{copy}, {instead}",
             )
 
