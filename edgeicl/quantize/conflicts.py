@@ -1,7 +1,8 @@
 """Limits that no plan keeps at once: which of them conflict, and what each would have to be.
 
 A conflict is a set of limits that no plan keeps, though one keeps any fewer of them. What is told to be enough
-is: every other limit as it stands, the least that some plan takes.
+is the least that some plan takes with every other limit as it stands; of several that have to be raised, each
+with those raised before it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def require_any(spaces: Iterable[PlanSpace]) -> None:
     first = ways[0]
     if conflicts == [tuple(first.needed)]:
         plan = first.space.of_groups(first.plan)
-        first.space.require(plan, what=_what(first), can_be_edited=False)
+        first.space.require(plan, what=_what(first, every), can_be_edited=False)
     asked, target = {n: each.asked[n] for each in every for n in each.asked}, first.space.budget.target
     told = "; nor ".join(_of_conflict(asked, conflict) for conflict in conflicts)
     needed = {asked[name].unit: value for name, value in reversed(first.needed.items())}
@@ -95,7 +96,7 @@ def _conflicts(spaces: Sequence[PlanSpace], names: Sequence[str]) -> list[tuple[
 
 
 def _ways_out(spaces: Sequence[PlanSpace], names: Sequence[str]) -> list[_WayOut]:
-    """For every set of limits of which raising does, of as few as possible, the way that raises them least."""
+    """For every set of limits of which raising does, of as few as possible, where it takes least."""
     for count in range(1, len(names) + 1):
         found = []
         for raised in combinations(names, count):
@@ -126,14 +127,15 @@ def _way_out(space: PlanSpace, names: Sequence[str], raised: Sequence[str]) -> _
     return _WayOut(space, plan, needed)
 
 
-def _what(way: _WayOut) -> str:
+def _what(way: _WayOut, every: Sequence[PlanSpace]) -> str:
     """What to call a plan that takes the least of one thing."""
-    (name,) = way.needed
-    sizes = _sizes(way.space, name)
+    ((name, needed),) = way.needed.items()
     kind = "smallest" if way.space.asked[name].unit == "bytes" else "fastest"
     copy = f" with a second copy in {way.space.prompt_format}" if way.space.prompt_format else ""
-    alone = plan_bytes(way.plan, sizes) == smallest_bytes(sizes)
-    return f"the {kind} plan of its formats{copy}" + ("" if alone else " that keeps the other limits")
+    least = min(
+        each.asked[name].total(smallest_bytes(_sizes(each, name))) for each in every if name in each.asked
+    )
+    return f"the {kind} plan of its formats{copy}" + (" that keeps the other limits" if needed > least else "")
 
 
 def _of_conflict(asked: Mapping[str, AskedLimit], names: Sequence[str]) -> str:
@@ -157,4 +159,4 @@ def _instead(spaces: Sequence[PlanSpace], conflicts: Sequence[Collection[str]]) 
     """What helps beside raising a limit."""
     advised = any(space.first is not None and space.first.copy_advised for space in spaces)
     timed = any("budget.first_token_ms" in conflict for conflict in conflicts)
-    return "; or set its prompt_format" * (advised and timed) + "; or offer it other formats"
+    return "; or set the target's prompt_format" * (advised and timed) + "; or offer the target other formats"

@@ -89,7 +89,7 @@ class Student:
     @cached_property
     def sensitivity(self) -> Sensitivity:
         """The reference predictions and the states before each layer."""
-        return Sensitivity(self.decoder, moved_in=fast_for_differences() if self.decoder.layers else None)
+        return Sensitivity(self.decoder, moved_in=fast_for_differences())
 
     @cached_property
     def block_importances(self) -> tuple[float, ...]:
@@ -207,6 +207,7 @@ def _inputs(student: Student, format_: Format, groups: Sequence[str]) -> dict[st
         "calibration": digest_of([list(sequence) for sequence in student.sequences]),
         "prefix": student.prefix_digest,
         "solver": student.solver if student.importance == "sensitivity" else None,
+        "moved_in": str(fast_for_differences()) if student.importance == "sensitivity" else None,
         "head_tokens": student.head_tokens,
     }
 

@@ -5,10 +5,11 @@ of, the mean over read positions of the calibration sequences, with that group q
 The losses of a plan are added up as if groups didn't interact; what a whole plan really loses is measured by
 `loss`.
 
-The state before each layer is kept, so a change in layer i costs the layers from i on. All groups go through a
-layer before any goes through the next: what it computes with none replaced is computed once, and of each only
-how it differs (`known_layer`). Logits are computed at a few positions of each sequence, the last one, where a
-label is read, and some before it; so is what follows attention in the last layer.
+The state before each layer is kept, so a change in layer i costs the layers from i on. All groups, or as many
+as fit in 256 MB, go through a layer before any goes through the next: what it computes with none replaced is
+computed once, and of each only how it differs (`known_layer`). Logits are computed at a few positions of each
+sequence, the last one, where a label is read, and some before it; so is what follows attention in the last
+layer.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Sensitivity:
         moved_in: torch.dtype | None = None,
     ) -> None:
         self._decoder = decoder
-        self._moved_in = moved_in
+        self._moved_in = moved_in if decoder.layers else None
         self._rows = decoder.read_positions(read_positions_per_sequence)
         self.states = decoder.layer_inputs()
         self._first_layer = {group.name: _first_layer(group, decoder.layers) for group in decoder.groups}
@@ -129,6 +130,7 @@ class Sensitivity:
                 if group.layer is not None:  # read in no other
                     replaced[name] = {}
                 advance(1)
+            del known  # before the next layer's
         head = None
         if self._moved_in is not None:
             head = self._decoder.known_head(self._last_rows, self._reference, self._moved_in)

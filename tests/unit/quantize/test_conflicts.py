@@ -145,6 +145,25 @@ def test_a_copy_counts_where_it_is_what_keeps_the_other_limits() -> None:
     assert "first_token_ms to at least 0.03009" in error.next_step
 
 
+def test_a_copy_that_only_the_other_limit_wants_is_no_smallest_plan() -> None:
+    """Without the copy 130 bytes would do; a first token of 5 us leaves the space with it alone."""
+    copied = space(120, None, None, 0.005, rows=[[10, 10, 10, 5] * 3], copy_bytes=200)
+    error = refused(space(120, None, None, 0.005, rows=[[10, 10, 10, 30] * 3], others=(copied,)))
+    assert (
+        "the smallest plan of its formats with a second copy in int8/block32 that keeps the other limits takes"
+        in str(error)
+    )
+    assert error.smallest_bytes == 330
+
+
+def test_a_space_that_lacks_a_limit_is_bound_by_the_others() -> None:
+    """A token's time isn't known there: only its bytes are in the way."""
+    unknown = replace(space(120, rows=ONE), decode=None)
+    error = refused(space(129, None, 5.0, rows=ONE), unknown)
+    assert "no plan keeps budget.artifact_bytes" in str(error) or "budget.artifact_bytes is" in str(error)
+    assert error.smallest_bytes == 130
+
+
 FIGURES = st.lists(st.lists(st.integers(1, 60), min_size=12, max_size=12), min_size=1, max_size=3)
 LIMITS = st.tuples(
     st.none() | st.integers(100, 260),
@@ -182,7 +201,9 @@ def test_whatever_is_told_to_be_enough_is_enough(
         require_any(spaces(limits))
         return
     error = refused(*spaces(limits))
-    for way in error.next_step.split(", or "):
+    ways = error.next_step.split(", or ")
+    assert "to at least" in ways[0]
+    for way in ways:
         told = {
             name: float(number)
             for name, number in re.findall(r"(budget\.\w+) (?:of target phone )?to at least ([\d.e+-]+\d)", way)
