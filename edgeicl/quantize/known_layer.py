@@ -62,4 +62,5 @@ def fast_for_differences() -> torch.dtype | None:
     bfloat16 with AMX: 2.2 to 3.6 times as fast, casts included. With AVX-512 for it instead, the same computer
     took 1.8 times as long as in fp32 (docs/results/opt-125m-shape.md).
     """
-    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else None
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)  # not in every version of torch
+    return torch.bfloat16 if has_amx() else None
