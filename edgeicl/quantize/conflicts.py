@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from edgeicl.errors import BudgetError
-from edgeicl.quantize.allocation import Limit, SizeTable, allocate, merged, plan_bytes, smallest_bytes
+from edgeicl.quantize.allocation import Limit, SizeTable, plan_bytes
+from edgeicl.quantize.first_token import ROOM_FOR_STEPS
 from edgeicl.quantize.plan_space import AskedLimit, Plan, PlanSpace
 from edgeicl.specs.byte_size import format_byte_size
-
-_ROOM_FOR_ROUNDING = 1.003  # of a time that is told, which is counted in steps of the limit
 
 
 @dataclass(frozen=True)
 class _WayOut:
     """Limits to be raised, the least that each would have to be, and the plan that takes it.
 
-    `needed` has bytes or milliseconds; `plan` a format for every unit.
+    `needed` has bytes or milliseconds; `plan` a format for every group.
     """
 
     space: PlanSpace
@@ -47,8 +46,7 @@ def require_any(spaces: Iterable[PlanSpace]) -> None:
     ways = _ways_out(every, names)
     first = ways[0]
     if conflicts == [tuple(first.needed)]:
-        plan = first.space.of_groups(first.plan)
-        first.space.require(plan, what=_what(first, every), can_be_edited=False)
+        first.space.require(first.plan, what=_what(first, every), can_be_edited=False)
     asked, target = {n: each.asked[n] for each in every for n in each.asked}, first.space.budget.target
     told = "; nor ".join(_of_conflict(asked, conflict) for conflict in conflicts)
     needed = {asked[name].unit: value for name, value in reversed(first.needed.items())}
@@ -61,25 +59,21 @@ def require_any(spaces: Iterable[PlanSpace]) -> None:
 
 
 def _limits(space: PlanSpace, names: Collection[str]) -> list[Limit]:
-    return space.of_units([asked.limit for name, asked in space.asked.items() if name in names])
+    return [asked.limit for name, asked in space.asked.items() if name in names]
 
 
 def _keeps(space: PlanSpace, names: Collection[str]) -> bool:
-    return _least(space, None, _limits(space, names)) is not None
+    return _least(space, {}, _limits(space, names)) is not None
 
 
-def _sizes(space: PlanSpace, name: str) -> SizeTable:
-    return merged(space.asked[name].sizes, space.units)
-
-
-def _least(space: PlanSpace, sizes: SizeTable | None, limits: Sequence[Limit]) -> Plan | None:
-    """Unit -> format of the plan within `limits` that takes the least of `sizes`; None: there is no plan."""
+def _least(space: PlanSpace, sizes: SizeTable, limits: Sequence[Limit]) -> Plan | None:
+    """The plan within `limits` that takes the least of `sizes`, any if these are empty; None: there is none."""
     losses = {
-        unit: {f: float(sizes[unit][f]) if sizes else 0.0 for f in formats}
-        for unit, formats in space.offered.items()
+        group: {f: float(sizes[group][f]) if sizes else 0.0 for f in formats}
+        for group, formats in space.stored.items()
     }
     try:
-        return allocate(losses, limits)
+        return space.best(losses, limits)
     except BudgetError:
         return None
 
@@ -116,7 +110,7 @@ def _way_out(space: PlanSpace, names: Sequence[str], raised: Sequence[str]) -> _
     plan: Plan | None = None
     needed: dict[str, float] = {}
     for name in raised:
-        sizes = _sizes(space, name)
+        sizes = space.asked[name].sizes
         plan = _least(space, sizes, limits)
         if plan is None:
             return None
@@ -132,9 +126,7 @@ def _what(way: _WayOut, every: Sequence[PlanSpace]) -> str:
     ((name, needed),) = way.needed.items()
     kind = "smallest" if way.space.asked[name].unit == "bytes" else "fastest"
     copy = f" with a second copy in {way.space.prompt_format}" if way.space.prompt_format else ""
-    least = min(
-        each.asked[name].total(smallest_bytes(_sizes(each, name))) for each in every if name in each.asked
-    )
+    least = min(alone.needed[name] for each in every if (alone := _way_out(each, [name], [name])) is not None)
     return f"the {kind} plan of its formats{copy}" + (" that keeps the other limits" if needed > least else "")
 
 
@@ -152,7 +144,7 @@ def _raising(way: _WayOut) -> str:
 def _figure(space: PlanSpace, name: str, needed: float) -> str:
     if space.asked[name].unit == "bytes":
         return f"{needed:.0f} ({format_byte_size(int(needed))})"
-    return f"{needed * _ROOM_FOR_ROUNDING:.4g}"
+    return f"{needed * ROOM_FOR_STEPS:.4g}"
 
 
 def _instead(spaces: Sequence[PlanSpace], conflicts: Sequence[Collection[str]]) -> str:

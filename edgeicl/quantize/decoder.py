@@ -126,7 +126,6 @@ class CalibratedDecoder:
         `before` gets the name and the input rows [T, K] of each group before it is computed; what it puts into
         `replaced` then counts.
         """
-        queries = self._query_width
 
         def linear(name: str, inputs: Tensor) -> Tensor:
             return self._linear(replaced, before, f"layers.{index}.{name}", inputs)
@@ -134,8 +133,8 @@ class CalibratedDecoder:
         def attend(projected: Tensor) -> Tensor:
             if cache is None:
                 return self._attend(projected)
-            kept = cache(index, projected[:, queries:])
-            return self._attend(torch.cat([projected[:, :queries], kept], dim=-1))
+            queries, others = projected.tensor_split([self._query_width], dim=-1)
+            return self._attend(torch.cat([queries, cache(index, others)], dim=-1))
 
         return self._body.layer(index, hidden, linear, attend, rows)
 

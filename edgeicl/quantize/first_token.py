@@ -22,6 +22,8 @@ from edgeicl.specs.quant_plan import CacheBits, Format, PromptAttention
 from edgeicl.specs.target import Calibration
 
 _LIMIT_STEPS = 100_000  # in which a limit is divided: the solver of the allocation needs small numbers
+ROOM_FOR_STEPS = 1.003
+"""Of a time that is told to be enough: as a limit, each group's is rounded up to whole steps of it."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ class FirstTokenTime:
                 f"{needed:.4g} ms for a prompt of {self.prompt_tokens} tokens, predicted: products "
                 f"{nanoseconds * 1e-6:.4g} ms, all else {self.rest_ms:.4g} ms",
                 smallest_ms=needed,
-                next_step=f"set budget.first_token_ms of target {self.target} to at least {needed * 1.003:.4g}"
-                f", lower its prompt_tokens{copy}, {instead}",
+                next_step=f"set budget.first_token_ms of target {self.target} to at least "
+                f"{needed * ROOM_FOR_STEPS:.4g}, lower its prompt_tokens{copy}, {instead}",
             )
 
 

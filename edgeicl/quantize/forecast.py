@@ -177,21 +177,14 @@ class Choose(Protocol):
 def _size(label: str, space: PlanSpace, plan: Plan, cache_bits: CacheBits) -> ForecastSize:
     artifact = space.budget.artifact_bytes(plan_bytes(plan, space.stored))
     resident = space.budget.resident_bytes(plan_bytes(plan, space.held))
-    decode_ms, first_token_ms = space.decode_ms(plan), space.first_token_ms(plan)
-    limits = (
-        (artifact, space.budget.artifact_limit_bytes),
-        (resident, space.budget.resident_limit_bytes),
-        (decode_ms, None if space.decode is None else space.decode.limit_ms),
-        (first_token_ms, None if space.first is None else space.first.limit_ms),
-    )
     return ForecastSize(
         label=label,
         cache_bits=cache_bits,
         artifact_bytes=artifact,
         resident_bytes=resident,
-        decode_ms=decode_ms,
-        first_token_ms=first_token_ms,
-        fits=all(limit is None or taken is None or taken <= limit for taken, limit in limits),
+        decode_ms=space.decode_ms(plan),
+        first_token_ms=space.first_token_ms(plan),
+        fits=all(each.total(plan_bytes(plan, each.sizes)) <= each.value for each in space.asked.values()),
     )
 
 

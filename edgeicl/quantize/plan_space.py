@@ -119,14 +119,12 @@ class PlanSpace:
 
     def require(self, plan: Plan, *, what: str, can_be_edited: bool = True) -> None:
         """BudgetError, naming `what`, if a given plan breaks a limit; advised is to edit it, if it can be."""
-        fewer, faster = (
-            "offer it formats with fewer bits, or choose a smaller student",
-            "or choose a smaller student",
-        )
         if can_be_edited:
-            fewer, faster = (
-                f"or edit {what}: {kind} for some groups" for kind in ("fewer bits", "faster formats")
-            )
+            fewer = f"or edit {what}: fewer bits for some groups"
+            faster = f"or edit {what}: faster formats for some groups"
+        else:
+            fewer = "offer it formats with fewer bits, or choose a smaller student"
+            faster = "or choose a smaller student"
         stored_bytes, held_bytes = plan_bytes(plan, self.stored), plan_bytes(plan, self.held)
         self.budget.require(stored_bytes=stored_bytes, held_bytes=held_bytes, what=what, instead=fewer)
         if self.decode is not None:
@@ -138,11 +136,6 @@ class PlanSpace:
     def alternatives(self) -> tuple[PlanSpace, ...]:
         """This space and all others."""
         return self, *self.others
-
-    @cached_property
-    def offered(self) -> dict[str, list[Format]]:
-        """Unit -> the formats that it may have."""
-        return {unit: list(sizes) for unit, sizes in merged(self.stored, self.units).items()}
 
     @cached_property
     def asked(self) -> dict[str, AskedLimit]:
